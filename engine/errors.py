@@ -1,0 +1,90 @@
+"""The error family, and the user's source line that every message carries."""
+
+from __future__ import annotations
+
+import os
+import sys
+from dataclasses import dataclass
+
+_ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_OWN = tuple(os.path.join(_ROOT, p) + os.sep for p in ("engine", "frontend", "passes", "runtime", "tenon"))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLocation:
+    """A line of the user's program: ``digits_cnn.py:31 in CNN.forward``."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{os.path.basename(self.file)}:{self.line} in {self.function}"
+
+
+def user_location() -> SourceLocation | None:
+    """The innermost frame on the stack that is not Tenon's own code, or None."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        file = frame.f_code.co_filename
+        if not file.startswith(_OWN):
+            return SourceLocation(file, frame.f_lineno, frame.f_code.co_qualname)
+        frame = frame.f_back  # type: ignore[assignment]
+    return None
+
+
+class TenonError(Exception):
+    """Base of every error that Tenon raises on purpose.
+
+    The message says what was given and what was expected; the user's own line, where known,
+    is appended on a line of its own and kept in ``location``.
+    """
+
+    def __init__(self, message: str, location: SourceLocation | None = None):
+        self.message = message
+        self.location = location if location is not None else user_location()
+        super().__init__(message)
+
+    def __str__(self) -> str:
+        if self.location is None:
+            return self.message
+        return f"{self.message}\n  at {self.location.file}:{self.location.line} in {self.location.function}"
+
+
+class ShapeError(TenonError, ValueError):
+    """Shapes, ranks, axes or sizes that do not fit."""
+
+
+class DTypeError(TenonError, TypeError):
+    """A dtype that an op or an input does not take."""
+
+
+class TraceError(TenonError, TypeError):
+    """Python asked a symbolic value for something only known at run time."""
+
+
+class UnsupportedError(TenonError, NotImplementedError):
+    """An op, dtype or option that the chosen backend does not provide."""
+
+
+class VerifyError(TenonError, AssertionError):
+    """A graph that breaks an invariant: a defect of a pass, not of the user's program."""
+
+
+class TextError(TenonError, ValueError):
+    """A dumped program that does not parse."""
+
+
+class IndexRangeError(TenonError, IndexError):
+    """A label or index outside its range, found while running; no state has been changed."""
+
+
+class StateError(TenonError, KeyError):
+    """Named state that is missing, unexpected or of another type."""
+
+    def __str__(self) -> str:
+        return TenonError.__str__(self)
+
+
+class CacheError(TenonError, OSError):
+    """The compile cache cannot be used safely."""

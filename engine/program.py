@@ -1,0 +1,129 @@
+"""The program: what a backend makes of a schedule. A flat table of calls over buffers, as plain data.
+
+It is written to the compile cache as JSON (sizes as their Python text) and bound to memory by the runtime.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from engine import dims, dtypes
+from engine.dims import Size
+from engine.schedule import Buffer
+
+
+@dataclass(frozen=True)
+class Pointer:
+    """The address of byte ``offset`` of a buffer."""
+
+    buffer: str
+    offset: Size = 0
+
+
+@dataclass(frozen=True)
+class Block:
+    """The address of a nested argument block."""
+
+    args: tuple[Arg, ...]
+
+
+Arg = Pointer | Block | Size
+"""One 64-bit slot of an argument block: an address, or an integer."""
+
+ERROR = "$error"
+"""The buffer name under which a kernel reaches the error word: i64[2], a code (0: none) and the value found."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """One step: run ``kernel`` for tasks ``0..tasks`` on ``args``.
+
+    ``reads`` and ``writes`` name the buffers it touches, from which barriers and lifetimes follow.
+    ``scratch`` is the private memory, in bytes, that each thread must hand to the kernel.
+    """
+
+    kernel: str
+    label: str
+    args: tuple[Arg, ...]
+    tasks: Size
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    scratch: int = 0
+    nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """Generated code: Python ``source`` that defines one function ``name(args, lo, hi, scratch)``.
+
+    ``name`` says what the kernel does; ``key`` is the hash of what it is compiled from.
+    """
+
+    name: str
+    key: str
+    source: str
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """What a backend makes of one KernelSpec: its calls in order, the code they run, the buffers they need.
+
+    ``bind`` calls run once for each binding of the dims (index tables) and write only ``bound`` buffers.
+    """
+
+    calls: tuple[Call, ...]
+    kernels: tuple[Kernel, ...]
+    buffers: tuple[Buffer, ...] = ()
+    bind: tuple[Call, ...] = ()
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input, output or state of a program: a name, a shape and a dtype, and the buffer that carries it."""
+
+    name: str
+    shape: dims.Shape
+    dtype: dtypes.DType
+    buffer: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A run-time check; its position in ``Program.checks`` plus one is its error code. ``message`` has ``{value}``
+    for what was found; ``location`` is the user's line as text."""
+
+    message: str
+    location: str
+
+
+@dataclass(frozen=True)
+class Program:
+    """A compiled model: everything but memory and machine code.
+
+    ``bind`` runs once a binding, ``prepare`` whenever state that it reads has changed outside this program,
+    ``main`` every call. ``lifetimes`` gives each temp buffer its first and last step in ``main``;
+    ``updates`` names the state that the program writes.
+    """
+
+    name: str
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+    state: tuple[Port, ...]
+    updates: tuple[str, ...]
+    buffers: tuple[Buffer, ...]
+    main: tuple[Call, ...]
+    bind: tuple[Call, ...] = ()
+    prepare: tuple[Call, ...] = ()
+    kernels: tuple[Kernel, ...] = ()
+    assumptions: tuple[dims.Assumption, ...] = ()
+    checks: tuple[Check, ...] = ()
+    lifetimes: dict[str, tuple[int, int]] = field(default_factory=dict)
+    statistics: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def calls(self) -> Iterator[Call]:
+        yield from self.bind
+        yield from self.prepare
+        yield from self.main

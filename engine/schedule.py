@@ -1,0 +1,251 @@
+"""The schedule: kernels in order over buffers, as plain data that any backend can lower.
+
+A :class:`KernelSpec` is an iteration space, the buffers it reads and writes through strides, and a straight-line
+scalar ``body``. Its ``core`` says where the body's ``core`` value comes from: nowhere (a loop kernel), a
+contraction, a convolution, its weight gradient, or a pooling window. So one emitter of bodies serves fused
+elementwise loops, reductions, and the epilogues of every heavy kernel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from engine.dims import Size
+from engine.dtypes import DType
+from engine.errors import SourceLocation
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """``size`` elements of memory.
+
+    ``kind``: ``input`` and ``output`` (the caller's arrays), ``state`` (in the StateStore, under ``name``),
+    ``const`` (literal data), ``temp`` (in the arena), ``bound`` (filled once for each binding of the dims),
+    ``packed`` (derived from state alone, refreshed when that state changes).
+    """
+
+    name: str
+    kind: str
+    dtype: DType
+    size: Size
+
+
+@dataclass(frozen=True)
+class Access:
+    """How a kernel reads or writes a buffer: element ``offset + sum(index[a] * strides[a])``.
+
+    ``strides`` has one entry an axis of the iteration space it belongs to, in elements; 0 broadcasts.
+    ``chunk_stride`` is added once a chunk in a split reduction (see :class:`KernelSpec`).
+    """
+
+    buffer: str
+    dtype: DType
+    strides: tuple[Size, ...]
+    offset: Size = 0
+    chunk_stride: Size = 0
+
+
+@dataclass(frozen=True)
+class Stmt:
+    """``name = op(*args)`` on scalars of ``dtype`` at one point of the iteration space.
+
+    ``op`` is a name of the scalar vocabulary, whose arguments have already been cast to one dtype, or one of
+
+    - ``load``: args ``(i,)``, the value of ``reads[i]``
+    - ``store``: args ``(i, value)``, into ``writes[i]``
+    - ``core``: args ``(k,)``, output ``k`` of the core
+    - ``const``: args ``(number,)``
+    - ``cast``: args ``(value,)``, to ``dtype``, as NumPy's astype
+    - ``index``: the i64 ``sum(index[a] * sizes[a])``
+    - ``reduce_sum``, ``reduce_max``, ``reduce_min``, ``reduce_prod``: args ``(value,)``, over the reduced axes
+    - ``reduce_argmax``, ``reduce_argmin``: args ``(value, index)``: the index of the first extremum, NaN first
+    - ``uniform``: args ``(seed, step, stream, index)``: a Philox 4x32-10 draw in [0, 1), see engine/random.py
+    - ``check_index``: args ``(value, code)``, sizes ``(limit,)``: report ``code`` unless ``0 <= value < limit``
+    """
+
+    name: str
+    op: str
+    args: tuple[str | int | float | bool, ...]
+    dtype: DType
+    sizes: tuple[Size, ...] = ()
+
+
+@dataclass(frozen=True)
+class Contraction:
+    """``core[b..., m, n] = sum_k a[b..., m, k] * c[b..., k, n]``.
+
+    The kernel's axes are ``(*batch, M, N)``. ``a.strides`` runs over ``(*batch, m, k)``, ``b.strides`` over
+    ``(*batch, k, n)``; any stride may be anything, 0 included.
+    """
+
+    a: Access
+    b: Access
+    k: Size
+
+
+@dataclass(frozen=True)
+class Conv2d:
+    """``core[n, oh, ow, oc] = sum over kh, kw, ic of x[n, ih, iw, ic] * w[oc, ic, kh, kw]`` (cross-correlation).
+
+    ``ih = (oh * stride - padding + kh * dilation) / x_dilation`` where that division is exact and ``ih`` is inside
+    ``in_size``; elsewhere x counts as zero. ``x_dilation`` above 1 makes this a transposed convolution, with
+    which the input gradient of a strided convolution is written. ``flip`` reads the taps in reverse order.
+    ``x.strides`` runs over ``(n, h, w, c)`` with any values, ``w.strides`` over ``(oc, ic, kh, kw)`` within one
+    group, ``ic`` counting inside the group; ``w_group`` is w's stride from one group to the next.
+    The kernel's axes are ``(N, OH, OW, OC)``, or the pooled ones where a MaxPool2d wraps this core.
+    """
+
+    x: Access
+    w: Access
+    in_size: tuple[Size, Size]
+    out_size: tuple[Size, Size]
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    x_dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    w_group: Size = 0
+    flip: bool = False
+
+
+@dataclass(frozen=True)
+class ConvWeightGrad:
+    """``core[kh, kw, ic, oc] = sum over n, oh, ow of x[n, ih, iw, ic] * dy[n, oh, ow, oc]``, as in Conv2d.
+
+    The kernel's axes are ``(groups, KH, KW, IC, OC)`` with IC and OC inside a group. ``x.strides`` and
+    ``dy.strides`` run over ``(n, h, w, c)``; a group's channels follow the previous group's.
+    """
+
+    x: Access
+    dy: Access
+    batch: Size
+    in_size: tuple[Size, Size]
+    out_size: tuple[Size, Size]
+    in_channels: int
+    out_channels: int
+    kernel: tuple[int, int]
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class MaxPool2d:
+    """``core 0``: the maximum of a window (NaN wins), ``core 1``: its first position ``kh * KW + kw`` as u8.
+
+    What is pooled is the value of ``inner``, a body over ``(N, H, W, C)`` (or, where ``source`` is a convolution,
+    over its output, with ``core`` statements that read it). The value is the last statement's. The kernel's axes are ``(N, OH, OW, C)``.
+    Positions outside ``in_size`` never win.
+    """
+
+    inner: tuple[Stmt, ...]
+    in_size: tuple[Size, Size]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+    source: Conv2d | None = None
+
+
+@dataclass(frozen=True)
+class MaxPool2dGrad:
+    """``core[n, h, w, c]``: the sum of ``inner`` over the windows whose stored position names ``(h, w)``.
+
+    ``inner`` is a body over the pooled axes ``(N, OH, OW, C)``; its last statement is the gradient. ``position``
+    reads the u8 positions over the same axes. The kernel's axes are ``(N, H, W, C)``.
+    """
+
+    inner: tuple[Stmt, ...]
+    position: Access
+    out_size: tuple[Size, Size]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+
+@dataclass(frozen=True)
+class MaxPool2dGather:
+    """``core[n, oh, ow, c]``: ``inner`` (a body over ``(N, H, W, C)``) at the stored position of each window.
+
+    The gradient of MaxPool2dGrad. ``position.strides`` runs over the kernel's axes ``(N, OH, OW, C)``.
+    """
+
+    inner: tuple[Stmt, ...]
+    position: Access
+    in_size: tuple[Size, Size]
+    kernel: tuple[int, int]
+    stride: tuple[int, int]
+    padding: tuple[int, int] = (0, 0)
+    dilation: tuple[int, int] = (1, 1)
+
+
+Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather
+
+
+@dataclass(frozen=True)
+class KernelSpec:
+    """One kernel: ``body`` at every point of ``axes``.
+
+    ``axes`` are sizes, outermost first, in the order memory is best walked. ``reduced`` lists the axes that the
+    body's ``reduce_*`` statements run over: all of them the last axes (rows: several reductions, and statements
+    over the full space after them, are allowed; what depends on no reduced axis is computed once a row) or all
+    of them the first (columns: one round of reductions, then statements over what is kept).
+    ``split`` cuts the first reduced axis into chunks of that many elements: every chunk reduces on its own and
+    its writes move by ``chunk_stride``; a following kernel combines them. So sums depend on shapes, never on threads.
+
+    Statements appear in dependence order. A write whose buffer is also read is in place: same strides, the read
+    before the write. ``nodes`` names the graph nodes fused here, ``location`` the user's first line.
+    """
+
+    name: str
+    axes: tuple[Size, ...]
+    reads: tuple[Access, ...]
+    writes: tuple[Access, ...]
+    body: tuple[Stmt, ...]
+    core: Core | None = None
+    reduced: tuple[int, ...] = ()
+    split: Size | None = None
+    nodes: tuple[str, ...] = ()
+    location: SourceLocation | None = field(default=None, compare=False)
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Independent loop kernels run as one: every optimizer update of a step, whatever its size."""
+
+    name: str
+    parts: tuple[KernelSpec, ...]
+
+    @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(n for p in self.parts for n in p.nodes)
+
+    @property
+    def location(self) -> SourceLocation | None:
+        return self.parts[0].location
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Kernels in order and the buffers between them."""
+
+    buffers: tuple[Buffer, ...]
+    kernels: tuple[KernelSpec | Bundle, ...]
+
+
+@dataclass(frozen=True)
+class Target:
+    """What passes may know of a backend. ``claims`` names the composite ops it has kernels for (the others are
+    decomposed), ``fuses`` whether kernels take bodies of more than one op, ``channels_last`` whether
+    convolutions want their channels innermost. ``vector_bytes`` is the width of a vector register."""
+
+    name: str
+    claims: frozenset[str]
+    fuses: bool = True
+    channels_last: bool = True
+    vector_bytes: int = 32

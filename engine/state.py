@@ -1,0 +1,41 @@
+"""State that outlives a call: one cell a logical buffer, shared by every program that names it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.dtypes import DType
+from engine.errors import DTypeError, ShapeError
+
+ALIGNMENT = 64
+
+
+def aligned_empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
+    """An uninitialised C-contiguous array whose address is a multiple of a cache line (64 bytes)."""
+    count = int(np.prod(shape, dtype=np.int64))
+    raw = np.empty(count * dtype.itemsize + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + count * dtype.itemsize].view(dtype.numpy).reshape(shape)
+
+
+class Cell:
+    """One logical buffer. Programs update ``array`` in place; ``version`` counts the writes, so whatever was
+    derived from the buffer (packed weights) knows when it is stale. The array itself is never replaced."""
+
+    __slots__ = ("array", "dtype", "version")
+
+    def __init__(self, value: np.ndarray, dtype: DType):
+        self.dtype = dtype
+        self.array = aligned_empty(np.shape(value), dtype)
+        self.array[...] = value
+        self.version = 0
+
+    def write(self, value: np.ndarray) -> None:
+        """Replace the contents. Raises ShapeError, or DTypeError where values of ``value`` would be lost."""
+        value = np.asarray(value)
+        if value.shape != self.array.shape:
+            raise ShapeError(f"a value of shape {value.shape} does not fit state of shape {self.array.shape}")
+        if not np.can_cast(value.dtype, self.array.dtype, "same_kind"):
+            raise DTypeError(f"a value of dtype {value.dtype} does not fit state of dtype {self.dtype}")
+        self.array[...] = value
+        self.version += 1
