@@ -1,0 +1,200 @@
+"""The one microkernel behind every dense contraction: a register tile of multiply-adds as LLVM vector IR.
+
+``acc[i, j] = sum over t < outer, k < inner of A[i](t, k) * B[t * inner + k][j]`` for ``rows`` x ``columns`` of a
+:class:`~runtime.cpu.tiles.Tile`. A is not packed: a table of row addresses, read anew for every ``t``, says where
+its rows are. So a matrix product (``outer`` 1), a convolution (``t`` a tap) and a weight gradient
+(``t`` a row of pixels) are the same code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache
+
+from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
+
+UNROLL = 4
+_INT = ir.IntType(64)
+_BYTE = ir.IntType(8)
+_POINTER = ir.PointerType()
+_ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
+
+
+@cache
+def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, packed: bool) -> Callable[..., None]:
+    """The intrinsic ``tile(outer, inner, a_step, table, b, b_step, c, c_step, accumulate)``; all arguments int64.
+
+    ``table`` holds ``outer * rows`` addresses, those of one ``t`` side by side. ``a_step`` is the distance in bytes
+    from one k to the next in A (the element size where ``unit_k``), ``b_step`` that between rows of B (one packed
+    row of ``columns`` elements where ``packed``), ``c_step`` that between rows of the result at ``c``, which is
+    overwritten, or added to where ``accumulate`` is not 0.
+    """
+    element, size = _ELEMENT[dtype]
+    vector = ir.VectorType(element, lanes)
+    width = size * lanes
+    fused = f"llvm.fmuladd.v{lanes}{dtype}"
+
+    def address(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
+        return builder.gep(base, [offset], source_etype=_BYTE)
+
+    def load_vector(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
+        return builder.load(address(builder, base, offset), typ=vector, align=size)
+
+    def splat(builder: ir.IRBuilder, scalar: ir.Value) -> ir.Value:
+        undefined = ir.Constant(vector, ir.Undefined)
+        one = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
+        return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
+
+    def emit(builder: ir.IRBuilder, args: list[ir.Value]) -> None:
+        outer, inner, a_step, table, b, b_step, c, c_step, accumulate = args
+        if unit_k:
+            a_step = _INT(size)
+        if packed:
+            b_step = _INT(vectors * width)
+        function, module = builder.function, builder.module
+        multiply_add = get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), fused)
+        table, b, c = (builder.inttoptr(p, _POINTER) for p in (table, b, c))
+        block = {
+            name: function.append_basic_block(f"tile.{name}")
+            for name in ("begin", "start", "outer", "unrolled", "middle", "single", "next", "store")
+        }
+
+        def step(k: ir.Value, row_of_b: ir.Value, bases: list[ir.Value], sums: list[ir.Value]) -> list[ir.Value]:
+            """One k: the row of B at ``row_of_b`` times the elements of A at byte offset ``k``."""
+            b_values = [load_vector(builder, row_of_b, _INT(j * width)) for j in range(vectors)]
+            result = list(sums)
+            for i in range(rows):
+                a_value = splat(builder, builder.load(address(builder, bases[i], k), typ=element, align=size))
+                for j in range(vectors):
+                    at = i * vectors + j
+                    result[at] = builder.call(multiply_add, [a_value, b_values[j], result[at]])
+            return result
+
+        def phis(entries: int) -> list[ir.PhiInstr]:
+            return [builder.phi(vector) for _ in range(entries)]
+
+        def join(targets: list[ir.PhiInstr], values: list[ir.Value], source: ir.Block) -> None:
+            for target, value in zip(targets, values, strict=True):
+                target.add_incoming(value, source)
+
+        # Start from zero, or from what is there.
+        offsets = []
+        for i in range(rows):
+            row = builder.mul(c_step, _INT(i))
+            offsets += [builder.add(row, _INT(j * width)) for j in range(vectors)]
+        entry = builder.block
+        builder.cbranch(builder.icmp_signed("!=", accumulate, _INT(0)), block["begin"], block["start"])
+        builder.position_at_end(block["begin"])
+        present = [load_vector(builder, c, offset) for offset in offsets]
+        builder.branch(block["start"])
+        builder.position_at_end(block["start"])
+        initial = phis(rows * vectors)
+        join(initial, [ir.Constant(vector, [0.0] * lanes)] * len(initial), entry)
+        join(initial, present, block["begin"])
+        unrolled_end = builder.and_(inner, _INT(-UNROLL))
+        a_steps = [builder.mul(a_step, _INT(u)) for u in range(UNROLL + 1)]
+        b_steps = [builder.mul(b_step, _INT(u)) for u in range(UNROLL + 1)]
+        some = builder.and_(
+            builder.icmp_signed(">", outer, _INT(0)), builder.icmp_signed(">", inner, _INT(0))
+        )
+        builder.cbranch(some, block["outer"], block["store"])
+
+        # for t in range(outer)
+        builder.position_at_end(block["outer"])
+        t = builder.phi(_INT)
+        b_outer = builder.phi(_POINTER)
+        sums_outer = phis(rows * vectors)
+        t.add_incoming(_INT(0), block["start"])
+        b_outer.add_incoming(b, block["start"])
+        join(sums_outer, initial, block["start"])
+        row_table = builder.gep(table, [builder.mul(t, _INT(rows))], source_etype=_INT)
+        bases = [
+            builder.inttoptr(
+                builder.load(builder.gep(row_table, [_INT(i)], source_etype=_INT), typ=_INT, align=8), _POINTER
+            )
+            for i in range(rows)
+        ]
+        builder.cbranch(builder.icmp_signed(">", unrolled_end, _INT(0)), block["unrolled"], block["middle"])
+
+        # for k in range(0, inner - 3, 4)
+        builder.position_at_end(block["unrolled"])
+        k = builder.phi(_INT)
+        k_offset = builder.phi(_INT)
+        b_unrolled = builder.phi(_POINTER)
+        sums_unrolled = phis(rows * vectors)
+        sums: list[ir.Value] = list(sums_unrolled)
+        for u in range(UNROLL):
+            sums = step(builder.add(k_offset, a_steps[u]), address(builder, b_unrolled, b_steps[u]), bases, sums)
+        b_next = address(builder, b_unrolled, b_steps[UNROLL])
+        k_next = builder.add(k, _INT(UNROLL))
+        offset_next = builder.add(k_offset, a_steps[UNROLL])
+        for source, values in ((block["outer"], (_INT(0), _INT(0), b_outer)),
+                               (block["unrolled"], (k_next, offset_next, b_next))):  # fmt: skip
+            for target, value in zip((k, k_offset, b_unrolled), values, strict=True):
+                target.add_incoming(value, source)
+        join(sums_unrolled, sums_outer, block["outer"])
+        join(sums_unrolled, sums, block["unrolled"])
+        builder.cbranch(builder.icmp_signed("<", k_next, unrolled_end), block["unrolled"], block["middle"])
+        unrolled_state = (b_next, offset_next, sums)
+
+        # the last inner % 4 of them
+        builder.position_at_end(block["middle"])
+        b_middle = builder.phi(_POINTER)
+        offset_middle = builder.phi(_INT)
+        sums_middle = phis(rows * vectors)
+        for source, state in (
+            (block["outer"], (b_outer, _INT(0), sums_outer)),
+            (block["unrolled"], unrolled_state),
+        ):
+            b_middle.add_incoming(state[0], source)
+            offset_middle.add_incoming(state[1], source)
+            join(sums_middle, state[2], source)
+        builder.cbranch(builder.icmp_signed("<", unrolled_end, inner), block["single"], block["next"])
+
+        builder.position_at_end(block["single"])
+        k1 = builder.phi(_INT)
+        offset1 = builder.phi(_INT)
+        b1 = builder.phi(_POINTER)
+        sums1 = phis(rows * vectors)
+        after = step(offset1, b1, bases, list(sums1))
+        state1 = (builder.add(k1, _INT(1)), builder.add(offset1, a_step), address(builder, b1, b_step))
+        for source, values in ((block["middle"], (unrolled_end, offset_middle, b_middle)), (block["single"], state1)):
+            for target, value in zip((k1, offset1, b1), values, strict=True):
+                target.add_incoming(value, source)
+        join(sums1, sums_middle, block["middle"])
+        join(sums1, after, block["single"])
+        builder.cbranch(builder.icmp_signed("<", state1[0], inner), block["single"], block["next"])
+
+        # the next t
+        builder.position_at_end(block["next"])
+        b_after = builder.phi(_POINTER)
+        b_after.add_incoming(b_middle, block["middle"])
+        b_after.add_incoming(state1[2], block["single"])
+        sums_after = phis(rows * vectors)
+        join(sums_after, sums_middle, block["middle"])
+        join(sums_after, after, block["single"])
+        t_next = builder.add(t, _INT(1))
+        t.add_incoming(t_next, block["next"])
+        b_outer.add_incoming(b_after, block["next"])
+        join(sums_outer, sums_after, block["next"])
+        builder.cbranch(builder.icmp_signed("<", t_next, outer), block["outer"], block["store"])
+
+        builder.position_at_end(block["store"])
+        final = phis(rows * vectors)
+        join(final, initial, block["start"])
+        join(final, sums_after, block["next"])
+        for value, offset in zip(final, offsets, strict=True):
+            builder.store(value, address(builder, c, offset), align=size)
+
+    @intrinsic
+    def tile(typing, outer, inner, a_step, table, b, b_step, c, c_step, accumulate):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+            emit(builder, args)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 9), generate
+
+    return tile

@@ -1,0 +1,55 @@
+"""The register tiles of the microkernel for each vector width: what lowering must know without importing numba."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+
+from engine.dtypes import DType
+
+
+@dataclass(frozen=True)
+class Tile:
+    """``rows`` x ``vectors`` vector registers of ``lanes`` elements hold one block of the result."""
+
+    rows: int
+    vectors: int
+    lanes: int
+
+    @property
+    def columns(self) -> int:
+        return self.vectors * self.lanes
+
+
+# (vector bytes, vector registers): rows x vectors. The accumulators, one row of B and a broadcast fit the registers;
+# there are enough accumulators to hide the latency of the multiply-adds, and more multiply-adds than loads.
+_SHAPES = {(64, 32): (8, 2), (32, 16): (6, 2), (16, 32): (8, 3), (16, 16): (4, 2)}
+
+
+@cache
+def host_features() -> tuple[str, frozenset[str]]:
+    """The architecture (``x86_64``, ``aarch64`` ...) and the CPU features that this process may use."""
+    import llvmlite.binding as llvm
+
+    features = frozenset(name for name, present in llvm.get_host_cpu_features().items() if present)
+    return llvm.get_process_triple().split("-")[0], features
+
+
+@cache
+def host_vector_bytes() -> int:
+    """The width of a vector register: 64 with AVX-512, 32 with AVX2, else 16."""
+    architecture, features = host_features()
+    if architecture in ("x86_64", "amd64", "i686"):
+        if "avx512f" in features:
+            return 64
+        if "avx2" in features:
+            return 32
+    return 16
+
+
+def host_tile(dtype: DType) -> Tile:
+    """The tile for ``dtype`` (f32 or f64) on this machine."""
+    width = host_vector_bytes()
+    registers = 32 if width == 64 or host_features()[0] in ("aarch64", "arm64") else 16
+    rows, vectors = _SHAPES[width, registers]
+    return Tile(rows, vectors, width // dtype.itemsize)
