@@ -86,5 +86,9 @@ class StateError(TenonError, KeyError):
         return TenonError.__str__(self)
 
 
+class CompileError(TenonError, RuntimeError):
+    """Generated code that does not compile, or that calls what compiled kernels may not call: Tenon's defect."""
+
+
 class CacheError(TenonError, OSError):
     """The compile cache cannot be used safely."""

@@ -5,7 +5,6 @@ It is written to the compile cache as JSON (sizes as their Python text) and boun
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -38,7 +37,7 @@ ERROR = "$error"
 
 @dataclass(frozen=True)
 class Call:
-    """One step: run ``kernel`` for tasks ``0..tasks`` on ``args``.
+    """One step: run ``kernel`` (a Kernel's key) for tasks ``0..tasks`` on ``args``.
 
     ``reads`` and ``writes`` name the buffers it touches, from which barriers and lifetimes follow.
     ``scratch`` is the private memory, in bytes, that each thread must hand to the kernel.
@@ -104,7 +103,8 @@ class Program:
 
     ``bind`` runs once a binding, ``prepare`` whenever state that it reads has changed outside this program,
     ``main`` every call. ``lifetimes`` gives each temp buffer its first and last step in ``main``;
-    ``updates`` names the state that the program writes.
+    ``updates`` names the state that the program writes; ``constants`` holds the bytes (C order, native) of each
+    const buffer.
     """
 
     name: str
@@ -121,6 +121,7 @@ class Program:
     checks: tuple[Check, ...] = ()
     lifetimes: dict[str, tuple[int, int]] = field(default_factory=dict)
     statistics: dict[str, int] = field(default_factory=dict)
+    constants: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def calls(self) -> Iterator[Call]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import ast
 import math
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
-from engine.errors import UnsupportedError
+from engine import dtypes
+from engine.dtypes import DType
+from engine.errors import DTypeError, UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -139,12 +140,76 @@ def instructions(expression: str) -> tuple[Instruction, ...]:
     return tuple(lines)
 
 
-def evaluate(expression: str, **values: np.ndarray) -> np.ndarray:
-    """``expression`` on NumPy arrays; warnings of overflow and invalid values are silenced, as in a kernel."""
-    known: dict[str, object] = dict(values)
-    with np.errstate(all="ignore"), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        for line in instructions(expression):
-            args = [known[a] if isinstance(a, str) else a for a in line.args]
-            known[line.name] = args[0] if line.op == "identity" else VOCABULARY[line.op].numpy(*args)
-    return np.asarray(known[line.name])
+@dataclass(frozen=True)
+class Typed:
+    """An instruction with its dtypes: arguments are cast to ``arg_types`` and the result has ``result``, both wide
+    enough to compute with (f32 for 16-bit floats). ``declared`` is the dtype the graph gives the result."""
+
+    name: str
+    op: str
+    args: tuple[Operand, ...]
+    arg_types: tuple[DType, ...]
+    result: DType
+    declared: DType
+
+
+def computing(dtype: DType) -> DType:
+    """The dtype that arithmetic on ``dtype`` is done in."""
+    return dtypes.f32 if dtype.storage_only else dtype
+
+
+@lru_cache(maxsize=4096)
+def typed(expression: str, names: tuple[str, ...], types: tuple[DType, ...]) -> tuple[Typed, ...]:
+    """The instructions of ``expression`` with dtypes, its parameters ``names`` having ``types``. Raises DTypeError."""
+    known = dict(zip(names, types, strict=True))
+    lines: list[Typed] = []
+    for line in instructions(expression):
+        tensors = [known[a] for a in line.args if isinstance(a, str)]
+        beside = dtypes.promote(*tensors) if tensors else None
+        own = [known[a] if isinstance(a, str) else dtypes.of_scalar(a, beside) for a in line.args]
+        args, declared = _rule(line.op, own)
+        known[line.name] = declared
+        wide = tuple(computing(a) for a in args)
+        lines.append(Typed(line.name, line.op, line.args, wide, computing(declared), declared))
+    return tuple(lines)
+
+
+def _rule(op: str, own: list[DType]) -> tuple[list[DType], DType]:
+    """The dtypes that ``op`` casts its arguments to, and its result's."""
+    if op == "identity":
+        return own, own[0]
+    if op == "where":
+        value = dtypes.promote(*own[1:])
+        return [dtypes.bool_, value, value], value
+    if op in ("and_", "or_", "not_"):
+        return [dtypes.bool_] * len(own), dtypes.bool_
+    common = dtypes.promote(*own)
+    result = VOCABULARY[op].result
+    if result == "bool":
+        return [common] * len(own), dtypes.bool_
+    if result == "float":
+        common = common if common.is_float else dtypes.f64
+    elif op in _BITS and common.is_float:
+        raise DTypeError(f"{op} takes integers or bools, not {common}")
+    elif op in _NUMBERS and common == dtypes.bool_:
+        raise DTypeError(f"{op} takes numbers, not bool; cast first, or use a logical op")
+    return [common] * len(own), common
+
+
+_BITS = frozenset({"bitand", "bitor", "bitxor", "shl", "shr", "invert"})
+_NUMBERS = frozenset({"neg", "sub", "sign", "square", "floordiv", "mod", "pow", "shl", "shr"})
+
+
+def evaluate(expression: str, names: tuple[str, ...], arrays: tuple[np.ndarray, ...]) -> np.ndarray:
+    """``expression`` on NumPy arrays, with broadcasting. Overflow and invalid values pass silently, as in a kernel."""
+    types = tuple(dtypes.as_dtype(np.asarray(a).dtype) for a in arrays)
+    known = dict(zip(names, arrays, strict=True))
+    with np.errstate(all="ignore"):
+        for line in typed(expression, names, types):
+            args = [
+                np.asarray(known[a] if isinstance(a, str) else a).astype(t.numpy, copy=False)
+                for a, t in zip(line.args, line.arg_types, strict=True)
+            ]
+            value = args[0] if line.op == "identity" else VOCABULARY[line.op].numpy(*args)
+            known[line.name] = np.asarray(value).astype(line.result.numpy, copy=False)
+        return known[line.name].astype(line.declared.numpy, copy=False)

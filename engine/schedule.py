@@ -57,6 +57,7 @@ class Stmt:
     - ``const``: args ``(number,)``
     - ``cast``: args ``(value,)``, to ``dtype``, as NumPy's astype
     - ``index``: the i64 ``sum(index[a] * sizes[a])``
+    - ``size``: the i64 ``sizes[0]``
     - ``reduce_sum``, ``reduce_max``, ``reduce_min``, ``reduce_prod``: args ``(value,)``, over the reduced axes
     - ``reduce_argmax``, ``reduce_argmin``: args ``(value, index)``: the index of the first extremum, NaN first
     - ``uniform``: args ``(seed, step, stream, index)``: a Philox 4x32-10 draw in [0, 1), see engine/random.py

@@ -1,0 +1,130 @@
+"""A Program as JSON text, for the compile cache, and back."""
+
+from __future__ import annotations
+
+import base64
+import json
+from functools import lru_cache
+from typing import Any
+
+from engine import dims, dtypes
+from engine.dims import Assumption, Expr, Size
+from engine.errors import SourceLocation, TextError
+from engine.program import Arg, Block, Call, Check, Kernel, Pointer, Port, Program
+from engine.schedule import Buffer
+
+FORMAT = 1
+
+
+def to_json(program: Program) -> str:
+    """``program`` as compact JSON; sizes are ints or their Python text."""
+    return json.dumps(
+        {
+            "format": FORMAT,
+            "name": program.name,
+            "inputs": [_port_out(p) for p in program.inputs],
+            "outputs": [_port_out(p) for p in program.outputs],
+            "state": [_port_out(p) for p in program.state],
+            "updates": program.updates,
+            "buffers": [[b.name, b.kind, b.dtype.name, _size_out(b.size)] for b in program.buffers],
+            "main": [_call_out(c) for c in program.main],
+            "bind": [_call_out(c) for c in program.bind],
+            "prepare": [_call_out(c) for c in program.prepare],
+            "kernels": [[k.name, k.key, k.source] for k in program.kernels],
+            "assumptions": [_assumption_out(a) for a in program.assumptions],
+            "checks": [[c.message, c.location] for c in program.checks],
+            "lifetimes": program.lifetimes,
+            "statistics": program.statistics,
+            "constants": {n: base64.b64encode(v).decode("ascii") for n, v in program.constants.items()},
+        },
+        separators=(",", ":"),
+    )
+
+
+def from_json(text: str | bytes) -> Program:
+    """The Program that :func:`to_json` wrote. Raises TextError for anything else."""
+    try:
+        data = json.loads(text)
+        if data["format"] != FORMAT:
+            raise TextError(f"a program in format {data['format']}; this version reads format {FORMAT}")
+        return Program(
+            name=data["name"],
+            inputs=tuple(_port_in(p) for p in data["inputs"]),
+            outputs=tuple(_port_in(p) for p in data["outputs"]),
+            state=tuple(_port_in(p) for p in data["state"]),
+            updates=tuple(data["updates"]),
+            buffers=tuple(Buffer(n, k, dtypes.as_dtype(d), _size_in(s)) for n, k, d, s in data["buffers"]),
+            main=tuple(_call_in(c) for c in data["main"]),
+            bind=tuple(_call_in(c) for c in data["bind"]),
+            prepare=tuple(_call_in(c) for c in data["prepare"]),
+            kernels=tuple(Kernel(*k) for k in data["kernels"]),
+            assumptions=tuple(_assumption_in(a) for a in data["assumptions"]),
+            checks=tuple(Check(*c) for c in data["checks"]),
+            lifetimes={n: (first, last) for n, (first, last) in data["lifetimes"].items()},
+            statistics=data["statistics"],
+            constants={n: base64.b64decode(v, validate=True) for n, v in data["constants"].items()},
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if isinstance(error, TextError):
+            raise
+        raise TextError(f"not a program: {type(error).__name__}: {error}") from None
+
+
+def _size_out(size: Size) -> int | str:
+    return str(size) if isinstance(size, Expr) else int(size)
+
+
+@lru_cache(maxsize=4096)
+def _parsed(text: str) -> Size:
+    return dims.parse(text)
+
+
+def _size_in(value: int | str) -> Size:
+    return _parsed(value) if isinstance(value, str) else value
+
+
+def _port_out(port: Port) -> list:
+    return [port.name, [_size_out(s) for s in port.shape], port.dtype.name, port.buffer]
+
+
+def _port_in(value: list) -> Port:
+    name, shape, dtype, buffer = value
+    return Port(name, tuple(_size_in(s) for s in shape), dtypes.as_dtype(dtype), buffer)
+
+
+def _arg_out(arg: Arg) -> Any:
+    """A size as itself, a Pointer as ``[buffer, offset]``, a Block as ``[[...]]``."""
+    if isinstance(arg, Pointer):
+        return [arg.buffer, _size_out(arg.offset)]
+    if isinstance(arg, Block):
+        return [[_arg_out(a) for a in arg.args]]
+    return _size_out(arg)
+
+
+def _arg_in(value: Any) -> Arg:
+    if not isinstance(value, list):
+        return _size_in(value)
+    if len(value) == 2:
+        return Pointer(value[0], _size_in(value[1]))
+    return Block(tuple(_arg_in(a) for a in value[0]))
+
+
+def _call_out(call: Call) -> list:
+    args = [_arg_out(a) for a in call.args]
+    return [call.kernel, call.label, args, _size_out(call.tasks), call.reads, call.writes, call.scratch, call.nodes]
+
+
+def _call_in(value: list) -> Call:
+    kernel, label, args, tasks, reads, writes, scratch, nodes = value
+    args_in = tuple(_arg_in(a) for a in args)
+    return Call(kernel, label, args_in, _size_in(tasks), tuple(reads), tuple(writes), scratch, tuple(nodes))
+
+
+def _assumption_out(a: Assumption) -> list:
+    where = [a.location.file, a.location.line, a.location.function] if a.location else None
+    return [_size_out(a.expr), a.relation, a.reason, where]
+
+
+def _assumption_in(value: list) -> Assumption:
+    expr, relation, reason, where = value
+    return Assumption(_size_in(expr), relation, reason, SourceLocation(*where) if where else None)  # type: ignore[arg-type]
