@@ -8,6 +8,7 @@ its rows are. So a matrix product (``outer`` 1), a convolution (``t`` a tap) and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from functools import cache
 
@@ -21,6 +22,15 @@ _INT = ir.IntType(64)
 _BYTE = ir.IntType(8)
 _POINTER = ir.PointerType()
 _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
+
+
+def __getattr__(name: str) -> Callable[..., None]:
+    """The microkernel that :meth:`runtime.cpu.tiles.Tile.name` names: ``from runtime.cpu.microkernel import tile_...``."""
+    found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed)?", name)
+    if found is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    dtype, rows, vectors, lanes, unit_k, packed = found.groups()
+    return microkernel(dtype, int(rows), int(vectors), int(lanes), bool(unit_k), bool(packed))
 
 
 @cache

@@ -20,6 +20,11 @@ class Tile:
     def columns(self) -> int:
         return self.vectors * self.lanes
 
+    def name(self, dtype: DType, rows: int, unit_k: bool, packed: bool) -> str:
+        """The microkernel (see there) of this width and ``rows`` rows, as generated source imports it."""
+        flags = ("_unit" if unit_k else "") + ("_packed" if packed else "")
+        return f"tile_{dtype}_{rows}x{self.vectors}x{self.lanes}{flags}"
+
 
 # (vector bytes, vector registers): rows x vectors. The accumulators, one row of B and a broadcast fit the registers;
 # there are enough accumulators to hide the latency of the multiply-adds, and more multiply-adds than loads.

@@ -1,0 +1,83 @@
+"""Runs a lowered kernel on NumPy arrays, serially and without the driver: one kernel, as its lowering made it."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+
+import numba
+import numpy as np
+
+from engine import dims
+from engine.dims import Size
+from engine.dtypes import u8
+from engine.program import ERROR, Arg, Block, Call, Lowered, Pointer
+from engine.schedule import Buffer
+from engine.state import aligned_empty
+
+
+
+@cache
+def compiled(source: str) -> ctypes._CFuncPtr:
+    """The kernel that ``source`` defines, compiled once."""
+    namespace: dict[str, object] = {}
+    exec(compile(source, "<kernel>", "exec"), namespace)
+    function = next(f for f in namespace.values() if getattr(f, "__code__", None) and f.__code__.co_filename == "<kernel>")
+    options = {"nopython": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
+    made = numba.cfunc("void(int64,int64,int64,int64)", **options)(function)
+    made.ctypes.keep = made
+    return made.ctypes
+
+
+def run(lowered: Lowered, arrays: dict[str, np.ndarray], values: dict[str, int] | None = None, splits: int = 1) -> None:
+    """Run the calls in order on ``arrays`` (one C-contiguous array a buffer). Buffers of the lowering are made here,
+    filled with NaN or -1 so that nothing unwritten goes unnoticed; tasks run in ``splits`` parts, the last first."""
+    memory = dict(arrays)
+    memory.setdefault(ERROR, np.zeros(2, np.int64))
+    sizes = values or {}
+    for buffer in lowered.buffers:
+        memory[buffer.name] = _dirty(buffer, sizes)
+    sources = {k.key: k.source for k in lowered.kernels}
+    for call in (*lowered.bind, *lowered.calls):
+        kept: list[np.ndarray] = []
+        block = _block(call.args, memory, sizes, kept)
+        tasks = dims.evaluate(call.tasks, sizes)
+        scratch = aligned_empty((call.scratch + 4096,), u8)
+        scratch[:] = 0xFF
+        edges = [tasks * i // splits for i in range(splits + 1)]
+        for lo, hi in reversed(list(zip(edges[:-1], edges[1:], strict=True))):
+            compiled(sources[call.kernel])(block, lo, hi, scratch.ctypes.data)
+        assert (scratch[call.scratch :] == 0xFF).all(), f"{call.label} wrote past its {call.scratch} bytes of scratch"
+
+
+def _dirty(buffer: Buffer, sizes: dict[str, int]) -> np.ndarray:
+    array = aligned_empty((dims.evaluate(buffer.size, sizes),), buffer.dtype)
+    array.fill(np.nan if buffer.dtype.is_float else -1 if buffer.dtype.kind == "i" else 1)
+    return array
+
+
+def _block(args: tuple[Arg, ...], memory: dict[str, np.ndarray], sizes: dict[str, int], kept: list[np.ndarray]) -> int:
+    def value(arg: Arg) -> int:
+        match arg:
+            case Pointer(buffer=name, offset=offset):
+                return memory[name].ctypes.data + dims.evaluate(offset, sizes)
+            case Block(args=inner):
+                return _block(inner, memory, sizes, kept)
+            case _:
+                return dims.evaluate(arg, sizes)
+
+    block = np.array([value(a) for a in args] or [0], np.int64)
+    kept.append(block)
+    return block.ctypes.data
+
+
+def elements(shape: tuple[Size, ...]) -> tuple[Size, ...]:
+    """The strides, in elements, of a C-contiguous array of ``shape``."""
+    strides: list[Size] = []
+    step: Size = 1
+    for size in reversed(shape):
+        strides.insert(0, step)
+        step = step * size
+    return tuple(strides)
+
+
