@@ -20,8 +20,8 @@ from engine import dtypes
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
-from engine.program import ERROR, Arg, Block, Kernel, Pointer
-from engine.schedule import Access, Stmt
+from engine.program import ERROR, Arg, Block, Call, Kernel, Pointer
+from engine.schedule import Access, KernelSpec, Stmt
 
 SCRATCH = "$scratch"
 """The name under which the scratch memory of a thread has its alias scope."""
@@ -132,7 +132,7 @@ _OPERATORS = {"add": "+", "sub": "-", "mul": "*", "div": "/", "bitand": "&", "bi
 _ON_BOOLS = {"add": "|", "mul": "&", "maximum": "|", "minimum": "&", "and_": "&", "or_": "|"}
 _ROUNDINGS = {"floor": "floor", "ceil": "ceil", "trunc": "trunc", "round": "round_even"}
 _FLOAT_CALLS = {"sqrt", "exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf"}
-_WRAPPED = {"add", "sub", "mul", "bitand", "bitor", "bitxor"}
+_WRAPPED = {"add", "sub", "mul", "square", "neg", "bitand", "bitor", "bitxor", "invert"}
 
 
 def _on_integers(op: str, args: list[str]) -> str | None:
@@ -159,7 +159,7 @@ def vocabulary(op: str, args: list[str], operand: DType, result: DType) -> str:
 
     Raises UnsupportedError where NumPy has no such function of that dtype either.
     """
-    wrap = operand.is_integer and operand.itemsize < 8
+    narrow = operand.is_integer and operand.itemsize < 8  # Numba computes with 64 bits
     if op == "where":
         return f"select({', '.join(args)})"
     if op in ("maximum", "minimum") and "(" in args[1] and "(" not in args[0]:
@@ -190,11 +190,10 @@ def vocabulary(op: str, args: list[str], operand: DType, result: DType) -> str:
     elif op == "invert" and operand.is_integer:
         text = f"~{args[0]}"
     elif op == "abs":
-        text = f"maximum({args[0]}, {computed_type(operand)}(-{args[0]}))" if operand.kind == "i" else args[0]
-        return text
+        return f"maximum({args[0]}, {computed_type(operand)}(-{args[0]}))" if operand.kind == "i" else args[0]
     else:
         raise UnsupportedError(f"the CPU has no {op} of {operand} values")
-    return f"{computed_type(operand)}({text})" if wrap and (op in _WRAPPED or op in ("square", "neg", "invert")) else text
+    return f"{computed_type(operand)}({text})" if narrow and op in _WRAPPED else text
 
 
 # --- bodies ----------------------------------------------------------------------------------------------------
@@ -447,6 +446,13 @@ def kernel(name: str, lines: Sequence[str], table: ArgTable, comment: str = "",
         + ["", "", f"def {name}(args, lo, hi, scratch):", text, ""]
     )
     return Kernel(name, hashlib.sha256(source.encode()).hexdigest()[:32], source)
+
+
+def call(spec: KernelSpec, code: Kernel, table: ArgTable, tasks: Size, scratch: int = 0) -> Call:
+    """The step that runs ``code`` for ``spec``; it touches what the accesses of the spec name."""
+    reads = tuple(dict.fromkeys(a.buffer for a in spec.reads))
+    writes = tuple(dict.fromkeys(a.buffer for a in spec.writes))
+    return Call(code.key, spec.name, table.args, tasks, reads, writes, scratch, spec.nodes)
 
 
 _NUMPY_NAMES = frozenset([*_COMPUTED.values(), "inf", "nan"])

@@ -284,6 +284,16 @@ integer_floordiv = _integer_division(True)
 integer_mod = _integer_division(False)
 
 
+@intrinsic
+def quotient(typingctx, a, b):
+    """``a // b`` of indices: ``a`` is not negative and ``b`` is positive."""
+
+    def codegen(context, builder, signature, args):
+        return builder.udiv(*args)
+
+    return types.int64(types.int64, types.int64), codegen
+
+
 def _shift(left: bool):
     """A shift by any amount: one outside the width of the type shifts everything out."""
 
