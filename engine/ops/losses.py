@@ -74,9 +74,10 @@ def _one_hot(target: Value, logits: Value) -> Value:
 def _entropy_parts(logits: Value, target: Value, reduction: str) -> Value:
     axis = _class_axis(len(logits.shape))
     shifted = logits - apply("max", logits, axes=(axis,), keepdims=True)
-    log_sum = apply("log", apply("sum", apply("exp", shifted), axes=(axis,)))
-    picked = apply("sum", apply("where", _one_hot(target, logits), shifted, 0.0), axes=(axis,))
-    return _reduce(log_sum - picked, reduction)
+    log_sum = apply("log", apply("sum", apply("exp", shifted), axes=(axis,), keepdims=True))
+    picked = apply("sum", apply("where", _one_hot(target, logits), shifted, 0.0), axes=(axis,), keepdims=True)
+    each = _reduce(log_sum - picked, reduction)
+    return apply("reshape", each, shape=target.shape) if reduction == "none" else each
 
 
 def _entropy_gradient(node: Node, g: Value) -> tuple[Value, None]:

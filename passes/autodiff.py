@@ -1,0 +1,75 @@
+"""Reverse-mode differentiation: every ``grad`` node becomes the nodes that compute it.
+
+The rules are part of the op records; this is the walk that applies them. ``grad`` nodes are expanded in graph order, so
+one that differentiates through another finds plain nodes there, and gradients of gradients need nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from engine.errors import VerifyError
+from engine.graph import Graph, Node, Rewriter, Value, apply, constant
+from engine.op import gradients_of
+
+
+def expand_gradients(graph: Graph) -> Graph:
+    """``graph`` without ``grad`` nodes. New nodes carry the source line of the forward node that they differentiate.
+
+    A value that ``y`` does not depend on, or only through ops without a gradient, has zeros for its gradient.
+    """
+    rewriter = Rewriter(graph)
+
+    def emit(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
+        if node.op.kind != "grad":
+            return None
+        y, *wrt = inputs
+        return _gradients(rewriter, y, wrt)
+
+    return rewriter.run(emit)
+
+
+def _gradients(rewriter: Rewriter, y: Value, wrt: Sequence[Value]) -> tuple[Value, ...]:
+    """dy/dv for each v of ``wrt``, added to the rewriter's graph."""
+    builder = rewriter.builder
+    gradients: dict[Value, Value] = {y: _filled(1, y)}
+    wanted = _depending_on(wrt, builder.nodes)
+    for node in reversed(tuple(builder.nodes)):
+        flowing = [gradients.get(v) for v in node.outputs]
+        if all(g is None for g in flowing) or not any(v in wanted for v in node.outputs):
+            continue
+        with builder.at(node.location):
+            for v, g in zip(node.inputs, gradients_of(node, flowing), strict=True):
+                if g is not None and v in wanted:
+                    g = _like(g, v, node)
+                    gradients[v] = apply("add", gradients[v], g) if v in gradients else g
+    return tuple(gradients[v] if v in gradients else _filled(0, v) for v in wrt)
+
+
+def _depending_on(sources: Sequence[Value], nodes: Iterable[Node]) -> set[Value]:
+    """``sources`` and the float values that depend on them through differentiable ops."""
+    found = set(sources)
+    for node in nodes:
+        if node.op.gradient is not None and any(v in found for v in node.inputs):
+            found.update(v for v in node.outputs if v.dtype.is_float)
+    return found
+
+
+def _filled(number: int, like: Value) -> Value:
+    value = constant(np.asarray(number, like.dtype.numpy))
+    return apply("broadcast_to", value, shape=like.shape) if like.shape else value
+
+
+def _like(gradient: Value, value: Value, node: Node) -> Value:
+    """``gradient`` in the type of ``value``. Sizes that differ are ones that the graph assumes to be equal."""
+    if len(gradient.shape) != len(value.shape):
+        raise VerifyError(
+            f"the gradient rule of {node.op.name} gives {gradient.type} for the input {value}", node.location
+        )
+    if gradient.shape != value.shape:
+        gradient = apply("reshape", gradient, shape=value.shape)
+    if gradient.dtype != value.dtype:
+        gradient = apply("cast", gradient, dtype=value.dtype)
+    return gradient

@@ -1,0 +1,113 @@
+"""Simplification: identities, folding, common subexpressions and dead code, until nothing more applies.
+
+The rules stand in tables: ``constants``, ``algebra``, ``casts``, ``views``, ``products``, ``pooling``. None changes dtypes, random
+numbers or where NaN and infinity appear.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable
+from functools import cache
+
+from engine.graph import Graph, Node, Rewriter, Value
+from passes.simplify import algebra, casts, constants, pooling, products, views
+from passes.simplify.common import computation
+from passes.simplify.dead import remove_dead
+from passes.simplify.patterns import Match, Rule, Var, op
+
+__all__ = ["remove_dead", "simplify", "simplify_with_report"]
+
+SWEEPS = 20
+"""Far more than a graph needs; a bound in case two rules undo each other."""
+
+_AFTER_AUTODIFF = (Rule("detach", op("detach", Var("x")), lambda x: x),)
+
+
+def simplify(graph: Graph) -> Graph:
+    """A smaller graph with the same results. May run before autodiff and after it."""
+    return simplify_with_report(graph)[0]
+
+
+def simplify_with_report(graph: Graph) -> tuple[Graph, dict[str, int]]:
+    """The simplified graph, and how often each rule applied."""
+    report: Counter[str] = Counter()
+    for _ in range(SWEEPS):
+        smaller = remove_dead(graph)
+        report["dead code"] += len(graph.nodes) - len(smaller.nodes)
+        sweep = _Sweep(smaller)
+        rewritten = sweep.run()
+        if not sweep.counts:
+            graph = smaller
+            break
+        report += sweep.counts
+        graph = rewritten
+    return remove_dead(graph), {name: n for name, n in report.items() if n}
+
+
+class _Sweep:
+    """One pass over a graph: each node is merged with an equal one, rewritten by the first rule that applies, or kept.
+
+    While the graph has ``grad`` nodes, the values that they differentiate by keep their identity: no rule touches or
+    looks behind them, since that would cut them off the path that the gradient takes.
+    """
+
+    def __init__(self, graph: Graph):
+        self.counts: Counter[str] = Counter()
+        self._graph = graph
+        self._rewriter = Rewriter(graph)
+        grads = [n for n in graph.nodes if n.op.kind == "grad"]
+        self._rules = _rules(bool(grads))
+        self._differentiated_by = {v for n in grads for v in n.inputs[1:]}
+        self._opaque: set[Value] = set(self._differentiated_by)
+        self._seen: dict[Hashable, tuple[Value, ...]] = {}
+        self._old_uses = Counter(graph.results)
+        for node in graph.nodes:
+            self._old_uses.update(node.inputs)
+        self._uses: Counter[Value] = Counter()
+
+    def run(self) -> Graph:
+        return self._rewriter.run(self._emit)
+
+    def _emit(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        outputs = self._simplest(node, inputs)
+        for old, new in zip(node.outputs, outputs, strict=True):
+            self._uses[new] += self._old_uses[old]
+            if old in self._differentiated_by:
+                self._opaque.add(new)
+        return outputs
+
+    def _simplest(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        if any(v in self._differentiated_by for v in node.outputs):
+            return self._rewriter.keep(node, inputs)
+        key = computation(node, inputs)
+        if key in self._seen:
+            self.counts["common subexpression"] += 1
+            return self._seen[key]
+        outputs = self._rewritten(node, inputs)
+        self._seen[key] = outputs
+        return outputs
+
+    def _rewritten(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
+        kept = self._rewriter.keep(node, inputs)
+        root = kept[0].node
+        uses = dict(zip(kept, (self._old_uses[v] for v in node.outputs), strict=True))
+        for rule in self._rules.get(node.op.name, ()):
+            match = Match(root, lambda v: uses.get(v, self._uses[v]), self._opaque)
+            outputs = rule.apply(match)
+            if outputs is not None:
+                self.counts[rule.name] += 1
+                return outputs
+        return kept
+
+
+@cache
+def _rules(before_autodiff: bool) -> dict[str, list[Rule]]:
+    """The tables by the op at the root of the pattern, in the order they are tried."""
+    tables = (constants.rules(), algebra.RULES, casts.RULES, views.RULES, products.RULES, pooling.RULES)
+    by_op: dict[str, list[Rule]] = {}
+    for table in (*tables, () if before_autodiff else _AFTER_AUTODIFF):
+        for rule in table:
+            for name in rule.pattern.ops:
+                by_op.setdefault(name, []).append(rule)
+    return by_op
