@@ -1,0 +1,170 @@
+"""Printing a graph as a Python program."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from engine import dtypes
+from engine.dtypes import DType
+from engine.errors import SourceLocation
+from engine.graph import Graph, Node, Value, identifier
+from engine.text.literals import (
+    INFIX,
+    NO_LOCATION,
+    SMALL,
+    array_text,
+    attr_text,
+    literals,
+    number_text,
+    plain,
+    quoted,
+    reserved,
+    type_text,
+)
+
+COMMENT_COLUMN = 80
+LINE = 110
+
+
+def to_text(graph: Graph, title: str | None = None) -> str:
+    """``graph`` as a Python program that :func:`engine.text.parse` reads and that runs on the reference.
+
+    ``title`` is the first line's comment. Constants of more than 16 elements are named and left out; see
+    :func:`to_text_and_constants`.
+    """
+    return to_text_and_constants(graph, title)[0]
+
+
+def to_text_and_constants(graph: Graph, title: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
+    """The program, and the arrays of the constants that it only names."""
+    printer = _Printer(graph)
+    lines = [f"# {title or _title(graph)}", "from tenon.text import *", "", "", *printer.function()]
+    lines += ["", "", 'if __name__ == "__main__":', f"    run({printer.name})", ""]
+    return "\n".join(lines), printer.constants
+
+
+def _title(graph: Graph) -> str:
+    kernels = f", {len(graph.groups)} kernels" if graph.groups else ""
+    return f"{graph.name}: {len(graph.nodes)} nodes{kernels}".replace("\n", " ")
+
+
+class _Printer:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.literals = literals(graph)
+        self.constants: dict[str, np.ndarray] = {}
+        self.name = identifier(graph.name)
+        if self.name in reserved():
+            self.name += "_"
+        self._last_location: SourceLocation | None = None
+
+    def function(self) -> Iterator[str]:
+        g = self.graph
+        yield "@program" if self.name == g.name else f"@program({quoted(g.name)})"
+        if g.inputs or g.state:
+            yield f"def {self.name}("
+            for v in g.inputs:
+                yield self.noted(f"    {v.name}: {self.port(v, 'Input')},", v.node.location)
+            if g.state:
+                yield "    *,"
+            for v in g.state:
+                yield self.noted(f"    {v.name}: {self.port(v, 'State')},", v.node.location)
+            yield "):"
+        else:
+            yield f"def {self.name}():"
+        for a in g.assumptions:
+            yield self.noted(f"    assume({quoted(str(a))}, {quoted(a.reason)})", a.location)
+        group_of = {n: i for i, group in enumerate(g.groups) for n in group.nodes}
+        current = None
+        for node in g.nodes:
+            if node.outputs[0] in self.literals:
+                continue
+            group = group_of.get(node)
+            if group is not None and group != current:
+                yield f"    with kernel({quoted(g.groups[group].name)}):"
+            current = group
+            yield from self.node(node, "    " if group is None else "        ")
+        yield from self.returned()
+
+    def port(self, v: Value, kind: str) -> str:
+        """The annotation of an input or state; an input under its own name needs only the type."""
+        type_ = type_text(v.type, self.graph.layouts.get(v))
+        name = v.node.attrs["name"]
+        return type_ if kind == "Input" and name == v.name else f"{kind}[{quoted(name)}, {type_}]"
+
+    def noted(self, line: str, location: SourceLocation | None) -> str:
+        """``line`` with the location as a comment, unless it is that of the line before."""
+        if location is None and self._last_location is None:
+            return line
+        if location is not None and str(location) == str(self._last_location):
+            return line
+        self._last_location = location
+        return f"{line.ljust(COMMENT_COLUMN - 2)}  # {NO_LOCATION if location is None else location}"
+
+    def node(self, node: Node, indent: str) -> Iterator[str]:
+        types = [type_text(v.type, self.graph.layouts.get(v)) for v in node.outputs]
+        right = self.expression(node)
+        if len(node.outputs) == 1:
+            yield self.noted(f"{indent}{node.output.name}: {types[0]} = {right}", node.location)
+            return
+        for v, t in zip(node.outputs, types, strict=True):
+            yield f"{indent}{v.name}: {t}"
+        yield self.noted(f"{indent}{', '.join(v.name for v in node.outputs)} = {right}", node.location)
+
+    def expression(self, node: Node) -> str:
+        if node.op.name == "constant":
+            return self.constant(node)
+        inputs = [v for v in node.inputs if v not in self.literals]
+        beside = dtypes.promote(*(v.dtype for v in inputs)) if inputs else None
+        operands = [self.operand(v, beside) for v in node.inputs]
+        if inputs and all(v.dtype == beside for v in node.inputs) and plain(inputs[0].dtype):
+            if node.op.name in INFIX:
+                return f"{operands[0]} {INFIX[node.op.name]} {operands[1]}"
+            if node.op.name == "neg":
+                return f"-{operands[0]}"
+        for name, value in node.attrs.items():
+            text = attr_text(value)
+            default = node.op.attrs.get(name)
+            if not _spells(default, text):
+                operands.append(f"{name}={text}")
+        return f"{node.op.name}({', '.join(operands)})"
+
+    def operand(self, v: Value, beside: DType | None) -> str:
+        """A value's name, or a literal: bare where it takes its dtype from the tensors ``beside`` it."""
+        if v not in self.literals:
+            return v.name
+        element = v.node.attrs["value"][()]
+        text = number_text(element, v.dtype)
+        number = float(element) if v.dtype.is_float else element.item()
+        return text if dtypes.of_scalar(number, beside) == v.dtype else f"{v.dtype}({text})"
+
+    def constant(self, node: Node) -> str:
+        array = node.attrs["value"]
+        if array.size > SMALL:
+            self.constants[node.name] = array
+            return f"constant({quoted(node.name)})"
+        dtype = node.output.dtype
+        shape = f", shape={attr_text(array.shape)}" if array.size == 0 else ""
+        return f"constant({'[]' if array.size == 0 else array_text(array, dtype)}, {dtype}{shape})"
+
+    def returned(self) -> Iterator[str]:
+        values = [self.operand(v, None) for v in self.graph.outputs]
+        updates = [f"{quoted(k)}: {self.operand(v, None)}" for k, v in self.graph.updates.items()]
+        parts = [*values, f"State({{{', '.join(updates)}}})"] if updates else values
+        line = f"    return {', '.join(parts) or '()'}"
+        if len(line) <= LINE or not updates:
+            yield line
+            return
+        yield f"    return {''.join(f'{v}, ' for v in values)}State({{"
+        for update in updates:
+            yield f"        {update},"
+        yield "    })"
+
+
+def _spells(default: object, text: str) -> bool:
+    """Whether ``text`` is how ``default`` prints; an op's marker for "required" has no spelling."""
+    from engine.op import REQUIRED
+
+    return default is not REQUIRED and attr_text(default) == text
