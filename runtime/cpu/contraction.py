@@ -152,7 +152,7 @@ def _lower_tiled(spec: KernelSpec, core: Contraction, plan: Plan) -> Lowered:
         panels = Panels(
             side.access.buffer, side.access.offset, side.access.dtype,
             [Axis(spec.axes[a], side.batch[a]) for a in kept], [Axis(core.k, side.k_stride)],
-            Axis(side.size, side.stride), plan.tile.columns,
+            Axis(side.size, side.stride), plan.tile.columns, core.a.dtype,
         )  # fmt: skip
         packed = pack(panels, f"{spec.name}.panels", spec.name, spec.nodes)
     main, code = _main_call(spec, core, plan, kept, packed)
@@ -161,11 +161,13 @@ def _lower_tiled(spec: KernelSpec, core: Contraction, plan: Plan) -> Lowered:
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def heights(rows: Size, tile: Tile) -> list[int]:
-    """Rows of the microkernels that a kernel needs: the tile's, and half of it where a last half may do."""
+def heights(rows: Size | None, tile: Tile) -> list[int]:
+    """Rows of the microkernels that a kernel needs for ``rows`` rows (None: any number): the tile's, and half of
+    it where that may be enough for the last."""
     half = tile.rows // 2
-    rest = rows % tile.rows if isinstance(rows, int) else 1
-    return [tile.rows, half] if 0 < typical(rest) <= half else [tile.rows]
+    if isinstance(rows, int) and not 0 < rows % tile.rows <= half:
+        return [tile.rows]
+    return [tile.rows, half]
 
 
 def row_blocks(names: Sequence[str], sizes: Sequence[int], call: str) -> list[str]:

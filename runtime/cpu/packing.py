@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Kernel
 from engine.schedule import Buffer
-from runtime.cpu.emit import ArgTable, constant, kernel, load, loop, store, times, total
+from runtime.cpu.emit import ArgTable, cast, constant, kernel, load, loop, store, times, total
 from runtime.cpu.loops import outer_indices
 
 ROWS_PER_TASK = 256
@@ -30,7 +31,8 @@ class Axis:
 
 @dataclass(frozen=True)
 class Panels:
-    """The operand ``[batch..., k..., n]`` at element ``offset`` of ``buffer``, to be packed ``columns`` wide."""
+    """The operand ``[batch..., k..., n]`` at element ``offset`` of ``buffer``, to be packed ``columns`` wide
+    as ``packed_dtype``."""
 
     buffer: str
     offset: Size
@@ -39,6 +41,7 @@ class Panels:
     rows: Sequence[Axis]
     n: Axis
     columns: int
+    packed_dtype: DType
 
     @property
     def depth(self) -> Size:
@@ -68,8 +71,8 @@ class Packed:
 def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -> Packed:
     """Pack ``panels`` into a new temp buffer called ``target``. One task packs up to 256 rows of one panel."""
     table = ArgTable()
-    dtype, columns = panels.dtype, panels.columns
-    source = table.pointer(panels.buffer, panels.offset * dtype.itemsize)
+    dtype, columns = panels.packed_dtype, panels.columns
+    source = table.pointer(panels.buffer, panels.offset * panels.dtype.itemsize)
     result = table.pointer(target)
     read, written = table.scope(panels.buffer), table.scope(target)
     chunks = ceil_div(panels.rows[0].size, ROWS_PER_TASK)
@@ -82,7 +85,8 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     row_names = [f"k{a}" for a in range(len(panels.rows))]
     row_offset = total(*_offsets(table, row_names, panels.rows))
 
-    value = load(dtype, "start", total("at", times("j", n_stride)), read)
+    computed = dtypes.f32 if panels.dtype.storage_only else panels.dtype
+    value = cast(load(panels.dtype, "start", total("at", times("j", n_stride)), read), computed, dtype)
     body = [
         f"at = {row_offset}",
         *loop("j", "0", "width", [store(dtype, "out", "j", value, written)]),
@@ -94,13 +98,13 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     task = [
         *split,
         f"width = min({columns}, {n_size} - {panel} * {columns})",
-        f"start = {source} + ({total(*_offsets(table, batch_names, panels.batch), columns_first)}) * {dtype.itemsize}",
+        f"start = {source} + ({total(*_offsets(table, batch_names, panels.batch), columns_first)}) * {panels.dtype.itemsize}",
         f"first = {chunk} * {ROWS_PER_TASK}",
         f"done = quotient(task, {table.size(chunks)}) * {depth} + first * {inner_rows}",
         f"out = {result} + done * {columns * dtype.itemsize}",
         *loop("k0", "first", f"min(first + {ROWS_PER_TASK}, {table.size(panels.rows[0].size)})", body),
     ]
-    code = kernel(f"pack_{dtype}", loop("task", "lo", "hi", task), table)
+    code = kernel(f"pack_{panels.dtype}", loop("task", "lo", "hi", task), table)
     call = Call(code.key, f"pack {label}", table.args, product(space), (panels.buffer,), (target,), nodes=nodes)
     return Packed(call, code, Buffer(target, "temp", dtype, panels.size))
 
