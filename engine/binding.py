@@ -1,13 +1,17 @@
-"""Meeting the caller's arrays: checks against what a program takes, and the values of its dims."""
+"""Meeting the caller's arrays: checks against what a program takes, and the values of its dims.
+
+Every backend takes its inputs through this, so all accept the same arrays and refuse others in the same words.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from engine import dims
-from engine.dims import Assumption, Symbol
+from engine.dims import Expr, Size, Symbol, shape_text
 from engine.errors import DTypeError, ShapeError, TenonError
 from engine.graph import Value
 from engine.program import Port
@@ -19,9 +23,9 @@ def ports(values: Iterable[Value]) -> tuple[Port, ...]:
 
 
 def arrange(expected: Sequence[Port], given: Mapping[str, object] | Sequence[object]) -> list[np.ndarray]:
-    """``given`` as arrays in the order of ``expected``, each of its port's dtype.
+    """``given``, by name or by position, as arrays in the order of ``expected``, each of its port's dtype.
 
-    Raises TenonError for a missing or unknown name or a wrong count, DTypeError for a dtype that loses values.
+    Raises TenonError for a missing or unknown name or a wrong count, DTypeError as :func:`as_input`.
     """
     names = [p.name for p in expected]
     if isinstance(given, Mapping):
@@ -35,88 +39,109 @@ def arrange(expected: Sequence[Port], given: Mapping[str, object] | Sequence[obj
         if len(given) != len(expected):
             raise TenonError(f"expected {len(expected)} inputs ({', '.join(names) or 'none'}), and got {len(given)}")
         values = list(given)
-    return [as_array(p, v) for p, v in zip(expected, values, strict=True)]
+    return [as_input(v, p) for p, v in zip(expected, values, strict=True)]
 
 
-def as_array(port: Port, value: object) -> np.ndarray:
-    """``value`` as an array of the port's dtype: as it is where it has it, else converted where no kind is lost (a
-    float is rounded; an integer must fit). Raises DTypeError."""
-    array = np.asarray(value)
-    target = port.dtype.numpy
-    if array.dtype == target:
-        return array
-    if not np.can_cast(array.dtype, target, "same_kind"):
-        raise DTypeError(f"{port.name} has dtype {array.dtype}, and {port.dtype.numpy_name} was expected")
-    converted = array.astype(target)
-    if port.dtype.is_integer and not np.array_equal(converted, array):
-        raise DTypeError(f"{port.name} has {array.dtype} values that do not fit {port.dtype.numpy_name}")
-    return converted
+def as_input(value: Any, port: Port) -> np.ndarray:
+    """``value`` as a C-contiguous, aligned array of the port's dtype: itself where it is one, else a copy.
 
-
-def solve(expected: Sequence[Port], shapes: Sequence[tuple[int, ...]]) -> dict[str, int]:
-    """The dims' values that make the ports' shapes equal ``shapes``.
-
-    Raises ShapeError for a wrong rank or size, for two sizes that disagree about a dim, and for a dim that no
-    shape determines.
+    Arrays must have that dtype; Python numbers and lists of them are converted where nothing but the precision of
+    a float is lost. Raises DTypeError.
     """
-    known: dict[str, int] = {}
-    origin: dict[str, str] = {}
-    open_: list[tuple[Port, tuple[int, ...], int]] = []
-    for port, shape in zip(expected, shapes, strict=True):
+    wanted = port.dtype.numpy
+    if type(value) is np.ndarray and value.dtype == wanted:
+        flags = value.flags
+        return value if flags.c_contiguous and flags.aligned else _aligned_copy(value, wanted)
+    if isinstance(value, (bool, int, float, list, tuple)):
+        return _from_numbers(value, port, wanted)
+    array = np.asarray(value)
+    if array.dtype.newbyteorder("=") != wanted:
+        raise DTypeError(f"input {port.name!r} has dtype {array.dtype}; expected {port.dtype} ({wanted})")
+    return _aligned_copy(array, wanted)
+
+
+def _aligned_copy(array: np.ndarray, wanted: np.dtype) -> np.ndarray:
+    return np.array(array, wanted, order="C", copy=True, subok=False)
+
+
+def _from_numbers(value: object, port: Port, wanted: np.dtype) -> np.ndarray:
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ShapeError(f"input {port.name!r} is a nested list of uneven lengths: {error}") from None
+    if array.size == 0:
+        return array.astype(wanted)
+    if array.dtype.kind in "biuf" and (array.dtype.kind != "f" or port.dtype.is_float):
+        with np.errstate(all="ignore"):
+            converted = array.astype(wanted)
+        if array.dtype.kind == "f" or np.array_equal(converted.astype(array.dtype), array):
+            return converted
+    raise DTypeError(f"input {port.name!r} is a list or number of {array.dtype} that does not fit {port.dtype} exactly")
+
+
+def solve(ports: Sequence[Port], shapes: Sequence[tuple[int, ...]], kind: str = "input") -> dict[str, int]:
+    """The dims' values, from the shapes given for ``ports``.
+
+    A size that is one dim settles it; then a linear size with one unknown dim does (``2*B + 1``); then every size is
+    checked. Raises ShapeError with the port, the shape given and the shape expected.
+    """
+    values: dict[str, int] = {}
+    unsettled: list[tuple[Size, int]] = []
+    for port, shape in zip(ports, shapes, strict=True):
         if len(shape) != len(port.shape):
-            raise ShapeError(
-                f"{port.name} has shape {shape}, of rank {len(shape)}; {dims.shape_text(port.shape)}, "
-                f"of rank {len(port.shape)}, was expected"
-            )
-        open_ += [(port, shape, axis) for axis in range(len(shape))]
-    while open_:
-        later = []
-        for port, shape, axis in open_:
-            size = dims.substitute(port.shape[axis], known) if known else port.shape[axis]
-            if isinstance(size, int):
-                if size != shape[axis]:
-                    raise ShapeError(_disagreement(port, shape, axis, size, origin))
-            elif (unknown := _linear(size)) is None:
-                later.append((port, shape, axis))
-            else:
-                name, factor, offset = unknown
-                value, rest = divmod(shape[axis] - offset, factor)
-                if rest or value < 0:
-                    raise ShapeError(_disagreement(port, shape, axis, size, origin))
-                known[name], origin[name] = value, f"axis {axis} of {port.name}"
-        if len(later) == len(open_):
-            port, _, axis = later[0]
-            raise ShapeError(f"no input's shape determines the dims in {port.shape[axis]}, axis {axis} of {port.name}")
-        open_ = later
-    return known
+            raise _mismatch(port, shape, values, kind, f"rank {len(shape)} instead of {len(port.shape)}")
+        for size, given in zip(port.shape, shape, strict=True):
+            name = _dim_name(size)
+            if name is None:
+                unsettled.append((size, given))
+            elif values.setdefault(name, given) != given:
+                raise _mismatch(port, shape, values, kind, f"{name} is already {values[name]}")
+    for size, given in unsettled:
+        _settle(size, given, values)
+    for port, shape in zip(ports, shapes, strict=True):
+        for axis, (size, given) in enumerate(zip(port.shape, shape, strict=True)):
+            unknown = dims.names(size) - values.keys()
+            if unknown:
+                raise ShapeError(f"the shapes of the inputs do not settle the dim {min(unknown)} in {size}")
+            expected = dims.evaluate(size, values)
+            if expected != given:
+                raise _mismatch(port, shape, values, kind, f"axis {axis} is {given} instead of {expected}")
+    return values
 
 
-def _linear(size: dims.Expr) -> tuple[str, int, int] | None:
-    """``factor * name + offset`` as (name, factor, offset), or None where ``size`` is not of this form."""
-    name, factor, offset = None, 0, 0
-    for mono, c in size.terms:
-        if not mono:
-            offset = c
-        elif len(mono) == 1 and isinstance(mono[0], Symbol) and name is None:
-            name, factor = mono[0].name, c
-        else:
-            return None
-    return None if name is None else (name, factor, offset)
+def _dim_name(size: Size) -> str | None:
+    if isinstance(size, Expr) and len(size.terms) == 1:
+        monomial, factor = size.terms[0]
+        if factor == 1 and len(monomial) == 1 and isinstance(monomial[0], Symbol):
+            return monomial[0].name
+    return None
 
 
-def _disagreement(
-    port: Port, shape: tuple[int, ...], axis: int, size: dims.Size, origin: Mapping[str, str]
-) -> str:
-    text = f"{port.name} has shape {shape}; {dims.shape_text(port.shape)} was expected: axis {axis} is {shape[axis]}"
-    if isinstance(port.shape[axis], int) or not isinstance(size, int):
-        return f"{text}, not {size}"
-    causes = ", ".join(f"{n} from {origin[n]}" for n in sorted(dims.names(port.shape[axis])))
-    return f"{text}, and {port.shape[axis]} is {size} ({causes})"
+def _settle(size: Size, given: int, values: dict[str, int]) -> None:
+    """Settle the dim of ``factor * dim + rest == given`` where ``rest`` is known."""
+    unknown = dims.names(size) - values.keys()
+    if len(unknown) != 1 or not isinstance(size, Expr):
+        return
+    name = unknown.pop()
+    rest = dims.substitute(size, values) if values else size
+    at_zero, at_one = dims.evaluate(rest, {name: 0}), dims.evaluate(rest, {name: 1})
+    factor = at_one - at_zero
+    linear = isinstance(rest, Expr) and all(m in ((), (Symbol(name),)) for m, _ in rest.terms)
+    if linear and factor and (given - at_zero) % factor == 0 and (given - at_zero) // factor >= 0:
+        values[name] = (given - at_zero) // factor
 
 
-def check(assumptions: Iterable[Assumption], values: Mapping[str, int]) -> None:
-    """Raise ShapeError for the first of ``assumptions`` that does not hold for these dims."""
-    for a in assumptions:
-        if not a.holds(values):
-            where = ", ".join(f"{n} = {values[n]}" for n in sorted(dims.names(a.expr)))
-            raise ShapeError(f"{a.reason}: {a.expr} {a.relation} does not hold for {where}", a.location)
+def _mismatch(port: Port, shape: tuple[int, ...], values: Mapping[str, int], kind: str, why: str) -> ShapeError:
+    known = {n: v for n, v in values.items() if any(n in dims.names(s) for s in port.shape)}
+    where = f" with {', '.join(f'{n}={v}' for n, v in known.items())}" if known else ""
+    return ShapeError(
+        f"{kind} {port.name!r} has shape {shape_text(shape)}; expected {shape_text(port.shape)}{where}: {why}"
+    )
+
+
+def check_assumptions(assumptions: Iterable[dims.Assumption], values: Mapping[str, int]) -> None:
+    """Raises ShapeError with the reason and the user's line of the first assumption that does not hold."""
+    for assumption in assumptions:
+        if not assumption.holds(values):
+            sizes = ", ".join(f"{n}={values[n]}" for n in sorted(dims.names(assumption.expr)))
+            raise ShapeError(f"{assumption.reason} (here {sizes})", assumption.location)

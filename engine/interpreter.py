@@ -1,0 +1,99 @@
+"""Running a graph on NumPy, node by node, by each op's own reference. This is what every backend is held to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from engine import binding, dims
+from engine.dims import Expr
+from engine.dtypes import as_dtype
+from engine.errors import StateError, TenonError, UnsupportedError, VerifyError
+from engine.graph import Builder, Graph, Node, TensorType, Value
+from engine.op import Attrs, Op
+
+Arrays = tuple[np.ndarray, ...]
+Trace = Callable[[Node, Arrays], None]
+
+
+def run(
+    graph: Graph,
+    inputs: Mapping[str, object] | Sequence[object],
+    state: Mapping[str, np.ndarray] | None = None,
+    trace: Trace | None = None,
+) -> tuple[Arrays, dict[str, np.ndarray]]:
+    """The outputs, and the state after the call; ``state`` itself is left as it is.
+
+    ``trace(node, arrays)`` sees every node's results. Raises ShapeError and DTypeError for inputs that do not fit,
+    StateError for missing state, IndexRangeError from a check in the program.
+    """
+    before = dict(state or {})
+    ports = (*binding.ports(graph.inputs), *binding.ports(graph.state))
+    for v in graph.state:
+        if v.node.attrs["name"] not in before:
+            raise StateError(f"the program reads the state {v.node.attrs['name']!r}, which was not given")
+    arrays = binding.arrange(ports[: len(graph.inputs)], inputs)
+    arrays += [binding.as_input(before[p.name], p) for p in ports[len(graph.inputs) :]]
+    sizes = binding.solve(ports, [a.shape for a in arrays])
+    binding.check_assumptions(graph.assumptions, sizes)
+    outputs, updates = run_bound(graph, arrays, sizes, trace)
+    return outputs, {**before, **updates}
+
+
+def run_bound(
+    graph: Graph, arrays: Sequence[np.ndarray], sizes: Mapping[str, int], trace: Trace | None = None
+) -> tuple[Arrays, dict[str, np.ndarray]]:
+    """As :func:`run`, on arrays that were checked already: inputs, then state. Gives outputs and updates."""
+    known: dict[Value, np.ndarray] = dict(zip((*graph.inputs, *graph.state), arrays, strict=True))
+    for node in graph.nodes:
+        try:
+            found = evaluate(node.op, [known[v] for v in node.inputs], node.attrs, sizes)
+            for v, a in zip(node.outputs, found, strict=True):
+                _check_result(v, a, sizes)
+        except TenonError as error:
+            if node.location is not None:
+                error.location = node.location
+            raise
+        known.update(zip(node.outputs, found, strict=True))
+        if trace is not None:
+            trace(node, found)
+    return tuple(known[v] for v in graph.outputs), {k: known[v] for k, v in graph.updates.items()}
+
+
+def evaluate(op: Op, arrays: Sequence[np.ndarray], attrs: Attrs, sizes: Mapping[str, int]) -> Arrays:
+    """One op on arrays, its symbolic attributes taken at ``sizes``. A composite without a reference is decomposed.
+
+    Raises UnsupportedError for an op that has neither, such as ``grad`` before autodiff.
+    """
+    concrete = {k: bound(a, sizes) for k, a in op.complete(attrs).items()}
+    inputs = tuple(TensorType(a.shape, as_dtype(a.dtype)) for a in arrays)
+    if op.reference is not None:
+        return op.evaluate(arrays, op.infer(inputs, concrete), concrete)
+    if op.decompose is None:
+        raise UnsupportedError(f"{op.name} has no reference: it is expanded before anything runs")
+    builder = Builder(op.name)
+    with builder:
+        found = op.decompose(*(builder.input(f"x{i}", t) for i, t in enumerate(inputs)), **concrete)
+    graph = builder.build(found if isinstance(found, tuple) else (found,))
+    return run_bound(graph, arrays, sizes)[0]
+
+
+def bound(attr: Any, sizes: Mapping[str, int]) -> Any:
+    """An attribute with every symbolic size in it replaced by its value."""
+    if isinstance(attr, Expr):
+        return dims.evaluate(attr, sizes)
+    if isinstance(attr, tuple):
+        return tuple(bound(a, sizes) for a in attr)
+    return attr
+
+
+def _check_result(v: Value, array: np.ndarray, sizes: Mapping[str, int]) -> None:
+    """A reference that disagrees with its op's type rule is a defect of the op."""
+    shape = tuple(dims.evaluate(s, sizes) for s in v.shape)
+    if array.shape != shape or array.dtype != v.dtype.numpy:
+        raise VerifyError(
+            f"the reference of {v.node.op.name} gave {array.dtype}{list(array.shape)} for {v.name}; "
+            f"its type {v.type} says {list(shape)}"
+        )
