@@ -11,10 +11,9 @@ import numpy as np
 from engine import dims
 from engine.dims import Size
 from engine.dtypes import u8
-from engine.program import ERROR, Arg, Block, Call, Lowered, Pointer
+from engine.program import ERROR, Arg, Block, Lowered, Pointer
 from engine.schedule import Buffer
 from engine.state import aligned_empty
-
 
 
 @cache
