@@ -1,0 +1,235 @@
+"""Kernels to object code: Numba types and lowers the source, LLVM optimises it for this very processor.
+
+Numba is imported when the first kernel is compiled, never before: a warm start does without it.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import linecache
+import os
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+from engine.errors import CompileError, TenonError
+from engine.program import Kernel
+from runtime.cpu.objects import EXTERNALS, link, symbol
+from runtime.cpu.threads import thread_count
+
+if TYPE_CHECKING:
+    from llvmlite.binding import ModuleRef, TargetMachine
+
+FASTMATH = frozenset({"contract", "reassoc", "nsz"})
+"""Never nnan or ninf: NaN and infinity propagate as in NumPy."""
+
+_FEW = 3
+"""Up to so many kernels are compiled in this process: a worker takes as long to start."""
+_PATIENCE = 120.0
+"""Seconds that a worker may take over one kernel before it counts as dead."""
+
+_ROOT = str(Path(__file__).resolve().parent.parent.parent)
+
+
+# --- one kernel --------------------------------------------------------------------------------------------
+
+
+def compile_kernel(kernel: Kernel) -> bytes:
+    """The object code of ``kernel``: it exports ``symbol(kernel.name)`` and refers only to ``EXTERNALS``.
+
+    Raises CompileError with the kernel's name, what went wrong and its source.
+    """
+    module = _optimised(kernel)
+    code = _machine().emit_object(module)
+    try:
+        link(code, symbol(kernel.name))
+    except CompileError as error:
+        called = sorted(
+            f.name
+            for f in module.functions
+            if f.is_declaration and f.name not in EXTERNALS and not f.name.startswith("llvm.dbg")
+        )
+        raise _failure(kernel, f"{error.message}; it calls {', '.join(called) or 'nothing outside'}") from None
+    return code
+
+
+def inspect_kernel(kernel: Kernel) -> tuple[str, str]:
+    """The optimised LLVM IR of ``kernel`` and its assembly. Raises CompileError."""
+    module = _optimised(kernel)
+    return str(module), _machine().emit_assembly(module)
+
+
+def load_source(kernel: Kernel) -> ModuleType:
+    """The kernel's source, executed as a module that debuggers and tracebacks can show."""
+    filename = f"<tenon {kernel.name} {kernel.key[:8]}>"
+    linecache.cache[filename] = (len(kernel.source), None, kernel.source.splitlines(keepends=True), filename)
+    module = ModuleType(f"tenon_kernel_{kernel.key[:16]}")
+    module.__file__ = filename
+    exec(compile(kernel.source, filename, "exec"), module.__dict__)
+    return module
+
+
+def _optimised(kernel: Kernel) -> ModuleRef:
+    try:
+        function = getattr(load_source(kernel), kernel.name)
+        return _lower(function, symbol(kernel.name))
+    except Exception as error:
+        trace = "" if isinstance(error, TenonError) else "".join(traceback.format_exception(error)[-3:])
+        raise _failure(kernel, f"{type(error).__name__}: {error}\n{trace}") from error
+
+
+def _failure(kernel: Kernel, why: str) -> CompileError:
+    numbered = "\n".join(f"{i:5} {line}" for i, line in enumerate(kernel.source.splitlines(), 1))
+    return CompileError(f"the kernel {kernel.name!r} does not compile: {why}\nIts source:\n{numbered}")
+
+
+def _lower(function: object, name: str) -> ModuleRef:
+    """The optimised LLVM module of ``function``, in which ``name`` is the one symbol seen from outside.
+
+    A cfunc would compile itself into Numba's own engine under a name that counts up; here the module is taken
+    before that, so that object code depends on nothing but the source, and is optimised and emitted once.
+    """
+    from numba import types
+    from numba.core.ccallback import CFunc
+    from numba.core.compiler_lock import global_compiler_lock
+
+    options = {"nopython": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
+    with global_compiler_lock:
+        callback = CFunc(function, ((types.int64,) * 4, types.void), {}, options)
+        result = callback._compile_uncached()
+        library = result.library
+        module = library._final_module
+        for other in library._linking_libraries:
+            module.link_in(other._get_module_for_linking(), preserve=True)
+        entry = result.fndesc.llvm_cfunc_wrapper_name
+        for defined in module.functions:
+            if defined.is_declaration:
+                continue
+            if defined.name == entry:
+                defined.name = name
+            else:
+                defined.linkage = "internal"
+        for data in module.global_variables:
+            if data.linkage.name != "external":
+                data.linkage = "internal"
+        _optimise(module)
+        module.verify()
+        return module
+
+
+@cache
+def _machine() -> TargetMachine:
+    """This processor, with position-independent code: constants sit beside the code that reads them."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(),
+        features=binding.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="pic",
+        codemodel="small",
+    )
+
+
+def _optimise(module: ModuleRef) -> None:
+    from llvmlite import binding
+
+    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = True
+    options.loop_interleaving = True
+    options.loop_unrolling = True
+    options.slp_vectorization = False
+    builder = binding.create_pass_builder(_machine(), options)
+    builder.getModulePassManager().run(module, builder)
+
+
+# --- many kernels ------------------------------------------------------------------------------------------
+
+
+def compile_kernels(kernels: Sequence[Kernel], workers: int | None = None) -> dict[str, bytes]:
+    """The object code of each kernel, by key; compiled side by side where there are many, the biggest first.
+
+    ``workers`` is the number of helping processes (default: one for each processor but this one's). What a worker
+    leaves behind when it dies is compiled here. Raises CompileError.
+    """
+    work = _Work(kernels)
+    if workers is None:
+        workers = min(thread_count() - 1, len(work.waiting) - _FEW)
+    feeders = [threading.Thread(target=work.in_worker, name="tenon-compile") for _ in range(workers)]
+    try:
+        for feeder in feeders:
+            feeder.start()
+        work.here()
+    except BaseException:
+        work.waiting.clear()
+        raise
+    finally:
+        for feeder in feeders:
+            feeder.join()
+    work.here()  # what a dead worker gave back
+    if work.errors:
+        raise CompileError(work.errors[0])
+    return work.done
+
+
+class _Work:
+    """Kernels that wait, smallest first, and what has become of the others."""
+
+    def __init__(self, kernels: Sequence[Kernel]):
+        self.waiting = sorted({k.key: k for k in kernels}.values(), key=lambda k: len(k.source))
+        self.done: dict[str, bytes] = {}
+        self.errors: list[str] = []
+
+    def take(self) -> Kernel | None:
+        try:
+            return self.waiting.pop()
+        except IndexError:
+            return None
+
+    def here(self) -> None:
+        while kernel := self.take():
+            self.done[kernel.key] = compile_kernel(kernel)
+
+    def in_worker(self) -> None:
+        """Hand kernels to a process of their own until none waits; runs in a thread of its own."""
+        if not sys.executable or getattr(sys, "frozen", False):
+            return  # a frozen application would be started again
+        kernel = None
+        try:
+            with _start_worker() as process:
+                assert process.stdin and process.stdout
+                while kernel := self.take():
+                    process.stdin.write(json.dumps([kernel.name, kernel.key, kernel.source]).encode() + b"\n")
+                    process.stdin.flush()
+                    timer = threading.Timer(_PATIENCE, process.kill)
+                    timer.start()
+                    answer = process.stdout.readline()
+                    timer.cancel()
+                    found = json.loads(answer)
+                    if "error" in found:
+                        self.errors.append(found["error"])
+                        self.waiting.clear()
+                    else:
+                        self.done[kernel.key] = base64.b64decode(found["object"])
+        except (OSError, ValueError):
+            if kernel is not None:
+                self.waiting.append(kernel)
+
+
+def _start_worker() -> subprocess.Popen[bytes]:
+    paths = [_ROOT, os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "runtime.cpu.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )

@@ -1,0 +1,147 @@
+"""The native driver: its control block and step table, its code, and how it is entered.
+
+One call from Python walks a whole program. A control block (int64 slots, named below) says where the table of steps
+is, how many threads take part and how they meet; :mod:`runtime.cpu.driver_kernel` is the code.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from engine import dtypes
+from engine.program import Kernel
+from engine.state import aligned_empty
+from runtime.cpu import threads
+
+# Slots of the control block.
+SELF = 0  # address of the driver
+THREADS = 1
+STEPS = 2  # address of the step table
+STEP_COUNT = 3
+SCRATCH = 4  # address of thread 0's scratch
+SCRATCH_STRIDE = 5  # bytes from one thread's scratch to the next
+ERROR = 6  # address of the error word
+GOMP_PARALLEL = 7  # addresses of libgomp's functions
+GOMP_BARRIER = 8
+OMP_THREAD_NUM = 9
+OMP_NUM_THREADS = 10
+YIELD = 11  # address of a function that gives up the processor, or 0
+MEETING = 12  # address of the spin barrier, or 0 where libgomp's is used
+COUNT_STEPS = 13  # steps and barriers so far
+COUNT_BARRIERS = 14
+CONTROL_SLOTS = 16
+
+# Fields of a step.
+FUNCTION = 0
+ARGUMENTS = 1  # address of its argument block
+TASKS = 2
+FLAGS = 3
+OWNER = 4  # which thread (modulo their number) runs a step of one task
+FIELDS = 5
+
+# Flags of a step.
+BARRIER = 1  # all threads meet before it
+CHECK = 2  # having met, they leave if the error word is set
+
+# Slots of the spin barrier: how many have arrived and, on its own cache line, how often all have met.
+ARRIVED = 0
+GENERATION = 8
+MEETING_SLOTS = 16
+SPINS_BEFORE_YIELD = 2000
+
+_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+
+
+@cache
+def driver_kernel() -> Kernel:
+    """The driver as a kernel, compiled and cached like any other."""
+    source = Path(__file__).with_name("driver_kernel.py").read_text(encoding="utf-8")
+    return Kernel("driver", hashlib.sha256(source.encode()).hexdigest(), source)
+
+
+class Driver:
+    """The driver at ``address``, entered by up to ``count`` threads.
+
+    ``scratch_bytes`` is what each thread gets of private memory. A Driver belongs to one executor and is entered
+    by one caller at a time.
+    """
+
+    def __init__(self, address: int, count: int, scratch_bytes: int):
+        self.address = address
+        self.count = count
+        stride = -(-scratch_bytes // 64) * 64 + 64  # one line apart, so that no two threads share one
+        self._scratch = aligned_empty((count * stride,), dtypes.u8)
+        self._meeting = aligned_empty((MEETING_SLOTS,), dtypes.i64)
+        self._meeting[:] = 0
+        self.error = aligned_empty((2,), dtypes.i64)
+        self.error[:] = 0
+        self._entry = _ENTRY(address)
+        self._runtime = threads.openmp() if count > 1 else None
+        self._slots = aligned_empty((CONTROL_SLOTS,), dtypes.i64)
+        control = self._slots
+        control[:] = 0
+        control[SELF] = address
+        control[SCRATCH] = self._scratch.ctypes.data
+        control[SCRATCH_STRIDE] = stride
+        control[ERROR] = self.error.ctypes.data
+        control[YIELD] = threads.yield_address()
+        if self._runtime is not None:
+            control[GOMP_PARALLEL] = self._runtime.parallel
+            control[GOMP_BARRIER] = self._runtime.barrier
+            control[OMP_THREAD_NUM] = self._runtime.thread_num
+            control[OMP_NUM_THREADS] = self._runtime.num_threads
+        elif count > 1:
+            control[MEETING] = self._meeting.ctypes.data
+        self._control = memoryview(control)  # type: ignore[arg-type]
+        self._error = memoryview(self.error)  # type: ignore[arg-type]
+        self._control_address = control.ctypes.data
+
+    @property
+    def scratch_bytes(self) -> int:
+        return self._scratch.nbytes
+
+    @property
+    def error_address(self) -> int:
+        return self.error.ctypes.data
+
+    @property
+    def steps(self) -> int:
+        """Steps walked so far, counted by the native code."""
+        return self._control[COUNT_STEPS]
+
+    @property
+    def barriers(self) -> int:
+        """Meetings of all threads so far, counted by the native code."""
+        return self._control[COUNT_BARRIERS]
+
+    def run(self, table: int, count: int, parallel: bool) -> int:
+        """Walk ``count`` steps of the table at address ``table``; returns the error code, 0 for none."""
+        if not count:
+            return 0
+        control = self._control
+        control[STEPS] = table
+        control[STEP_COUNT] = count
+        if not parallel or self.count == 1 or threads.forked():
+            self._entry(self._control_address, 0, 1, 0)
+        elif self._runtime is not None:
+            control[THREADS] = self.count
+            self._entry(self._control_address, 0, 0, 0)
+        else:
+            threads.run_in_python_threads(self._entry, self._control_address, self.count)
+        return self._error[0]
+
+    def take_error(self) -> tuple[int, int]:
+        """The error word's code and value; it is cleared."""
+        code, value = int(self.error[0]), int(self.error[1])
+        self.error[:] = 0
+        return code, value
+
+
+def new_table(steps: int) -> np.ndarray:
+    """An empty table of ``steps`` steps: i64[steps, FIELDS]."""
+    return aligned_empty((steps, FIELDS), dtypes.i64)

@@ -1,0 +1,199 @@
+"""The native driver's code: it walks a table of steps, alone or as one of several threads.
+
+This file is compiled as a kernel of its own (see driver.py, which names the slots and never imports it). Addresses
+and counts are int64.
+"""
+
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+from runtime.cpu.driver import (
+    ARGUMENTS,
+    ARRIVED,
+    BARRIER,
+    CHECK,
+    COUNT_BARRIERS,
+    COUNT_STEPS,
+    ERROR,
+    FIELDS,
+    FLAGS,
+    FUNCTION,
+    GENERATION,
+    GOMP_BARRIER,
+    GOMP_PARALLEL,
+    MEETING,
+    OMP_NUM_THREADS,
+    OMP_THREAD_NUM,
+    OWNER,
+    SCRATCH,
+    SCRATCH_STRIDE,
+    SELF,
+    SPINS_BEFORE_YIELD,
+    STEP_COUNT,
+    STEPS,
+    TASKS,
+    THREADS,
+    YIELD,
+)  # fmt: skip
+
+_WORD, _INT, _VOID, _BYTES = ir.IntType(64), ir.IntType(32), ir.VoidType(), ir.IntType(8).as_pointer()
+_KERNEL = ir.FunctionType(_VOID, [_WORD] * 4)
+_ASK = ir.FunctionType(_INT, [])
+_REGION = ir.FunctionType(_VOID, [_BYTES])
+_PARALLEL = ir.FunctionType(_VOID, [_REGION.as_pointer(), _BYTES, _INT, _INT])
+
+
+def _slot(builder, address, index):
+    return builder.gep(builder.inttoptr(address, _WORD.as_pointer()), [index])
+
+
+@intrinsic
+def load(typingctx, address, index):
+    """Slot ``index`` of the block at ``address``."""
+
+    def emit(context, builder, signature, args):
+        return builder.load(_slot(builder, *args))
+
+    return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
+def load_shared(typingctx, address, index):
+    """A slot that other threads write (acquire)."""
+
+    def emit(context, builder, signature, args):
+        return builder.load_atomic(_slot(builder, *args), "acquire", 8)
+
+    return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
+def store_shared(typingctx, address, index, value):
+    """Write a slot that other threads read (release)."""
+
+    def emit(context, builder, signature, args):
+        builder.store_atomic(args[2], _slot(builder, *args[:2]), "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def fetch_add(typingctx, address, index, value):
+    """Add to a slot atomically; returns what was there before."""
+
+    def emit(context, builder, signature, args):
+        return builder.atomic_rmw("add", _slot(builder, *args[:2]), args[2], "acq_rel")
+
+    return types.int64(types.int64, types.int64, types.int64), emit
+
+
+@intrinsic
+def call_kernel(typingctx, function, args, lo, hi, scratch):
+    """Call the kernel at address ``function``."""
+
+    def emit(context, builder, signature, values):
+        builder.call(builder.inttoptr(values[0], _KERNEL.as_pointer()), values[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 5), emit
+
+
+@intrinsic
+def ask(typingctx, function):
+    """Call the C function ``int function(void)``; one that returns nothing gives a meaningless number."""
+
+    def emit(context, builder, signature, values):
+        answer = builder.call(builder.inttoptr(values[0], _ASK.as_pointer()), [])
+        return builder.sext(answer, _WORD)
+
+    return types.int64(types.int64), emit
+
+
+@intrinsic
+def open_region(typingctx, control, threads, gomp_parallel):
+    """Run the driver in an OpenMP region of ``threads`` threads: each enters again at SELF with its own number."""
+
+    def emit(context, builder, signature, values):
+        region = ir.Function(builder.module, _REGION, builder.module.get_unique_name("tenon_region"))
+        region.linkage = "internal"
+        body = ir.IRBuilder(region.append_basic_block())
+        block = body.ptrtoint(region.args[0], _WORD)
+
+        def callee(slot, kind):
+            return body.inttoptr(body.load(_slot(body, block, _WORD(slot))), kind.as_pointer())
+
+        number = body.sext(body.call(callee(OMP_THREAD_NUM, _ASK), []), _WORD)
+        count = body.sext(body.call(callee(OMP_NUM_THREADS, _ASK), []), _WORD)
+        body.call(callee(SELF, _KERNEL), [block, number, count, _WORD(0)])
+        body.ret_void()
+        start = builder.inttoptr(values[2], _PARALLEL.as_pointer())
+        data = builder.inttoptr(values[0], _BYTES)
+        builder.call(start, [region, data, builder.trunc(values[1], _INT), _INT(0)])
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
+
+
+@njit
+def spin_barrier(meeting, threads, give_way):
+    """A central barrier whose generation number takes the place of a sense flag."""
+    generation = load_shared(meeting, GENERATION)
+    if fetch_add(meeting, ARRIVED, 1) == threads - 1:
+        store_shared(meeting, ARRIVED, 0)
+        store_shared(meeting, GENERATION, generation + 1)
+        return
+    spins = 0
+    while load_shared(meeting, GENERATION) == generation:
+        spins += 1
+        if spins >= SPINS_BEFORE_YIELD and give_way != 0:
+            ask(give_way)
+
+
+@njit
+def walk(control, thread, threads):
+    """Run thread ``thread``'s share of every step."""
+    steps = load(control, STEPS)
+    count = load(control, STEP_COUNT)
+    scratch = load(control, SCRATCH) + thread * load(control, SCRATCH_STRIDE)
+    meeting = load(control, MEETING)
+    barriers = 0
+    done = 0
+    while done < count:
+        flags = load(steps, FLAGS)
+        if flags & BARRIER:
+            if threads > 1:
+                if meeting != 0:
+                    spin_barrier(meeting, threads, load(control, YIELD))
+                else:
+                    ask(load(control, GOMP_BARRIER))
+                barriers += 1
+            if flags & CHECK and load_shared(load(control, ERROR), 0) != 0:
+                break
+        tasks = load(steps, TASKS)
+        if tasks == 1:
+            # Small steps take turns, so that independent ones run side by side.
+            lo = 0
+            hi = 1 if load(steps, OWNER) % threads == thread else 0
+        else:
+            lo = tasks * thread // threads
+            hi = tasks * (thread + 1) // threads
+        if lo < hi:
+            call_kernel(load(steps, FUNCTION), load(steps, ARGUMENTS), lo, hi, scratch)
+        steps += 8 * FIELDS
+        done += 1
+    if thread == 0:
+        fetch_add(control, COUNT_STEPS, done)
+        fetch_add(control, COUNT_BARRIERS, barriers)
+
+
+def driver(control, thread, threads, _unused):
+    """Run the program of ``control``: as thread ``thread`` of ``threads`` or, where ``threads`` is 0, as many as
+    the control block asks for, in one OpenMP region."""
+    if threads > 0:
+        walk(control, thread, threads)
+    elif load(control, THREADS) == 1:
+        walk(control, 0, 1)
+    else:
+        open_region(control, load(control, THREADS), load(control, GOMP_PARALLEL))

@@ -1,0 +1,283 @@
+"""Runs a Program: binds it to the sizes of its inputs, keeps its memory, and enters the native driver.
+
+Between the first kernel of a call and the last no Python runs, and the returned arrays are all that a call
+allocates; ``counters`` shows both.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from engine import dtypes
+from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError
+from engine.program import Port, Program
+from engine.schedule import Buffer
+from engine.state import Cell, aligned_empty
+from runtime.cpu.binding import Binding, Sizes, plan
+from runtime.cpu.driver import Driver, driver_kernel
+from runtime.cpu.objects import Code
+from runtime.cpu.packed import PackedState
+from runtime.cpu.ports import address, as_input, check_assumptions, solve
+from runtime.cpu.threads import thread_count
+
+_BINDINGS_KEPT = 32
+
+Inputs = Mapping[str, Any] | Sequence[Any]
+
+
+@dataclass
+class Counters:
+    """What an executor has done so far. ``steps`` and ``barriers`` are counted by the native code; ``allocated``
+    are the arrays made by calls: what they returned and inputs that had to be copied."""
+
+    calls: int = 0
+    steps: int = 0
+    barriers: int = 0
+    bindings: int = 0
+    allocated: int = 0
+    arena_bytes: int = 0
+
+
+class Executor:
+    """``program`` over the state in ``cells`` (by port name), with ``code`` for each kernel's key and the driver's.
+
+    One call at a time; others wait. Raises StateError where ``cells`` does not fit the program.
+    """
+
+    def __init__(self, program: Program, cells: Mapping[str, Cell], code: Mapping[str, Code]):
+        self.program = program
+        self._code = dict(code)  # keeps the machine code in memory
+        self._functions = {key: found.address for key, found in code.items()}
+        self._lock = threading.Lock()
+        self._counters = Counters()
+        self._cells = {port.buffer: _cell(cells, port) for port in program.state}
+        self._constants = {b.name: _constant(program, b) for b in program.buffers if b.kind == "const"}
+        self._packed = PackedState(program, self._cells)
+        self._state_dims = solve(program.state, [self._cells[p.buffer].array.shape for p in program.state], "state")
+        updates = set(program.updates)
+        self._updated = [self._cells[p.buffer] for p in program.state if p.name in updates]
+        self._updated_span = _span([cell.array for cell in self._updated])
+        self._threads = threads = thread_count()
+        scratch = max((call.scratch for call in program.calls), default=0)
+        self._driver = Driver(self._functions[driver_kernel().key], threads, scratch)
+        self._arena = aligned_empty((0,), dtypes.u8)
+        self._arena_address = address(self._arena)
+        self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
+        self._direct = _direct_outputs(program)
+
+    @property
+    def counters(self) -> Counters:
+        """A snapshot."""
+        self._counters.steps = self._driver.steps
+        self._counters.barriers = self._driver.barriers
+        self._counters.arena_bytes = self._arena.nbytes
+        return Counters(**vars(self._counters))
+
+    def memory(self, values: Mapping[str, int]) -> dict[str, int]:
+        """Bytes by class at these dims, before anything runs: one entry a kind of buffer (``temp`` is the arena)
+        and ``scratch``. Raises ShapeError where a dim is missing."""
+        try:
+            sizes = Sizes(self._state_dims | dict(values))
+            found = plan(self.program, sizes)
+        except KeyError as error:
+            raise ShapeError(f"no size is given for the dim {error.args[0]}") from None
+        result = dict.fromkeys(("input", "output", "state", "const", "packed", "bound"), 0)
+        for buffer in self.program.buffers:
+            if buffer.kind != "temp":
+                result[buffer.kind] += found.nbytes[buffer.name]
+        return result | {"temp": found.arena, "scratch": self._driver.scratch_bytes}
+
+    # --- a call --------------------------------------------------------------------------------------------
+
+    def run(self, inputs: Inputs, out: Sequence[np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
+        """Run the program on ``inputs`` (by name, or in the ports' order) and return its outputs: fresh arrays, or
+        ``out`` filled.
+
+        Raises ShapeError and DTypeError for inputs that do not fit, IndexRangeError for a failed run-time check;
+        state is then as it was before.
+        """
+        with self._lock:
+            arrays = self._arrays(inputs)
+            binding = self._binding(arrays)
+            results = self._results(binding, arrays, out)
+            if self._packed.calls:
+                self._packed.refresh(binding, self._driver)
+            self._place(binding, arrays, results)
+            main = binding.main
+            self._counters.calls += 1
+            if self._driver.run(main.address, main.count, main.parallel):
+                raise self._failure()
+            for cell in self._updated:
+                cell.version += 1
+            if self._packed.calls and self._updated:
+                self._packed.refreshed_by_main(binding)
+            self._copy_indirect(binding, arrays, results)
+            if out is None:
+                return tuple(results)
+            for given, array in zip(out, results, strict=True):
+                if given is not array:
+                    given[...] = array
+            return tuple(out)
+
+    def _arrays(self, inputs: Inputs) -> list[np.ndarray]:
+        ports = self.program.inputs
+        if isinstance(inputs, Mapping):
+            names = [port.name for port in ports]
+            if inputs.keys() != set(names):
+                raise ShapeError(f"inputs {', '.join(inputs) or 'none'} were given; expected {', '.join(names)}")
+            inputs = [inputs[name] for name in names]
+        elif len(inputs) != len(ports):
+            names = [port.name for port in ports]
+            raise ShapeError(f"{len(inputs)} inputs were given; expected {len(ports)}: {', '.join(names)}")
+        arrays = []
+        for port, value in zip(ports, inputs, strict=True):
+            array = as_input(value, port)
+            if array is value and self._overlaps_updated(array):
+                array = array.copy()
+            self._counters.allocated += array is not value
+            arrays.append(array)
+        return arrays
+
+    def _overlaps_updated(self, array: np.ndarray) -> bool:
+        """Whether the program would write into this input: it is a view of state."""
+        first, end = self._updated_span
+        return first < end and first <= address(array) < end and _overlaps(array, self._updated)
+
+    def _binding(self, arrays: Sequence[np.ndarray]) -> Binding:
+        key = tuple([array.shape for array in arrays])
+        binding = self._bindings.get(key)
+        if binding is not None:
+            self._bindings.move_to_end(key)
+            return binding
+        program = self.program
+        values = solve(program.inputs, key, known=self._state_dims)
+        check_assumptions(program.assumptions, values)
+        error = self._driver.error_address
+        binding = Binding(program, values, self._fixed, self._functions, error, self._threads)
+        if binding.plan.arena > self._arena.nbytes:
+            self._arena = aligned_empty((binding.plan.arena,), dtypes.u8)
+            self._arena_address = address(self._arena)
+        binding.move_arena(self._arena_address)
+        self._driver.run(binding.bind.address, binding.bind.count, binding.bind.parallel)
+        self._counters.bindings += 1
+        self._bindings[key] = binding
+        if len(self._bindings) > _BINDINGS_KEPT:
+            self._bindings.popitem(last=False)
+        return binding
+
+    def _fixed(self, buffer: Buffer, nbytes: int) -> np.ndarray:
+        """The memory of a buffer that outlives a binding."""
+        if buffer.kind == "state":
+            return self._cells[buffer.name].array
+        if buffer.kind == "const":
+            return self._constants[buffer.name]
+        return self._packed.memory(buffer, nbytes)
+
+    def _results(
+        self, binding: Binding, arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] | None
+    ) -> list[np.ndarray]:
+        ports, shapes = self.program.outputs, binding.output_shapes
+        if out is None:
+            self._counters.allocated += len(ports)
+            return [aligned_empty(shape, port.dtype) for port, shape in zip(ports, shapes, strict=True)]
+        if len(out) != len(ports):
+            raise ShapeError(f"out holds {len(out)} arrays; expected {len(ports)}")
+        results: list[np.ndarray] = []
+        for port, shape, array in zip(ports, shapes, out, strict=True):
+            if not isinstance(array, np.ndarray) or array.dtype != port.dtype.numpy:
+                given = getattr(array, "dtype", type(array).__name__)
+                raise DTypeError(f"out for {port.name!r} has dtype {given}; expected {port.dtype}")
+            if array.shape != shape:
+                raise ShapeError(f"out for {port.name!r} has shape {array.shape}; expected {shape}")
+            flags = array.flags
+            shared = any(np.may_share_memory(array, other) for other in (*arrays, *results))
+            if not flags.c_contiguous or not flags.aligned or shared or _overlaps(array, self._cells.values()):
+                array = aligned_empty(shape, port.dtype)
+                self._counters.allocated += 1
+            results.append(array)
+        return results
+
+    def _place(self, binding: Binding, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+        """Write this call's addresses into the argument blocks."""
+        binding.move_arena(self._arena_address)
+        words = binding.words
+        for port, array in zip(self.program.inputs, arrays, strict=True):
+            base = address(array)
+            for slot, offset in binding.port_slots[port.buffer]:
+                words[slot] = base + offset
+        for port, array, direct in zip(self.program.outputs, results, self._direct, strict=True):
+            if direct:
+                base = address(array)
+                for slot, offset in binding.port_slots[port.buffer]:
+                    words[slot] = base + offset
+
+    def _copy_indirect(self, binding: Binding, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
+        """Fill the outputs that no kernel writes: those that are an input, state or another output as it is."""
+        if all(self._direct):
+            return
+        ports = [*self.program.inputs, *self.program.outputs]
+        known = {p.buffer: a for p, a, d in zip(ports, [*arrays, *results], [*[True] * len(arrays), *self._direct]) if d}
+        for port, array, direct in zip(self.program.outputs, results, self._direct, strict=True):
+            if direct:
+                continue
+            if port.buffer in binding.plan.offsets:
+                start = binding.plan.offsets[port.buffer]
+                source = self._arena[start : start + array.nbytes].view(port.dtype.numpy)
+            else:
+                source = known[port.buffer] if port.buffer in known else binding.arrays[port.buffer]
+            array[...] = source.reshape(array.shape)
+
+    def _failure(self) -> IndexRangeError:
+        code, value = self._driver.take_error()
+        check = self.program.checks[code - 1]
+        message = check.message.format(value=value)
+        return IndexRangeError(message, _location(check.location))
+
+
+def _location(text: str) -> SourceLocation | None:
+    """The line that a Check's ``location`` names (``file:line in function``), if it names one."""
+    found = re.fullmatch(r"(.*):(\d+) in (.*)", text)
+    return SourceLocation(found[1], int(found[2]), found[3]) if found else None
+
+
+def _cell(cells: Mapping[str, Cell], port: Port) -> Cell:
+    cell = cells.get(port.name)
+    if cell is None:
+        raise StateError(f"the program needs the state {port.name!r}, which is not there")
+    if cell.dtype != port.dtype:
+        raise StateError(f"the state {port.name!r} has dtype {cell.dtype}; the program expects {port.dtype}")
+    return cell
+
+
+def _constant(program: Program, buffer: Buffer) -> np.ndarray:
+    data = np.frombuffer(program.constants[buffer.name], buffer.dtype.numpy)
+    array = aligned_empty(data.shape, buffer.dtype)
+    array[...] = data
+    return array
+
+
+def _direct_outputs(program: Program) -> list[bool]:
+    """Which outputs kernels write straight into the caller's array: the first of each output buffer."""
+    kinds = {b.name: b.kind for b in program.buffers}
+    seen: set[str] = set()
+    direct = []
+    for port in program.outputs:
+        direct.append(kinds[port.buffer] == "output" and port.buffer not in seen)
+        seen.add(port.buffer)
+    return direct
+
+
+def _span(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
+    starts = [address(a) for a in arrays]
+    return min(starts, default=0), max((s + a.nbytes for s, a in zip(starts, arrays, strict=True)), default=0)
+
+
+def _overlaps(array: np.ndarray, cells: Iterable[Cell]) -> bool:
+    return any(np.may_share_memory(array, cell.array) for cell in cells)

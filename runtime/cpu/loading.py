@@ -1,0 +1,77 @@
+"""From a Program to machine code in memory: from this process, from the cache, or from the compiler."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from engine.errors import CompileError
+from engine.program import Kernel, Program
+from engine.state import Cell
+from runtime.cache import OBJECT, Cache, digest
+from runtime.cpu.driver import driver_kernel
+from runtime.cpu.executor import Executor
+from runtime.cpu.objects import Code, link, symbol
+from runtime.fingerprint import cpu_environment
+
+_lock = threading.RLock()
+_in_memory: dict[str, Code] = {}
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where the code came from: kernels compiled, loaded from the cache, and already in this process; the driver
+    counts as one. ``seconds`` is the time it all took."""
+
+    compiled: int
+    loaded: int
+    shared: int
+    seconds: float
+
+
+def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code], Report]:
+    """The machine code of each kernel, by key; what is compiled is stored in ``cache``. Raises CompileError."""
+    start = time.perf_counter()
+    environment = cpu_environment()
+    code: dict[str, Code] = {}
+    missing: dict[str, Kernel] = {}
+    loaded = shared = 0
+    with _lock:
+        for kernel in {k.key: k for k in kernels}.values():
+            identity = _identity(kernel)
+            if identity in _in_memory:
+                code[kernel.key] = _in_memory[identity]
+                shared += 1
+                continue
+            data = cache.load(OBJECT, identity, environment, kernel.name)
+            if data is not None:
+                try:
+                    code[kernel.key] = _in_memory[identity] = link(data, symbol(kernel.name))
+                    loaded += 1
+                    continue
+                except CompileError as error:
+                    cache.reject(OBJECT, identity, environment, error.message)
+            missing[kernel.key] = kernel
+        if missing:
+            from runtime.cpu.compile import compile_kernels
+
+            for key, data in compile_kernels(list(missing.values())).items():
+                identity = _identity(missing[key])
+                code[key] = _in_memory[identity] = link(data, symbol(missing[key].name))
+                cache.store(OBJECT, identity, environment, data)
+    return code, Report(len(missing), loaded, shared, time.perf_counter() - start)
+
+
+def _identity(kernel: Kernel) -> str:
+    return digest(kernel.name, kernel.source)
+
+
+def build(program: Program, cells: Mapping[str, Cell], cache: Cache) -> tuple[Executor, Report]:
+    """An executor of ``program`` over the state in ``cells``; compiles what neither memory nor ``cache`` holds.
+
+    Raises CompileError, and StateError where ``cells`` does not fit the program.
+    """
+    code, report = load_code([driver_kernel(), *program.kernels], cache)
+    return Executor(program, cells, code), report

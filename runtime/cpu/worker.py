@@ -1,0 +1,35 @@
+"""A process that compiles kernels for another: ``python -m runtime.cpu.worker``.
+
+Each line of stdin is a kernel as JSON ``[name, key, source]``; each line of stdout is ``{"object": base64}`` or
+``{"error": message}``. It ends with its stdin. multiprocessing would import the user's script once more.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import sys
+
+from engine.errors import CompileError
+from engine.program import Kernel
+from runtime.cpu.compile import compile_kernel
+
+
+def main() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes our stdin
+    with os.fdopen(os.dup(1), "wb") as answers:
+        os.dup2(2, 1)  # whatever prints while compiling must not get between the answers
+        for line in sys.stdin.buffer:
+            try:
+                code = compile_kernel(Kernel(*json.loads(line)))
+                answer = {"object": base64.b64encode(code).decode("ascii")}
+            except CompileError as error:
+                answer = {"error": error.message}
+            answers.write(json.dumps(answer).encode() + b"\n")
+            answers.flush()
+
+
+if __name__ == "__main__":
+    main()
