@@ -38,5 +38,5 @@ def _parts(node: Node, inputs: tuple[Value, ...], target: Target) -> tuple[Value
     outputs = found if isinstance(found, tuple) else (found,)
     for old, new in zip(node.outputs, outputs, strict=True):
         if (old.dtype, len(old.shape)) != (new.dtype, len(new.shape)):
-            raise VerifyError(f"{node.op.name} decomposes into {new.type}, and its own type is {old.type}", node.location)
+            raise VerifyError(f"{node.op.name} of type {old.type} decomposes into {new.type}", node.location)
     return outputs

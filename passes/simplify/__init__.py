@@ -1,7 +1,7 @@
 """Simplification: identities, folding, common subexpressions and dead code, until nothing more applies.
 
-The rules stand in tables: ``constants``, ``algebra``, ``casts``, ``views``, ``products``, ``pooling``. None changes dtypes, random
-numbers or where NaN and infinity appear.
+The rules stand in tables: ``constants``, ``algebra``, ``casts``, ``views``, ``products`` and ``pooling``. None changes
+dtypes, random numbers or where NaN and infinity appear.
 """
 
 from __future__ import annotations
@@ -20,6 +20,9 @@ __all__ = ["remove_dead", "simplify", "simplify_with_report"]
 
 SWEEPS = 20
 """Far more than a graph needs; a bound in case two rules undo each other."""
+
+MANY = 1 << 30
+"""The uses of a value that are not known."""
 
 _AFTER_AUTODIFF = (Rule("detach", op("detach", Var("x")), lambda x: x),)
 
@@ -93,8 +96,7 @@ class _Sweep:
         root = kept[0].node
         uses = dict(zip(kept, (self._old_uses[v] for v in node.outputs), strict=True))
         for rule in self._rules.get(node.op.name, ()):
-            match = Match(root, lambda v: uses.get(v, self._uses[v]), self._opaque)
-            outputs = rule.apply(match)
+            outputs = rule.apply(Match(root, lambda v: uses.get(v, self._uses.get(v, MANY)), self._opaque))
             if outputs is not None:
                 self.counts[rule.name] += 1
                 return outputs

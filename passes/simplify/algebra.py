@@ -8,7 +8,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
 from engine import dtypes
+from engine.dtypes import DType
 from engine.graph import Node, Value, apply, constant
 from passes.simplify.patterns import Number, Rule, Var, op
 
@@ -46,9 +49,7 @@ def _scaled_twice(x: Value, c: Any, d: Any, root: Node) -> Value | None:
         product = float(c) * float(d)
         if not (abs(c) == 1 or abs(d) == 1 or (_scales_up(c) and _scales_up(d))):
             return None
-        if not math.isfinite(float(constant_of(product, x))):
-            return None
-        return apply("mul", x, constant(product, x.dtype))
+        return apply("mul", x, constant(product, x.dtype)) if math.isfinite(_rounded(product, x.dtype)) else None
     if not x.dtype.is_integer:
         return None
     bits = 8 * x.dtype.itemsize
@@ -58,9 +59,10 @@ def _scaled_twice(x: Value, c: Any, d: Any, root: Node) -> Value | None:
     return apply("mul", x, constant(product, x.dtype))
 
 
-def constant_of(number: float, like: Value) -> Any:
-    """``number`` rounded to the dtype of ``like``."""
-    return like.dtype.numpy.type(number)
+def _rounded(number: float, dtype: DType) -> float:
+    """``number`` as a value of ``dtype``; infinity where it overflows."""
+    with np.errstate(over="ignore"):
+        return float(np.asarray(number).astype(dtype.numpy))
 
 
 def _scales_up(c: Any) -> bool:
@@ -71,8 +73,8 @@ def _times_reciprocal(x: Value, c: Any, root: Node) -> Value | None:
     """``x / c`` as a product, where the reciprocal of ``c`` is exact: c is a power of two."""
     if not _uniform(root) or not math.isfinite(float(c)) or abs(math.frexp(float(c))[0]) != 0.5:
         return None
-    reciprocal = constant_of(1 / float(c), x)
-    return apply("mul", x, constant(reciprocal, x.dtype)) if float(reciprocal) * float(c) == 1 else None
+    reciprocal = 1 / float(c)
+    return apply("mul", x, constant(reciprocal, x.dtype)) if _rounded(reciprocal, x.dtype) == reciprocal else None
 
 
 def _negated_factor(x: Value, c: Any, root: Node) -> Value | None:

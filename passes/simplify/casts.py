@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from engine.dtypes import DType
 from engine.graph import Node, Value, apply
 from passes.simplify.patterns import Rule, Var, op
@@ -11,15 +9,25 @@ from passes.simplify.patterns import Rule, Var, op
 X = Var("x")
 
 
+# The widest integers, in bits, that a float represents without gaps: its significand.
+_SIGNIFICAND = {"bf16": 8, "f16": 11, "f32": 24, "f64": 53}
+
+
 def holds(wide: DType, narrow: DType) -> bool:
     """Whether ``wide`` represents every value of ``narrow``."""
-    if wide == narrow:
+    if wide == narrow or narrow.kind == "b":
         return True
-    if narrow.storage_only:
-        return wide.is_float and not wide.storage_only
-    if wide.storage_only:
-        return np.can_cast(narrow.numpy, np.float16) if wide.name == "f16" else narrow.itemsize == 1
-    return np.can_cast(narrow.numpy, wide.numpy)
+    if narrow.is_float:
+        return wide.is_float and wide.itemsize > narrow.itemsize
+    if wide.is_float:
+        return _value_bits(narrow) <= _SIGNIFICAND[wide.name]
+    signed_fits = wide.kind == "i" or narrow.kind == "u"
+    return wide.is_integer and signed_fits and _value_bits(narrow) <= _value_bits(wide)
+
+
+def _value_bits(integer: DType) -> int:
+    """Bits beside the sign."""
+    return 8 * integer.itemsize - (integer.kind == "i")
 
 
 def _direct(x: Value, root: Node) -> Value | None:

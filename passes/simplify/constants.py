@@ -46,9 +46,12 @@ def _broadcast_late(root: Node, opaque: AbstractSet[Value]) -> Value | None:
     return result
 
 
+FOLDED_KINDS = ("elementwise", "view", "move", "reduce", "contraction", "composite")
+
+
 def rules() -> tuple[Rule, ...]:
     """The table, made once the ops are registered."""
     return (
-        Rule("constant folding", any_of_kind("elementwise", "view", "move", "reduce", "contraction", "composite"), _folded),
+        Rule("constant folding", any_of_kind(*FOLDED_KINDS), _folded),
         Rule("broadcast into elementwise", any_of_kind("elementwise"), _broadcast_late),
     )
