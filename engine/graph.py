@@ -15,6 +15,7 @@ from engine import dims
 from engine.dims import Assumption, Shape
 from engine.dtypes import DType
 from engine.errors import SourceLocation, TraceError, user_location
+from engine.names import identifier
 
 if TYPE_CHECKING:
     from engine.op import Op
@@ -39,7 +40,8 @@ class TensorType:
     def __str__(self) -> str:
         if not self.shape:
             return f"{self.dtype}[()]"
-        return f"{self.dtype}[{', '.join(str(s) if isinstance(s, int) else repr(str(s)) for s in self.shape)}]"
+        sizes = (str(s) if isinstance(s, int) else f'"{s}"' for s in self.shape)
+        return f"{self.dtype}[{', '.join(sizes)}]"
 
 
 class Value:
@@ -317,12 +319,6 @@ def apply(name: str, *inputs: Value | float, **attrs: Any) -> Any:
     )
     outputs = current_builder().add(op, values, attrs)
     return outputs[0] if len(outputs) == 1 else outputs
-
-
-def identifier(name: str) -> str:
-    """``name`` as a Python identifier: ``conv1.weight`` gives ``conv1_weight``."""
-    text = "".join(c if c.isalnum() or c == "_" else "_" for c in name)
-    return text if text and not text[0].isdigit() else f"_{text}"
 
 
 class Rewriter:

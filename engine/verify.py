@@ -10,7 +10,8 @@ import numpy as np
 from engine import dims
 from engine.errors import TenonError, VerifyError
 from engine.graph import Graph, Node
-from engine.text.literals import attr_text, is_scalar_constant, reserved
+from engine.names import reserved
+from engine.text.literals import attr_text, is_scalar_constant
 
 
 def verify(graph: Graph, expanded: bool = False) -> Graph:
@@ -77,7 +78,8 @@ def _node(node: Node, expanded: bool) -> None:
     if node.op.name in ("input", "state"):
         raise VerifyError(f"{node.name} is an {node.op.name} among the other nodes", node.location)
     if list(node.attrs) != list(node.op.attrs):
-        raise VerifyError(f"{node.name}: {node.op.name} has the attributes {list(node.op.attrs)}, not {list(node.attrs)}")
+        text = f"{node.name}: {node.op.name} has the attributes {list(node.op.attrs)}, not {list(node.attrs)}"
+        raise VerifyError(text, node.location)
     for name, value in node.attrs.items():
         if isinstance(value, np.ndarray):
             if node.op.name != "constant" or value.flags.writeable:
@@ -140,7 +142,7 @@ def _groups(graph: Graph) -> None:
         if len(places) != len(list(_printed(group.nodes))):
             raise VerifyError(f"the kernel {group.name!r} holds a node that is not in the graph")
         if places and (places != list(range(places[0], places[0] + len(places))) or places[0] <= end):
-            raise VerifyError(f"the nodes of the kernel {group.name!r} do not stand side by side, in the order of the graph")
+            raise VerifyError(f"the nodes of the kernel {group.name!r} do not stand side by side in the graph's order")
         end = places[-1] if places else end
 
 

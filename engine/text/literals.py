@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import json
-import keyword
 import math
 from typing import Any
 
@@ -18,9 +17,6 @@ from engine.graph import Graph, Node, TensorType, Value
 
 DTYPES = {d.name: d for d in dtypes.ALL}
 
-WORDS = ("Input", "State", "assume", "constant", "dim", "inf", "kernel", "nan", "program", "run", "str")
-"""What a printed graph uses besides ops and dtypes."""
-
 INFIX = {"add": "+", "sub": "-", "mul": "*", "div": "/"}
 """Ops printed as operators, where :func:`plain` holds for their dtypes."""
 
@@ -29,13 +25,6 @@ NO_LOCATION = "(no source line)"
 
 SMALL = 16
 """Constants of at most so many elements are spelled out."""
-
-
-def reserved() -> frozenset[str]:
-    """Names that no value may have, since a printed graph would read them as something else."""
-    from engine.op import all_ops
-
-    return frozenset((*keyword.kwlist, *WORDS, *DTYPES, *all_ops()))
 
 
 def plain(dtype: DType) -> bool:
@@ -63,9 +52,7 @@ def quoted(text: str) -> str:
 
 
 def type_text(type: TensorType, order: tuple[int, ...] | None = None) -> str:
-    inner = ", ".join(str(s) if isinstance(s, int) else quoted(str(s)) for s in type.shape)
-    text = f"{type.dtype}[{inner or '()'}]"
-    return text if order is None else f"{text}.order({', '.join(map(str, order))})"
+    return str(type) if order is None else f"{type}.order({', '.join(map(str, order))})"
 
 
 def type_from(node: ast.expr) -> tuple[TensorType, tuple[int, ...] | None]:

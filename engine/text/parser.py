@@ -18,8 +18,9 @@ from engine.dims import Assumption, Expr
 from engine.dtypes import DType
 from engine.errors import SourceLocation, TenonError, TextError
 from engine.graph import Graph, Group, Node, TensorType, Value
+from engine.names import reserved
 from engine.op import Op, get
-from engine.text.literals import DTYPES, NO_LOCATION, array_from, as_constant, attr_from, reserved, type_from
+from engine.text.literals import DTYPES, NO_LOCATION, array_from, as_constant, attr_from, type_from
 
 Annotation = tuple[TensorType, tuple[int, ...] | None]
 

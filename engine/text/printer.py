@@ -9,7 +9,8 @@ import numpy as np
 from engine import dtypes
 from engine.dtypes import DType
 from engine.errors import SourceLocation
-from engine.graph import Graph, Node, Value, identifier
+from engine.graph import Graph, Node, Value
+from engine.names import identifier
 from engine.text.literals import (
     INFIX,
     NO_LOCATION,
@@ -20,7 +21,6 @@ from engine.text.literals import (
     number_text,
     plain,
     quoted,
-    reserved,
     type_text,
 )
 
@@ -56,8 +56,6 @@ class _Printer:
         self.literals = literals(graph)
         self.constants: dict[str, np.ndarray] = {}
         self.name = identifier(graph.name)
-        if self.name in reserved():
-            self.name += "_"
         self._last_location: SourceLocation | None = None
 
     def function(self) -> Iterator[str]:
