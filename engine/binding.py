@@ -79,13 +79,18 @@ def _from_numbers(value: object, port: Port, wanted: np.dtype) -> np.ndarray:
     raise DTypeError(f"input {port.name!r} is a list or number of {array.dtype} that does not fit {port.dtype} exactly")
 
 
-def solve(ports: Sequence[Port], shapes: Sequence[tuple[int, ...]], kind: str = "input") -> dict[str, int]:
-    """The dims' values, from the shapes given for ``ports``.
+def solve(
+    ports: Sequence[Port],
+    shapes: Sequence[tuple[int, ...]],
+    kind: str = "input",
+    known: Mapping[str, int] | None = None,
+) -> dict[str, int]:
+    """The dims' values, from the shapes given for ``ports``, beside those already ``known``.
 
     A size that is one dim settles it; then a linear size with one unknown dim does (``2*B + 1``); then every size is
     checked. Raises ShapeError with the port, the shape given and the shape expected.
     """
-    values: dict[str, int] = {}
+    values: dict[str, int] = dict(known or {})
     unsettled: list[tuple[Size, int]] = []
     for port, shape in zip(ports, shapes, strict=True):
         if len(shape) != len(port.shape):

@@ -29,7 +29,7 @@ def place(lifetimes: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]) ->
             offsets[name] = 0
             continue
         first, last = lifetimes[name]
-        at = _smallest_gap(need, [(a, b) for a, b, f, l in placed if f <= last and first <= l])
+        at = _smallest_gap(need, [(start, end) for start, end, born, dies in placed if born <= last and first <= dies])
         offsets[name] = at
         placed.append((at, at + need, first, last))
         placed.sort()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from engine.dtypes import DType
@@ -10,12 +12,15 @@ from engine.errors import DTypeError, ShapeError
 ALIGNMENT = 64
 
 
+def address(array: np.ndarray) -> int:
+    """Where the first element of ``array`` lies."""
+    return array.__array_interface__["data"][0]
+
+
 def aligned_empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
     """An uninitialised C-contiguous array whose address is a multiple of a cache line (64 bytes)."""
-    count = int(np.prod(shape, dtype=np.int64))
-    raw = np.empty(count * dtype.itemsize + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + count * dtype.itemsize].view(dtype.numpy).reshape(shape)
+    raw = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    return np.ndarray(shape, dtype.numpy, raw, -address(raw) % ALIGNMENT)
 
 
 class Cell:

@@ -17,10 +17,9 @@ from engine.errors import VerifyError
 from engine.memory import place, round_up
 from engine.program import ERROR, Arg, Block, Call, Pointer, Program
 from engine.schedule import Buffer
-from engine.state import aligned_empty
+from engine.state import address, aligned_empty
 from runtime.cpu.barriers import Range, Step, meetings
 from runtime.cpu.driver import ARGUMENTS, BARRIER, FIELDS, FLAGS, FUNCTION, OWNER, TASKS, new_table
-from runtime.cpu.ports import address
 
 Slots = list[tuple[int, int]]
 """Positions in the argument words, each with the byte offset to add to a buffer's address."""

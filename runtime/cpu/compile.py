@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from engine.errors import CompileError, TenonError
 from engine.program import Kernel
@@ -90,7 +90,7 @@ def _failure(kernel: Kernel, why: str) -> CompileError:
     return CompileError(f"the kernel {kernel.name!r} does not compile: {why}\nIts source:\n{numbered}")
 
 
-def _lower(function: object, name: str) -> ModuleRef:
+def _lower(function: Any, name: str) -> ModuleRef:
     """The optimised LLVM module of ``function``, in which ``name`` is the one symbol seen from outside.
 
     A cfunc would compile itself into Numba's own engine under a name that counts up; here the module is taken
@@ -102,7 +102,7 @@ def _lower(function: object, name: str) -> ModuleRef:
 
     options = {"nopython": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
     with global_compiler_lock:
-        callback = CFunc(function, ((types.int64,) * 4, types.void), {}, options)
+        callback: Any = CFunc(function, ((types.int64,) * 4, types.void), {}, options)
         result = callback._compile_uncached()
         library = result.library
         module = library._final_module

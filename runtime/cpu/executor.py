@@ -15,16 +15,16 @@ from typing import Any
 
 import numpy as np
 
+from engine import binding as ports
 from engine import dtypes
 from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError
 from engine.program import Port, Program
 from engine.schedule import Buffer
-from engine.state import Cell, aligned_empty
+from engine.state import Cell, address, aligned_empty
 from runtime.cpu.binding import Binding, Sizes, plan
 from runtime.cpu.driver import Driver, driver_kernel
 from runtime.cpu.objects import Code
 from runtime.cpu.packed import PackedState
-from runtime.cpu.ports import address, as_input, check_assumptions, solve
 from runtime.cpu.threads import thread_count
 
 _BINDINGS_KEPT = 32
@@ -60,7 +60,8 @@ class Executor:
         self._cells = {port.buffer: _cell(cells, port) for port in program.state}
         self._constants = {b.name: _constant(program, b) for b in program.buffers if b.kind == "const"}
         self._packed = PackedState(program, self._cells)
-        self._state_dims = solve(program.state, [self._cells[p.buffer].array.shape for p in program.state], "state")
+        shapes = [self._cells[port.buffer].array.shape for port in program.state]
+        self._state_dims = ports.solve(program.state, shapes, "state")
         updates = set(program.updates)
         self._updated = [self._cells[p.buffer] for p in program.state if p.name in updates]
         self._updated_span = _span([cell.array for cell in self._updated])
@@ -127,22 +128,14 @@ class Executor:
             return tuple(out)
 
     def _arrays(self, inputs: Inputs) -> list[np.ndarray]:
-        ports = self.program.inputs
-        if isinstance(inputs, Mapping):
-            names = [port.name for port in ports]
-            if inputs.keys() != set(names):
-                raise ShapeError(f"inputs {', '.join(inputs) or 'none'} were given; expected {', '.join(names)}")
-            inputs = [inputs[name] for name in names]
-        elif len(inputs) != len(ports):
-            names = [port.name for port in ports]
-            raise ShapeError(f"{len(inputs)} inputs were given; expected {len(ports)}: {', '.join(names)}")
-        arrays = []
-        for port, value in zip(ports, inputs, strict=True):
-            array = as_input(value, port)
-            if array is value and self._overlaps_updated(array):
-                array = array.copy()
-            self._counters.allocated += array is not value
-            arrays.append(array)
+        """The inputs in the ports' order, fit for kernels: themselves where they are, else copies."""
+        arrays = ports.arrange(self.program.inputs, inputs)
+        for i, array in enumerate(arrays):
+            if self._overlaps_updated(array):
+                arrays[i] = array.copy()
+        given = inputs.values() if isinstance(inputs, Mapping) else inputs
+        known = set(map(id, given))
+        self._counters.allocated += sum(id(array) not in known for array in arrays)
         return arrays
 
     def _overlaps_updated(self, array: np.ndarray) -> bool:
@@ -157,8 +150,8 @@ class Executor:
             self._bindings.move_to_end(key)
             return binding
         program = self.program
-        values = solve(program.inputs, key, known=self._state_dims)
-        check_assumptions(program.assumptions, values)
+        values = ports.solve(program.inputs, key, known=self._state_dims)
+        ports.check_assumptions(program.assumptions, values)
         error = self._driver.error_address
         binding = Binding(program, values, self._fixed, self._functions, error, self._threads)
         if binding.plan.arena > self._arena.nbytes:
@@ -183,14 +176,14 @@ class Executor:
     def _results(
         self, binding: Binding, arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] | None
     ) -> list[np.ndarray]:
-        ports, shapes = self.program.outputs, binding.output_shapes
+        outputs, shapes = self.program.outputs, binding.output_shapes
         if out is None:
-            self._counters.allocated += len(ports)
-            return [aligned_empty(shape, port.dtype) for port, shape in zip(ports, shapes, strict=True)]
-        if len(out) != len(ports):
-            raise ShapeError(f"out holds {len(out)} arrays; expected {len(ports)}")
+            self._counters.allocated += len(outputs)
+            return [aligned_empty(shape, port.dtype) for port, shape in zip(outputs, shapes, strict=True)]
+        if len(out) != len(outputs):
+            raise ShapeError(f"out holds {len(out)} arrays; expected {len(outputs)}")
         results: list[np.ndarray] = []
-        for port, shape, array in zip(ports, shapes, out, strict=True):
+        for port, shape, array in zip(outputs, shapes, out, strict=True):
             if not isinstance(array, np.ndarray) or array.dtype != port.dtype.numpy:
                 given = getattr(array, "dtype", type(array).__name__)
                 raise DTypeError(f"out for {port.name!r} has dtype {given}; expected {port.dtype}")
@@ -222,8 +215,10 @@ class Executor:
         """Fill the outputs that no kernel writes: those that are an input, state or another output as it is."""
         if all(self._direct):
             return
-        ports = [*self.program.inputs, *self.program.outputs]
-        known = {p.buffer: a for p, a, d in zip(ports, [*arrays, *results], [*[True] * len(arrays), *self._direct]) if d}
+        known = {port.buffer: array for port, array in zip(self.program.inputs, arrays, strict=True)}
+        for port, array, direct in zip(self.program.outputs, results, self._direct, strict=True):
+            if direct:
+                known[port.buffer] = array
         for port, array, direct in zip(self.program.outputs, results, self._direct, strict=True):
             if direct:
                 continue
