@@ -20,7 +20,7 @@ from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
 from runtime.cpu.loops import outer_indices
 from runtime.cpu.packing import Axis, Packed, Panels, pack
-from runtime.cpu.tiles import Tile, host_tile
+from runtime.cpu.tiles import Tile, host_tile, scratch_parts
 
 TILE_BYTES = 32768
 """The most that the output block of a tile, or the copy of its input, should take."""
@@ -28,7 +28,6 @@ WIDEST = 64
 """The most output columns of a tile."""
 PANELS = 4
 """The most panels of output channels that one task computes."""
-ALIGNMENT = 64
 
 
 @dataclass(frozen=True)
@@ -81,11 +80,7 @@ class ConvTile:
         """The byte offset of every part of the scratch memory, and its ``end``."""
         sizes = {"block": self.block_bytes, "patch": self.patch.bytes, "bases": (self.points + self.tile.rows) * 8,
                  "table": self.points * self.patch.runs()[0] * 8}  # fmt: skip
-        offsets, at = {}, 0
-        for name, bytes_ in sizes.items():
-            offsets[name] = at
-            at += -(-bytes_ // ALIGNMENT) * ALIGNMENT
-        return offsets | {"end": at}
+        return scratch_parts(sizes)
 
 
 def computed_dtype(core: Conv2d) -> DType:
@@ -106,10 +101,9 @@ def plan_tile(core: Conv2d, limit: int = WIDEST, even: tuple[int, int] = (1, 1))
     blocks = -(-panels // PANELS)
     channels = -(-panels // blocks) * tile.columns
     width = balanced(core.out_size[1], limit, even[1])
-    found = ConvTile(core, tile, dtype, (even[0], width), channels)
     rows = even[0]
-    while rows < limit and fits(trial := ConvTile(core, tile, dtype, (rows + even[0], width), channels)):
-        rows, found = rows + even[0], trial
+    while rows < limit and fits(ConvTile(core, tile, dtype, (rows + even[0], width), channels)):
+        rows += even[0]
     height = balanced(core.out_size[0], rows, even[0])
     return ConvTile(core, tile, dtype, (height, width), channels)
 
@@ -120,11 +114,8 @@ def fits(tile: ConvTile) -> bool:
 
 def balanced(size: Size, limit: int, multiple: int) -> int:
     """The length of equal pieces of ``size``, of at most ``limit``; half of that where the size is symbolic."""
-    if not isinstance(size, int):
-        pieces = limit // 2
-    else:
-        pieces = -(-size // -(-max(size, 1) // limit)) if size else 1
-    return max(-(-pieces // multiple), 1) * multiple
+    piece = -(-size // max(-(-size // limit), 1)) if isinstance(size, int) else limit // 2
+    return max(-(-piece // multiple), 1) * multiple
 
 
 def pack_weights(spec: KernelSpec, plan: ConvTile) -> Packed:
@@ -152,8 +143,9 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
     outer, inner = patch.runs()
     kernel_height, taps_wide = core.kernel[0], outer // core.kernel[0]
     run, taps = (table.size(v) for v in (inner, outer))
-    step_h, step_w = (table.size(v * size) for v in (patch.pitch * core.stride[0], plan.group_inputs * core.stride[1]))
-    tap_h, tap_w = table.size(patch.pitch * core.dilation[0] * size), table.size(plan.group_inputs * core.dilation[1] * size)
+    pitches = patch.pitch * size, plan.group_inputs * size
+    step_h, step_w = (table.size(p * s) for p, s in zip(pitches, core.stride, strict=True))
+    tap_h, tap_w = (table.size(p * d) for p, d in zip(pitches, core.dilation, strict=True))
     panels = table.size(ceil_div(plan.group_outputs, tile.columns))
     panel_bytes = table.size(plan.depth * tile.columns * size)
     channels = table.size(plan.channels)
@@ -162,6 +154,8 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
     half = sizes[-1]
     high = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} if rows - r > {half} else {half}"
     at = f"r * {taps} + tap * high + i"
+    first_input = total("patch", times("r", step_h), times("s", step_w))
+    first_panel = f"group * {panels} + channel_block * {table.size(plan.channels // tile.columns)}"
     entry = total(times("kh", tap_h), times("kw", tap_w))
     call = (
         f"{{tile}}({taps}, {run}, {size}, table + r * {taps} * 8, panel, {tile.columns * size}, "
@@ -171,7 +165,7 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         *patch.copy_lines(table, scope),
         "rows = tile_h * tile_w",
         *loop("r", "0", "tile_h", loop("s", "0", "tile_w", [
-            store(dtypes.i64, "bases", "r * tile_w + s", f"patch + {total(times('r', step_h), times('s', step_w))}", scope)
+            store(dtypes.i64, "bases", "r * tile_w + s", first_input, scope)
         ])),
         *loop("r", "rows", f"rows + {tile.rows - 1}", [
             store(dtypes.i64, "bases", "r", load(dtypes.i64, "bases", "rows - 1", scope), scope)
@@ -186,7 +180,7 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
             ]),
             "tap += 1",
         ]))),
-        f"panel = {weights} + (group * {panels} + channel_block * {table.size(plan.channels // tile.columns)}) * {panel_bytes}",
+        f"panel = {weights} + ({first_panel}) * {panel_bytes}",
         f"for c in range(0, columns, {tile.columns}):",
         *indent(row_blocks(names, sizes, call)),
         f"    panel += {panel_bytes}",

@@ -80,7 +80,7 @@ class Patch:
         row = [
             f"line = patch + row * {times(pitch, str(size))}",
             "position = start_h + row",
-            f"source_h = {_divided('position', dilation_h)}",
+            f"source_h = {divided('position', dilation_h)}",
             f"if position >= 0 and source_h < {in_h} and {times('source_h', dilation_h)} == position:",
             *indent([
                 f"source = {times('source_h', table.size(x.strides[1]))}",
@@ -94,8 +94,8 @@ class Patch:
         return [
             f"start_h = {times('oh0', stride_h)} - {pad_h}",
             f"start_w = {times('ow0', stride_w)} - {pad_w}",
-            f"first = {_divided_up('max(start_w, 0)', dilation_w)}",
-            f"last = max(first, min({in_w}, {_divided_up(f'max(start_w + {width}, 0)', dilation_w)}))",
+            f"first = {divided_up('max(start_w, 0)', dilation_w)}",
+            f"last = max(first, min({in_w}, {divided_up(f'max(start_w + {width}, 0)', dilation_w)}))",
             *loop("row", "0", f"{times('(tile_h - 1)', stride_h)} + {table.size(self.reach(0))}", row),
         ]
 
@@ -120,9 +120,11 @@ class Patch:
         return cast(loaded, dtypes.f32 if source.storage_only else source, self.dtype)
 
 
-def _divided(value: str, divisor: str) -> str:
+def divided(value: str, divisor: str) -> str:
+    """``value // divisor`` of indices."""
     return value if divisor == "1" else f"quotient({value}, {divisor})"
 
 
-def _divided_up(value: str, divisor: str) -> str:
+def divided_up(value: str, divisor: str) -> str:
+    """``value / divisor`` rounded up."""
     return value if divisor == "1" else f"quotient({value} + {divisor} - 1, {divisor})"

@@ -41,7 +41,9 @@ def partition(axes: tuple[Size, ...], points: int = TASK_POINTS) -> Partition:
     return Partition(rows, per_task, None, dims.ceil_div(rows, per_task))
 
 
-def outer_indices(table: ArgTable, axes: tuple[Size, ...], row: str) -> tuple[list[str], list[str]]:
+def outer_indices(
+    table: ArgTable, axes: tuple[Size, ...], row: str, prefix: str = "i"
+) -> tuple[list[str], list[str]]:
     """Lines that split the point number ``row`` of ``axes`` into one index an axis, and the names of these."""
     if len(axes) <= 1:
         return [], [row] * len(axes)
@@ -49,10 +51,10 @@ def outer_indices(table: ArgTable, axes: tuple[Size, ...], row: str) -> tuple[li
     rest = row
     for axis in range(len(axes) - 1, 0, -1):
         size = table.size(axes[axis])
-        quotient = f"q{axis}" if axis > 1 else "i0"
+        quotient = f"{prefix}_rest{axis}" if axis > 1 else f"{prefix}0"
         lines.append(f"{quotient} = quotient({rest}, {size})")
-        lines.append(f"i{axis} = {rest} - {quotient} * {size}")
-        names[axis], rest = f"i{axis}", quotient
+        lines.append(f"{prefix}{axis} = {rest} - {quotient} * {size}")
+        names[axis], rest = f"{prefix}{axis}", quotient
     names[0] = rest
     return lines, names
 

@@ -25,7 +25,7 @@ _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
 
 
 def __getattr__(name: str) -> Callable[..., None]:
-    """The microkernel that :meth:`runtime.cpu.tiles.Tile.name` names: ``from runtime.cpu.microkernel import tile_...``."""
+    """The microkernel that :meth:`runtime.cpu.tiles.Tile.name` names, for ``from runtime.cpu.microkernel import``."""
     found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed)?", name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -82,6 +82,7 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     n_size, n_stride = table.size(panels.n.size), table.size(panels.n.stride)
     inner_rows = table.size(product(axis.size for axis in panels.rows[1:]))
     depth, columns_first = table.size(panels.depth), times(f"{panel} * {columns}", n_stride)
+    first = total(*_offsets(table, batch_names, panels.batch), columns_first)
     row_names = [f"k{a}" for a in range(len(panels.rows))]
     row_offset = total(*_offsets(table, row_names, panels.rows))
 
@@ -98,7 +99,7 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     task = [
         *split,
         f"width = min({columns}, {n_size} - {panel} * {columns})",
-        f"start = {source} + ({total(*_offsets(table, batch_names, panels.batch), columns_first)}) * {panels.dtype.itemsize}",
+        f"start = {source} + ({first}) * {panels.dtype.itemsize}",
         f"first = {chunk} * {ROWS_PER_TASK}",
         f"done = quotient(task, {table.size(chunks)}) * {depth} + first * {inner_rows}",
         f"out = {result} + done * {columns * dtype.itemsize}",

@@ -7,6 +7,8 @@ from functools import cache
 
 from engine.dtypes import DType
 
+CACHE_LINE = 64
+
 
 @dataclass(frozen=True)
 class Tile:
@@ -58,3 +60,13 @@ def host_tile(dtype: DType) -> Tile:
     registers = 32 if width == 64 or host_features()[0] in ("aarch64", "arm64") else 16
     rows, vectors = _SHAPES[width, registers]
     return Tile(rows, vectors, width // dtype.itemsize)
+
+
+def scratch_parts(sizes: dict[str, int]) -> dict[str, int]:
+    """The byte offset in scratch memory of parts of these ``sizes``, each on a cache line of its own, and the
+    ``end`` of all."""
+    offsets, at = {}, 0
+    for name, size in sizes.items():
+        offsets[name] = at
+        at += -(-size // CACHE_LINE) * CACHE_LINE
+    return offsets | {"end": at}

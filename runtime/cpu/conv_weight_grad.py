@@ -1,0 +1,312 @@
+"""Lowering the weight gradient of a convolution: partial sums over parts of the batch, then their total.
+
+One tile of one image is a product: its rows are (tap, input channel), read from the padded copy of the image that
+the convolution uses too; its columns are output channels; k runs over the tile's points. A task adds up the tiles of
+one chunk of the batch for one block of channels. How many chunks there are depends on shapes alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine import dtypes
+from engine.dims import Size, ceil_div, product
+from engine.dtypes import DType
+from engine.errors import UnsupportedError
+from engine.program import Call, Kernel, Lowered
+from engine.schedule import Buffer, ConvWeightGrad, KernelSpec
+from runtime.cpu.contraction import heights, row_blocks, typical
+from runtime.cpu.conv_patch import Patch, divided
+from runtime.cpu.emit import (
+    SCRATCH,
+    ArgTable,
+    BodyEmitter,
+    cast,
+    constant,
+    indent,
+    kernel,
+    load,
+    loop,
+    store,
+    times,
+    total,
+)
+from runtime.cpu.loops import outer_indices
+from runtime.cpu.tiles import Tile, host_tile, scratch_parts
+
+TILE_BYTES = 16384
+"""The most that a tile's part of dy, or of x, should take: both stay in the first-level cache."""
+WIDEST = 64
+"""The most columns of a tile."""
+ROWS = 320
+"""About how many (tap, input channel) rows a task computes."""
+PANELS = 4
+"""The most panels of output channels that a task computes."""
+ENOUGH_TASKS = 16
+
+
+@dataclass(frozen=True)
+class GradTile:
+    """The blocking of a weight gradient. ``size`` is a tile in output points; a task computes ``inputs`` x
+    ``outputs`` channels of a group over one of ``chunks`` parts of the tiles of the batch."""
+
+    core: ConvWeightGrad
+    tile: Tile
+    dtype: DType
+    size: tuple[int, int]
+    inputs: int
+    outputs: int
+    chunks: int
+
+    @property
+    def patch(self) -> Patch:
+        return Patch(self.core, self.size, self.inputs, self.dtype)
+
+    @property
+    def rows(self) -> int:
+        """Rows of a task's block."""
+        return self.core.kernel[0] * self.core.kernel[1] * self.inputs
+
+    @property
+    def block(self) -> int:
+        """Elements of a task's block, filled up to whole microkernels."""
+        return -(-self.rows // self.tile.rows) * self.tile.rows * self.outputs
+
+    @property
+    def points(self) -> int:
+        return self.size[0] * self.size[1]
+
+    @property
+    def group_inputs(self) -> int:
+        return self.core.in_channels // self.core.groups
+
+    @property
+    def group_outputs(self) -> int:
+        return self.core.out_channels // self.core.groups
+
+    @property
+    def channel_blocks(self) -> tuple[int, int]:
+        """Blocks of input and of output channels in a group."""
+        return self.group_inputs // self.inputs, -(-self.group_outputs // self.outputs)
+
+    @property
+    def tiles(self) -> tuple[Size, Size]:
+        """Tiles of an image, down and across."""
+        height, width = (ceil_div(n, t) for n, t in zip(self.core.out_size, self.size, strict=True))
+        return height, width
+
+    @property
+    def in_place(self) -> bool:
+        """Whether the rows of a tile of dy can be read where they lie: evenly spaced, whole vectors, and not so far
+        apart that they fall on each other in the cache."""
+        dy, width = self.core.dy, self.core.out_size[1]
+        spacing = dy.strides[2]
+        return (
+            dy.dtype == self.dtype and dy.strides[3] == 1 and self.group_outputs % self.outputs == 0
+            and dy.strides[1] == width * spacing and width == self.size[1]
+            and isinstance(spacing, int) and spacing * self.dtype.itemsize % 1024 != 0
+        )  # fmt: skip
+
+
+def plan_grad(core: ConvWeightGrad) -> GradTile:
+    """The blocking for ``core``. Raises UnsupportedError for dtypes that have no microkernel."""
+    dtype = dtypes.promote(core.x.dtype, core.dy.dtype)
+    if not dtype.is_float:
+        raise UnsupportedError(f"the CPU convolves floats only, not {core.x.dtype} with {core.dy.dtype}")
+    dtype = dtypes.f32 if dtype.storage_only else dtype
+    tile = host_tile(dtype)
+    inputs = _divisor(core.in_channels // core.groups, max(ROWS // (core.kernel[0] * core.kernel[1]), 1))
+    panels = -(-(core.out_channels // core.groups) // tile.columns)
+    outputs = -(-panels // -(-panels // PANELS)) * tile.columns
+
+    def sized(size: tuple[int, int], chunks: int = 1) -> GradTile:
+        return GradTile(core, tile, dtype, size, inputs, outputs, chunks)
+
+    def fits(height: int) -> bool:
+        trial = sized((height, width))
+        return max(trial.points * tile.columns * dtype.itemsize, trial.patch.bytes) <= TILE_BYTES
+
+    width = _piece(core.out_size[1], WIDEST)
+    height = 1
+    while height < WIDEST and fits(height + 1):
+        height += 1
+    size = _piece(core.out_size[0], height), width
+    blocks = core.groups * product(sized(size).channel_blocks)
+    units = typical(core.batch * product(sized(size).tiles))
+    return sized(size, max(min(ENOUGH_TASKS // typical(blocks), units), 1))
+
+
+def _piece(size: Size, limit: int) -> int:
+    """The length of equal pieces of ``size``, of at most ``limit``."""
+    if not isinstance(size, int):
+        return limit
+    return -(-size // -(-size // limit)) if size else 1
+
+
+def _divisor(count: int, limit: int) -> int:
+    """The largest divisor of ``count`` up to ``limit``; ``count`` itself where that would leave tiny blocks."""
+    best = max(d for d in range(1, min(count, limit) + 1) if count % d == 0)
+    return count if best < limit // 4 and count <= 4 * limit else best
+
+
+def lower_conv_weight_grad(spec: KernelSpec) -> Lowered:
+    """The calls for ``spec``, whose core is a ConvWeightGrad: partial sums, then their total with the body."""
+    core = spec.core
+    assert isinstance(core, ConvWeightGrad)
+    plan = plan_grad(core)
+    blocks = plan.chunks * core.groups * product(plan.channel_blocks)
+    partial = Buffer(f"{spec.name}.partial", "temp", plan.dtype, blocks * plan.block)
+    sums, sums_code = _sum_tiles(spec, plan, partial)
+    combine, combine_code = _combine(spec, plan, partial)
+    return Lowered((sums, combine), (sums_code, combine_code), (partial,))
+
+
+def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:
+    core, tile, patch, size = plan.core, plan.tile, plan.patch, plan.dtype.itemsize
+    table = ArgTable()
+    scope = table.scope(SCRATCH)
+    x = table.pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize)
+    dy = table.pointer(core.dy.buffer, core.dy.offset * core.dy.dtype.itemsize)
+    result = table.pointer(partial.name)
+    x_n, x_c = (table.size(core.x.strides[a]) for a in (0, 3))
+    dy_n, dy_h, dy_w, dy_c = (table.size(s) for s in core.dy.strides)
+    inputs, outputs, points = (table.size(v) for v in (plan.inputs, plan.outputs, plan.points))
+    group_inputs, group_outputs = table.size(plan.group_inputs), table.size(plan.group_outputs)
+    line = table.size(patch.pitch * core.stride[0] * size)
+    tap_h, tap_w = (table.size(v * d * size) for v, d in zip((patch.pitch, plan.inputs), core.dilation, strict=True))
+    tall, wide = (table.size(v) for v in plan.size)
+    all_units = core.batch * product(plan.tiles)
+    units, per_chunk = table.size(all_units), table.size(ceil_div(all_units, plan.chunks))
+    split, (chunk, group, in_block, out_block) = outer_indices(
+        table, (plan.chunks, core.groups, *plan.channel_blocks), "task")  # fmt: skip
+    unit_split, (n, tile_y, tile_x) = outer_indices(table, (core.batch, *plan.tiles), "unit", prefix="u")
+    sizes = heights(plan.rows, tile)
+    names = [tile.name(plan.dtype, height, False, not plan.in_place) for height in sizes]
+
+    rows_of_dy = total(times(n, dy_n), times("oh0", dy_h), times("ow0", dy_w), times("channel0", dy_c))
+    parts = {"patch": patch.bytes, "table": (plan.rows + tile.rows) * plan.size[0] * 8}
+    if plan.in_place:
+        fetch = [f"panel = gradient + c * {size}"]
+        step = f"{dy_w} * {size}"
+    else:
+        parts["panels"] = plan.points * plan.outputs * size
+        fetch = [f"panel = panels + c * {points} * {size}"]
+        step = str(tile.columns * size)
+    call = (
+        f"{{tile}}(tile_h, tile_w, {table.size(plan.inputs * core.stride[1] * size)}, table + r * {tall} * 8, panel, "
+        f"{step}, block + (r * {outputs} + c) * {size}, {outputs} * {size}, unit - begin)"
+    )
+    unit = [
+        *unit_split,
+        f"oh0 = {times(tile_y, tall)}",
+        f"ow0 = {times(tile_x, wide)}",
+        f"tile_h = min({tall}, {table.size(core.out_size[0])} - oh0)",
+        f"tile_w = min({wide}, {table.size(core.out_size[1])} - ow0)",
+        f"image = first_image + {times(n, x_n)} * {core.x.dtype.itemsize}",
+        *patch.copy_lines(table, scope),
+        f"gradient = {dy} + ({rows_of_dy}) * {core.dy.dtype.itemsize}",
+        *([] if plan.in_place else _copy_gradient(plan, table, scope)),
+        f"for c in range(0, {outputs}, {tile.columns}):",
+        *indent([*fetch, *row_blocks(names, sizes, call)]),
+    ]
+    high = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}"
+    entry = total("bases_row", times("t", line))
+    task = [
+        *split,
+        f"first_image = {x} + ({times(f'({group} * {group_inputs} + {in_block} * {inputs})', x_c)})"
+        f" * {core.x.dtype.itemsize}",
+        f"channel0 = {group} * {group_outputs} + {out_block} * {outputs}",
+        f"columns = min({outputs}, {group_outputs} - {out_block} * {outputs})",
+        f"block = {result} + task * {table.size(plan.block)} * {size}",
+        f"begin = {chunk} * {per_chunk}",
+        f"end = min(begin + {per_chunk}, {units})",
+        "if begin >= end:",
+        *indent(loop("v", "0", table.size(plan.block), [
+            store(plan.dtype, "block", "v", constant(0, plan.dtype), table.scope(partial.name))
+        ])),
+        *loop("unit", "begin", "end", unit),
+    ]  # fmt: skip
+    row_table = [
+        "rows = " + table.size(plan.rows),
+        f"for r in range(0, rows, {tile.rows}):",
+        f"    high = {high}",
+        *indent(loop("i", "0", "high", [
+            "row = min(r + i, rows - 1)",
+            f"tap = {divided('row', inputs)}",
+            f"kh = quotient(tap, {table.size(core.kernel[1])})",
+            f"kw = tap - kh * {table.size(core.kernel[1])}",
+            f"bases_row = {total('patch', times('kh', tap_h), times('kw', tap_w), f'(row - tap * {inputs}) * {size}')}",
+            *loop("t", "0", tall, [store(dtypes.i64, "table", f"r * {tall} + t * high + i", entry, scope)]),
+        ])),
+    ]  # fmt: skip
+    offsets = scratch_parts(parts)
+    lines = [f"{name} = {total('scratch', table.size(at))}" for name, at in offsets.items() if name != "end"]
+    lines += [*row_table, *loop("task", "lo", "hi", task)]
+    code = kernel(f"conv_weight_grad_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
+    tasks = plan.chunks * core.groups * product(plan.channel_blocks)
+    made = Call(code.key, f"{spec.name} tiles", table.args, tasks, (core.x.buffer, core.dy.buffer), (partial.name,),
+                offsets["end"], spec.nodes)  # fmt: skip
+    return made, code
+
+
+def _copy_gradient(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
+    """Lines that copy the tile of dy at address ``gradient`` into ``panels``, with zeros beyond ``columns``."""
+    dy, tile, size = plan.core.dy, plan.tile, plan.dtype.itemsize
+    dy_h, dy_w, dy_c = (table.size(s) for s in dy.strides[1:])
+    value = load(dy.dtype, "gradient", total(times("r", dy_h), times("s", dy_w), times("(c + j)", dy_c)),
+                 table.scope(dy.buffer))  # fmt: skip
+    value = cast(value, dtypes.f32 if dy.dtype.storage_only else dy.dtype, plan.dtype)
+    point = [
+        f"for c in range(0, {table.size(plan.outputs)}, {tile.columns}):",
+        *indent([
+            f"out = panels + (c * {table.size(plan.points)} + (r * tile_w + s) * {tile.columns}) * {size}",
+            f"present = max(min({tile.columns}, columns - c), 0)",
+            *loop("j", "0", "present", [store(plan.dtype, "out", "j", value, scope)]),
+            *loop("j", "present", str(tile.columns), [store(plan.dtype, "out", "j", constant(0, plan.dtype), scope)]),
+        ]),
+    ]  # fmt: skip
+    return loop("r", "0", "tile_h", loop("s", "0", "tile_w", point))
+
+
+def _combine(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:
+    """The call that adds up the chunks, one task a tap, and runs the body on the total."""
+    core, size = plan.core, plan.dtype.itemsize
+    table = ArgTable()
+    scope, read = table.scope(SCRATCH), table.scope(partial.name)
+    source = table.pointer(partial.name)
+    inputs, outputs, block = (table.size(v) for v in (plan.inputs, plan.outputs, plan.block))
+    in_blocks, out_blocks = (table.size(v) for v in plan.channel_blocks)
+    chunk_size = table.size(core.groups * product(plan.channel_blocks) * plan.block)
+    split, (group, kh, kw) = outer_indices(table, spec.axes[:3], "task")
+    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 5, table,
+                          core={0: load(plan.dtype, "scratch", "j", scope)})  # fmt: skip
+    start = emitter.start()
+    task = [*split]
+    for axis, name in enumerate((group, kh, kw)):
+        task += emitter.enter(axis, name)
+    by_row = emitter.enter(3, "ic")
+    inside = emitter.enter(4, "channel0 + j", inline=True)
+    added = f"{load(plan.dtype, 'scratch', 'j', scope)} + {load(plan.dtype, 'row', 'j', read)}"
+    task += loop("in_block", "0", in_blocks, loop("i", "0", inputs, [
+        f"ic = in_block * {inputs} + i",
+        *by_row,
+        *loop("out_block", "0", out_blocks, [
+            f"channel0 = out_block * {outputs}",
+            f"columns = min({outputs}, {table.size(plan.group_outputs)} - channel0)",
+            f"number = ({group} * {in_blocks} + in_block) * {out_blocks} + out_block",
+            f"tap_row = ({kh} * {table.size(core.kernel[1])} + {kw}) * {inputs} + i",
+            f"row = {source} + (number * {block} + tap_row * {outputs}) * {size}",
+            *loop("j", "0", "columns", [store(plan.dtype, "scratch", "j", load(plan.dtype, "row", "j", read), scope)]),
+            *loop("chunk", "1", table.size(plan.chunks), [
+                f"row += {chunk_size} * {size}",
+                *loop("j", "0", "columns", [store(plan.dtype, "scratch", "j", added, scope)]),
+            ]),
+            *loop("j", "0", "columns", inside),
+        ]),
+    ]))  # fmt: skip
+    code = kernel(f"conv_weight_grad_total_{plan.dtype}", [*start, *loop("task", "lo", "hi", task)], table)
+    reads = dict.fromkeys([partial.name, *(access.buffer for access in spec.reads)])
+    writes = dict.fromkeys(access.buffer for access in spec.writes)
+    made = Call(code.key, spec.name, table.args, product(spec.axes[:3]), tuple(reads), tuple(writes),
+                plan.outputs * size, spec.nodes)  # fmt: skip
+    return made, code
