@@ -30,16 +30,27 @@ def run(
     StateError for missing state, IndexRangeError from a check in the program.
     """
     before = dict(state or {})
-    ports = (*binding.ports(graph.inputs), *binding.ports(graph.state))
-    for v in graph.state:
-        if v.node.attrs["name"] not in before:
-            raise StateError(f"the program reads the state {v.node.attrs['name']!r}, which was not given")
-    arrays = binding.arrange(ports[: len(graph.inputs)], inputs)
-    arrays += [binding.as_input(before[p.name], p) for p in ports[len(graph.inputs) :]]
-    sizes = binding.solve(ports, [a.shape for a in arrays])
-    binding.check_assumptions(graph.assumptions, sizes)
+    arrays, sizes = bind(graph, inputs, before)
     outputs, updates = run_bound(graph, arrays, sizes, trace)
     return outputs, {**before, **updates}
+
+
+def bind(
+    graph: Graph, inputs: Mapping[str, object] | Sequence[object], state: Mapping[str, object]
+) -> tuple[list[np.ndarray], dict[str, int]]:
+    """What :func:`run_bound` takes: the arrays of inputs and state, and the sizes of the dims."""
+    expected, kept = binding.ports(graph.inputs), binding.ports(graph.state)
+    if missing := [p.name for p in kept if p.name not in state]:
+        raise StateError(f"the program reads the state {', '.join(missing)}, which was not given")
+    arrays = binding.arrange(expected, inputs)
+    sizes = binding.solve(expected, [a.shape for a in arrays])
+    binding.check_assumptions(graph.assumptions, sizes)
+    old = [binding.as_input(state[p.name], p) for p in kept]
+    for port, array in zip(kept, old, strict=True):
+        shape = tuple(dims.evaluate(s, sizes) for s in port.shape)
+        if array.shape != shape:
+            raise StateError(f"the state {port.name!r} has shape {array.shape}; the program expects {shape}")
+    return arrays + old, sizes
 
 
 def run_bound(

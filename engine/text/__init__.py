@@ -21,7 +21,7 @@ until the next one. Scalar constants are written as literals where they are used
 """
 
 from engine.text.equality import difference, structurally_equal
-from engine.text.parser import parse
+from engine.text.parser import assumption, parse
 from engine.text.printer import to_text, to_text_and_constants
 
-__all__ = ["difference", "parse", "structurally_equal", "to_text", "to_text_and_constants"]
+__all__ = ["assumption", "difference", "parse", "structurally_equal", "to_text", "to_text_and_constants"]

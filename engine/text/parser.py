@@ -207,7 +207,7 @@ class _Parser:
                     keywords=[],
                 )
             ):
-                self.assumptions.append(_assumption(fact, reason, self.location))
+                self.assumptions.append(assumption(fact, reason, self.location))
             case _:
                 raise TextError(f"not a statement of a printed graph: {ast.unparse(statement)}")
 
@@ -349,7 +349,8 @@ def _common_name(names: list[str]) -> str:
     return name
 
 
-def _assumption(fact: str, reason: str, location: SourceLocation | None) -> Assumption:
+def assumption(fact: str, reason: str, location: SourceLocation | None = None) -> Assumption:
+    """The assumption that ``fact`` spells, such as ``"B - 1 >= 0"``. Raises TextError."""
     found = re.fullmatch(r"(.+) (== 0|!= 0|>= 0)", fact)
     expr = dims.parse(found[1]) if found else 0
     if found is None or not isinstance(expr, Expr):
