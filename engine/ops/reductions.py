@@ -48,15 +48,17 @@ def _extremum_gradient(node: Node, g: Value) -> tuple[Value]:
 
 
 def _prod_gradient(node: Node, g: Value) -> tuple[Value]:
-    """The product of the others; where elements are zero, without dividing by them."""
+    """The product of the others; where elements are zero, without dividing by them. The sum of two zeros less one of
+    them is the other: nothing here, and what a gradient of this gradient needs."""
     x, axes = node.inputs[0], node.attrs["axes"]
     zero = apply("eq", x, 0.0)
-    others = apply("where", zero, 1.0, x)
-    product = apply("prod", others, axes=axes, keepdims=True)
+    nonzero = apply("where", zero, 1.0, x)
+    product = apply("prod", nonzero, axes=axes, keepdims=True)
     zeros = apply("sum", apply("cast", zero, dtype=x.dtype), axes=axes, keepdims=True)
-    at_zero = apply("where", apply("eq", zeros, 1.0), product, 0.0)
-    elsewhere = apply("where", apply("eq", zeros, 0.0), product / others, 0.0)
-    return (_restored(node, g) * apply("where", zero, at_zero, elsewhere),)
+    other_zero = apply("sum", apply("where", zero, x, 0.0), axes=axes, keepdims=True) - x
+    other_zeros = apply("where", apply("eq", zeros, 1.0), 1.0, apply("where", apply("eq", zeros, 2.0), other_zero, 0.0))
+    others = apply("where", zero, product * other_zeros, _restored(node, node.output) / nonzero)
+    return (_restored(node, g) * others,)
 
 
 def _nonempty(op: str, x: TensorType, axes: Axes) -> None:
