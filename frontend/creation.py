@@ -1,0 +1,134 @@
+"""Functions that make tensors. Outside of tracing they hold arrays; in a trace they are nodes, so sizes may be symbolic."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from engine import dtypes, rules
+from engine.dtypes import DType, as_dtype
+from engine.errors import DTypeError, ShapeError
+from engine.graph import apply, tracing
+from frontend import random
+from frontend.dispatch import call
+from frontend.sizes import SizeLike, plain, plain_shape, sizes_of
+from frontend.tensor import Tensor, as_tensor
+from frontend.trace import current_trace
+
+
+def tensor(data: Any, dtype: object = None, requires_grad: bool = False) -> Tensor:
+    """A tensor with a copy of ``data``. Python floats are f32, ints i64."""
+    if isinstance(data, Tensor):
+        return as_tensor(data, dtype).detach()
+    found = as_tensor(data, dtype)
+    return Tensor(np.array(found.numpy()), requires_grad=requires_grad)
+
+
+def full(size: SizeLike | tuple[SizeLike, ...] | list[SizeLike], fill_value: float, dtype: object = None) -> Tensor:
+    """``fill_value`` everywhere."""
+    shape = plain_shape(size) if isinstance(size, (tuple, list)) else (plain(size),)
+    kind = dtypes.of_scalar(fill_value) if dtype is None else as_dtype(dtype)
+    if tracing():
+        return Tensor.of(rules.full(shape, fill_value, kind))
+    return Tensor(np.full(shape, fill_value, kind.numpy))
+
+
+def zeros(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> Tensor:
+    """Zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
+    return full(sizes_of(size), 0, dtype)  # type: ignore[arg-type]
+
+
+def ones(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> Tensor:
+    """Ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
+    return full(sizes_of(size), 1, dtype)  # type: ignore[arg-type]
+
+
+def full_like(x: Tensor, fill_value: float, dtype: object = None) -> Tensor:
+    """``fill_value`` in the shape of ``x``, and in its dtype unless one is given."""
+    return full(x.shape, fill_value, x.dtype if dtype is None else dtype)
+
+
+def zeros_like(x: Tensor, dtype: object = None) -> Tensor:
+    return full_like(x, 0, dtype)
+
+
+def ones_like(x: Tensor, dtype: object = None) -> Tensor:
+    return full_like(x, 1, dtype)
+
+
+def _positions(count: SizeLike, dtype: DType) -> Tensor:
+    """0, 1, ... count-1."""
+    return call("iota", shape=(plain(count),), axis=0, dtype=dtype)
+
+
+def arange(start: Any, end: Any = None, step: Any = 1, dtype: object = None) -> Tensor:
+    """``start``, ``start + step``, ... before ``end``; ``arange(end)`` starts at 0. i64 for integers, else f32.
+
+    Integer bounds may be symbolic sizes if ``step`` is 1.
+    """
+    if end is None:
+        start, end = 0, start
+    if step == 0:
+        raise ShapeError("arange: the step cannot be 0")
+    floating = any(isinstance(v, float) for v in (start, end, step))
+    kind = as_dtype(dtype) if dtype is not None else dtypes.f32 if floating else dtypes.i64
+    if floating:
+        count: SizeLike = max(0, math.ceil((end - start) / step))
+        return (_positions(count, dtypes.f64) * float(step) + float(start)).to(kind)
+    length = plain(end) - plain(start)
+    if not isinstance(length, int):
+        if step != 1:
+            raise ShapeError(f"arange: the bounds {start} and {end} are symbolic, so the step must be 1, not {step}")
+        count = length  # type: ignore[assignment]
+    else:
+        count = max(0, -(-length // step))
+    positions = _positions(count, dtypes.i64)
+    positions = positions if step == 1 else positions * step
+    return (positions if plain(start) == 0 else positions + start).to(kind)
+
+
+def linspace(start: float, end: float, steps: int, dtype: object = dtypes.f32) -> Tensor:
+    """``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
+    if steps < 0:
+        raise ShapeError(f"linspace: the number of steps cannot be {steps}")
+    if not as_dtype(dtype).is_float:
+        raise DTypeError(f"linspace gives floating point numbers, not {as_dtype(dtype)}")
+    return Tensor(np.linspace(start, end, steps), dtype)
+
+
+def eye(n: SizeLike, m: SizeLike | None = None, dtype: object = dtypes.f32) -> Tensor:
+    """Ones on the diagonal of an n by m matrix, zeros elsewhere."""
+    shape = (plain(n), plain(n if m is None else m))
+    rows, columns = (call("iota", shape=shape, axis=axis) for axis in (0, 1))
+    return (rows == columns).to(dtype)
+
+
+def rand(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> Tensor:
+    """Uniform draws from [0, 1). In a program each call draws new ones, the same ones after the same tn.seed."""
+    shape, kind = sizes_of(size), as_dtype(dtype)
+    if not tracing():
+        draws = random.default.generator.random(shape, np.float32 if kind == dtypes.f32 else np.float64)  # type: ignore[arg-type]
+        return Tensor(draws, kind)
+    seed, step, stream = current_trace("a random number").random_stream()
+    drawn = dtypes.f64 if kind == dtypes.f64 else dtypes.f32
+    return Tensor.of(apply("random_uniform", seed, step, stream=stream, shape=shape, dtype=drawn)).to(kind)
+
+
+def randn(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> Tensor:
+    """Draws from the standard normal distribution: in a program by the transform of Box and Muller (1958)."""
+    shape, kind = sizes_of(size), as_dtype(dtype)
+    if not tracing():
+        return Tensor(random.default.generator.standard_normal(shape), kind)  # type: ignore[arg-type]
+    drawn = dtypes.f64 if kind == dtypes.f64 else dtypes.f32
+    radius = call("sqrt", call("log", 1.0 - rand(shape, dtype=drawn)) * -2.0)  # type: ignore[arg-type]
+    return (radius * call("cos", rand(shape, dtype=drawn) * (2 * math.pi))).to(kind)  # type: ignore[arg-type]
+
+
+def rand_like(x: Tensor, dtype: object = None) -> Tensor:
+    return rand(x.shape, dtype=x.dtype if dtype is None else dtype)
+
+
+def randn_like(x: Tensor, dtype: object = None) -> Tensor:
+    return randn(x.shape, dtype=x.dtype if dtype is None else dtype)

@@ -1,0 +1,58 @@
+"""The elementwise functions and Tensor methods, one of each for every elementwise op record, named as in PyTorch."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from engine.op import Op, all_ops
+from frontend import dispatch
+
+_PYTORCH_NAMES = {
+    "and_": "logical_and",
+    "or_": "logical_or",
+    "not_": "logical_not",
+    "bitand": "bitwise_and",
+    "bitor": "bitwise_or",
+    "bitxor": "bitwise_xor",
+    "invert": "bitwise_not",
+    "shl": "bitwise_left_shift",
+    "shr": "bitwise_right_shift",
+    "floordiv": "floor_divide",
+    "mod": "remainder",
+}
+"""Ops whose names in the graph are not PyTorch's."""
+
+
+def records() -> dict[str, Op]:
+    """The ops that have a scalar expression, under the names that users write."""
+    found = {_PYTORCH_NAMES.get(name, name): op for name, op in all_ops().items() if op.expression is not None}
+    return dict(sorted(found.items()))
+
+
+def _function(name: str, op: Op) -> Callable[..., Any]:
+    def function(*operands: Any) -> Any:
+        if len(operands) != len(op.inputs):
+            raise TypeError(f"{name}() takes {len(op.inputs)} arguments ({', '.join(op.inputs)}), not {len(operands)}")
+        return dispatch.call(op.name, *operands)
+
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = op.doc
+    parameters = [inspect.Parameter(p, inspect.Parameter.POSITIONAL_ONLY) for p in op.inputs]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    return function
+
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {name: _function(name, op) for name, op in records().items()}
+globals().update(FUNCTIONS)
+
+ElementwiseMethods = type(
+    "ElementwiseMethods",
+    (),
+    # The condition of ``where`` comes first, and a tensor's own where() has it second.
+    {"__slots__": (), "__doc__": "The elementwise ops as methods of a tensor."}
+    | {name: function for name, function in FUNCTIONS.items() if name != "where"},
+)
+
+__all__ = [*FUNCTIONS, "ElementwiseMethods"]  # noqa: PLE0605

@@ -1,0 +1,125 @@
+"""Filling parameters: PyTorch's schemes, drawn from the generator that ``tn.seed`` seeds.
+
+Each function changes the tensor's elements and returns it. Gains and bounds: Glorot and Bengio (2010), "Understanding
+the difficulty of training deep feedforward neural networks"; He et al. (2015), "Delving deep into rectifiers".
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TypeVar
+
+import numpy as np
+
+from engine.errors import ShapeError, TenonError
+from frontend import random
+from frontend.nn.parameter import StateTensor
+
+T = TypeVar("T", bound=StateTensor)
+
+
+def _fill(tensor: T, values: np.ndarray | float) -> T:
+    tensor.cell.write(np.broadcast_to(np.asarray(values, tensor.cell.array.dtype), tensor.cell.array.shape))
+    return tensor
+
+
+def _shape(tensor: StateTensor) -> tuple[int, ...]:
+    return tensor.cell.array.shape
+
+
+def constant_(tensor: T, val: float) -> T:
+    """``val`` everywhere."""
+    return _fill(tensor, val)
+
+
+def zeros_(tensor: T) -> T:
+    return _fill(tensor, 0)
+
+
+def ones_(tensor: T) -> T:
+    return _fill(tensor, 1)
+
+
+def eye_(tensor: T) -> T:
+    """The identity matrix."""
+    if len(_shape(tensor)) != 2:
+        raise ShapeError(f"eye_ fills a matrix, not a tensor of shape {_shape(tensor)}")
+    return _fill(tensor, np.eye(*_shape(tensor)))
+
+
+def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
+    """Uniform draws from [a, b)."""
+    return _fill(tensor, random.default.generator.uniform(a, b, _shape(tensor)))
+
+
+def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
+    """Normal draws."""
+    return _fill(tensor, random.default.generator.normal(mean, std, _shape(tensor)))
+
+
+def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> T:
+    """Normal draws, those outside [a, b] drawn again."""
+    if not a < b or max(a - mean, mean - b) > 4 * std:
+        raise TenonError(f"trunc_normal_: [{a}, {b}] must be an interval near the mean {mean} (within 4 * {std})")
+    values = random.default.generator.normal(mean, std, _shape(tensor))
+    while (outside := (values < a) | (values > b)).any():
+        values[outside] = random.default.generator.normal(mean, std, int(outside.sum()))
+    return _fill(tensor, values)
+
+
+def fan_in_and_fan_out(tensor: StateTensor) -> tuple[int, int]:
+    """How many inputs an output of this weight (out, in, ...) sums, and how many outputs an input reaches."""
+    shape = _shape(tensor)
+    if len(shape) < 2:
+        raise ShapeError(f"a weight of at least 2 axes has a fan-in and a fan-out, not one of shape {shape}")
+    window = math.prod(shape[2:])
+    return shape[1] * window, shape[0] * window
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """The factor by which a nonlinearity shrinks its input's deviation, inverted. ``param`` is leaky_relu's slope."""
+    gains = {"tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 0.75}
+    linear = ("linear", "sigmoid", "conv1d", "conv2d", "conv3d")
+    if nonlinearity in linear:
+        return 1.0
+    if nonlinearity in gains:
+        return gains[nonlinearity]
+    if nonlinearity == "leaky_relu":
+        return math.sqrt(2.0 / (1 + (0.01 if param is None else param) ** 2))
+    raise TenonError(
+        f"calculate_gain: unknown nonlinearity {nonlinearity!r}; expected one of {', '.join((*linear, *gains))}, leaky_relu"
+    )
+
+
+def _kaiming_std(tensor: StateTensor, a: float, mode: str, nonlinearity: str) -> float:
+    if mode not in ("fan_in", "fan_out"):
+        raise TenonError(f"the mode must be fan_in or fan_out, not {mode!r}")
+    fan_in, fan_out = fan_in_and_fan_out(tensor)
+    fan = fan_in if mode == "fan_in" else fan_out
+    return calculate_gain(nonlinearity, a) / math.sqrt(fan) if fan else 0.0
+
+
+def kaiming_uniform_(tensor: T, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> T:
+    """Uniform draws within gain * sqrt(3 / fan) of 0."""
+    bound = math.sqrt(3.0) * _kaiming_std(tensor, a, mode, nonlinearity)
+    return uniform_(tensor, -bound, bound)
+
+
+def kaiming_normal_(tensor: T, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> T:
+    """Normal draws of deviation gain / sqrt(fan)."""
+    return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity))
+
+
+def _xavier_std(tensor: StateTensor, gain: float) -> float:
+    return gain * math.sqrt(2.0 / sum(fan_in_and_fan_out(tensor)))
+
+
+def xavier_uniform_(tensor: T, gain: float = 1.0) -> T:
+    """Uniform draws within gain * sqrt(6 / (fan_in + fan_out)) of 0."""
+    bound = math.sqrt(3.0) * _xavier_std(tensor, gain)
+    return uniform_(tensor, -bound, bound)
+
+
+def xavier_normal_(tensor: T, gain: float = 1.0) -> T:
+    """Normal draws of deviation gain * sqrt(2 / (fan_in + fan_out))."""
+    return normal_(tensor, 0.0, _xavier_std(tensor, gain))

@@ -1,0 +1,100 @@
+"""Tensors whose elements outlive a call: parameters, which are trained, and buffers, which are not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from engine.dtypes import as_dtype
+from engine.errors import DTypeError, TraceError
+from engine.graph import TensorType, Value, tracing
+from engine.state import Cell
+from frontend.tensor import Tensor, as_tensor
+from frontend.trace import current_trace, type_of
+
+
+class StateTensor(Tensor):
+    """A tensor that owns a state cell. Inside a trace it is the state's value at that point of the program; elsewhere
+    its elements are those in the cell."""
+
+    def __init__(self, data: Any, dtype: object = None, requires_grad: bool = False):
+        if isinstance(data, Tensor) and data.is_symbolic and not isinstance(data, StateTensor):
+            raise TraceError(f"a {type(self).__name__} is made from known numbers, not from a value of a traced program")
+        array = as_tensor(data).numpy()
+        self.cell = Cell(array, as_dtype(array.dtype) if dtype is None else as_dtype(dtype))
+        self._array = self._value = self._builder = None
+        self.requires_grad = requires_grad
+
+    @property
+    def is_symbolic(self) -> bool:
+        return tracing()
+
+    def value(self) -> Value:
+        kind = type(self).__name__
+        return current_trace(f"a {kind}").read(self.cell, preferred_name=kind.lower())
+
+    @property
+    def _type(self) -> TensorType:
+        return type_of(self.cell)
+
+    def numpy(self) -> np.ndarray:
+        """The elements as a read-only array that shares the cell's memory. A running program changes it."""
+        array = self.cell.array.view()
+        array.flags.writeable = False
+        return array
+
+    @property
+    def data(self) -> np.ndarray:
+        """The elements, read-only. Assigning an array (or a tensor) of the same shape replaces them."""
+        return self.numpy()
+
+    @data.setter
+    def data(self, value: Any) -> None:
+        self.cell.write(as_array(value))
+
+    def assign(self, value: Tensor) -> None:
+        """Take a new value: now, or inside a trace whenever the program runs. Raises ShapeError or DTypeError."""
+        if tracing():
+            current_trace().assign(self.cell, as_tensor(value).value())
+        else:
+            self.cell.write(as_array(value))
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> StateTensor:
+        copy = type(self)(self.cell.array, requires_grad=self.requires_grad)
+        memo[id(self)] = copy
+        return copy
+
+    def __reduce__(self) -> Any:
+        return _restore, (type(self), np.array(self.cell.array), self.requires_grad)
+
+    def __repr__(self) -> str:
+        text = np.array2string(self.cell.array, separator=", ")
+        return f"{type(self).__name__} containing:\n{text}, dtype={self.dtype}, requires_grad={self.requires_grad}"
+
+
+class Parameter(StateTensor):
+    """A tensor that training changes: an attribute of a module that ``parameters()`` finds. Floats are f32 unless
+    the data or ``dtype`` says otherwise."""
+
+    def __init__(self, data: Any, requires_grad: bool = True, dtype: object = None):
+        super().__init__(data, dtype, requires_grad)
+        if not self.dtype.is_float and requires_grad:
+            raise DTypeError(f"only floating point parameters can be trained, not {self.dtype}")
+
+
+class Buffer(StateTensor):
+    """State of a module that no optimizer changes, such as a running mean."""
+
+
+def _restore(kind: type[StateTensor], array: np.ndarray, requires_grad: bool) -> StateTensor:
+    return kind(array, requires_grad=requires_grad)
+
+
+def as_array(value: Any) -> np.ndarray:
+    """Anything with elements as an array: arrays, tensors of Tenon, and others that have ``__array__``. A tensor that
+    records gradients (PyTorch's parameters) is detached first."""
+    if not isinstance(value, (Tensor, np.ndarray)) and hasattr(value, "detach"):
+        value = value.detach().cpu()
+    return np.asarray(value)
+

@@ -1,0 +1,134 @@
+"""Reductions with PyTorch's ``dim`` and ``keepdim``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from engine import dims
+from engine.errors import DTypeError, ShapeError
+from engine.rules import normal_axis
+from frontend.dispatch import call
+from frontend.sizes import as_size, plain
+
+if TYPE_CHECKING:
+    from frontend.tensor import Tensor
+
+Dims = int | Sequence[int] | None
+
+
+class Extremum(NamedTuple):
+    """The greatest or least along an axis, and where they are (i64; the first where several are equal)."""
+
+    values: Tensor
+    indices: Tensor
+
+
+def axes_of(dim: Dims, rank: int, op: str) -> tuple[int, ...]:
+    """The axes that ``dim`` names, in order: all where it is None. Raises ShapeError."""
+    if dim is None:
+        return tuple(range(rank))
+    given = (dim,) if isinstance(dim, int) else tuple(dim)
+    axes = tuple(sorted(normal_axis(d, rank, op) for d in given)) if rank else ()
+    if len(set(axes)) != len(axes):
+        raise ShapeError(f"{op}: the axes {given} name one axis twice")
+    return axes
+
+
+def _reduce(op: str, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    return call(op, x, axes=axes_of(dim, x.ndim, op), keepdims=keepdim)
+
+
+def sum(x: Tensor, dim: Dims = None, keepdim: bool = False, dtype: object = None) -> Tensor:
+    """The sum over ``dim``; integers and bools in i64."""
+    return _reduce("sum", x if dtype is None else x.to(dtype), dim, keepdim)
+
+
+def prod(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The product over ``dim``; integers and bools in i64."""
+    return _reduce("prod", x, dim, keepdim)
+
+
+def mean(x: Tensor, dim: Dims = None, keepdim: bool = False, dtype: object = None) -> Tensor:
+    """The mean over ``dim``, in floating point."""
+    return _reduce("mean", x if dtype is None else x.to(dtype), dim, keepdim)
+
+
+def any(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether any element is not zero."""
+    return _reduce("any", x, dim, keepdim)
+
+
+def all(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """Whether no element is zero."""
+    return _reduce("all", x, dim, keepdim)
+
+
+def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The greatest over ``dim``; NaN wins."""
+    return _reduce("max", x, dim, keepdim)
+
+
+def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The least over ``dim``; NaN wins."""
+    return _reduce("min", x, dim, keepdim)
+
+
+def _position(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    if dim is None:
+        found = call(op, x.reshape(-1), axis=0)
+        return found.reshape((1,) * x.ndim) if keepdim else found
+    return call(op, x.reshape(1) if x.ndim == 0 else x, axis=normal_axis(dim, x.ndim or 1, op), keepdims=keepdim)
+
+
+def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The first position (i64) of the greatest along ``dim``, or in the flattened tensor."""
+    return _position("argmax", x, dim, keepdim)
+
+
+def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
+    """The first position (i64) of the least along ``dim``, or in the flattened tensor."""
+    return _position("argmin", x, dim, keepdim)
+
+
+def extremum(op: str, x: Tensor, other: object, keepdim: bool) -> Tensor | Extremum:
+    """PyTorch's ``max`` and ``min``: of everything, along an axis with positions, or elementwise with a tensor."""
+    from frontend.tensor import Tensor
+
+    if other is None:
+        return _reduce(op, x, None, keepdim)
+    if isinstance(other, Tensor):
+        return call(f"{op}imum", x, other)
+    if not isinstance(other, int):
+        raise ShapeError(f"{op} takes one axis as an integer, or another tensor, not {other!r}; see also a{op}")
+    return Extremum(_reduce(op, x, other, keepdim), _position(f"arg{op}", x, other, keepdim))
+
+
+def var(x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1) -> Tensor:
+    """The variance: squared distances from the mean, summed and divided by ``n - correction``.
+
+    ``unbiased=False`` is PyTorch's older way to write ``correction=0``.
+    """
+    if not x.dtype.is_float:
+        raise DTypeError(f"var takes floating point tensors, not {x.dtype}")
+    less = correction if unbiased is None else int(unbiased)
+    axes = axes_of(dim, x.ndim, "var")
+    count = dims.product(plain(x.shape[a]) for a in axes)
+    square = call("square", x - mean(x, axes, keepdim=True)) if axes else x * 0
+    return sum(square, axes, keepdim) / as_size(count - less)
+
+
+def std(x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1) -> Tensor:
+    """The square root of the variance."""
+    return call("sqrt", var(x, dim, unbiased, keepdim, correction=correction))
+
+
+def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
+    """The logarithm of the sum of exp(x), without overflow."""
+    axes = axes_of(dim, x.ndim, "logsumexp")
+    if len(axes) == 1:
+        return call("logsumexp", x, axis=axes[0], keepdims=keepdim)
+    rest = tuple(i for i in range(x.ndim) if i not in axes)
+    joined = x.permute((*rest, *axes)).reshape((*(x.shape[i] for i in rest), -1))
+    found = call("logsumexp", joined, axis=len(rest), keepdims=False)
+    return found.reshape(tuple(1 if i in axes else s for i, s in enumerate(x.shape))) if keepdim else found
