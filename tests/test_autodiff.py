@@ -12,6 +12,7 @@ from engine.errors import DTypeError, ShapeError, VerifyError
 from engine.graph import Builder, Graph, Value, apply
 from engine.interpreter import run
 from engine.op import Op
+from engine.verify import verify
 from passes.autodiff import expand_gradients
 from passes.simplify import simplify
 
@@ -27,11 +28,11 @@ def grad(y: Value, *wrt: Value):
 def results(graph: Graph, *arrays: object) -> list[np.ndarray]:
     """The outputs once expanded; simplification on either side must not change them."""
     arrays = tuple(np.asarray(a, v.dtype.numpy) for a, v in zip(arrays, graph.inputs, strict=True))
-    found = run(expand_gradients(graph), arrays)[0]
+    found = run(verify(expand_gradients(graph), expanded=True), arrays)[0]
     for v, a in zip(graph.outputs, found, strict=True):
         assert v.dtype.numpy == a.dtype
     for other in (expand_gradients(simplify(graph)), simplify(expand_gradients(graph))):
-        for a, b in zip(run(other, arrays)[0], found, strict=True):
+        for a, b in zip(run(verify(other, expanded=True), arrays)[0], found, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-6)
     return list(found)
 
@@ -103,6 +104,17 @@ def test_relu_stops_even_infinite_gradients_and_lets_nan_pass():
     graph = trace(lambda x, w: grad(total(apply("relu", x) * w), x), tensor(3), tensor(3))
     found = results(graph, [-1.0, 1.0, np.nan], [np.inf, np.inf, 2.0])[0]
     np.testing.assert_array_equal(found, [0.0, np.inf, 2.0])
+
+
+@pytest.mark.parametrize("function", ["relu", "sigmoid"])
+def test_pooling_before_a_monotone_function_keeps_the_gradient(function):
+    def pooled(x):
+        y, _ = apply("max_pool2d", apply(function, x), kernel=(2, 2), stride=(2, 2))
+        return grad(total(y * y), x)
+
+    graph = trace(pooled, tensor("B", 2, 6, 6))
+    assert ops(simplify(graph))[:2] == ["max_pool2d", function]
+    results(graph, np.random.default_rng(0).normal(-0.5, 1, (3, 2, 6, 6)))
 
 
 @pytest.mark.parametrize("narrow", [dtypes.f16, dtypes.f32], ids=str)

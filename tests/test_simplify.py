@@ -12,6 +12,7 @@ from engine.graph import Builder, TensorType, apply, constant
 from engine.interpreter import run
 from engine.op import Op
 from engine.schedule import Target
+from engine.verify import verify
 from passes.decompose import decompose
 from passes.simplify import remove_dead, simplify, simplify_with_report
 from passes.simplify.casts import holds
@@ -187,7 +188,7 @@ def test_rule(name):
         assert report[rule] > 0
     assert [v.type for v in simple.outputs] == [v.type for v in graph.outputs]
     arrays = [sample(t, i) for i, t in enumerate(types)]
-    for before, after in zip(run(graph, arrays)[0], run(simple, arrays)[0], strict=True):
+    for before, after in zip(run(graph, arrays)[0], run(verify(simple), arrays)[0], strict=True):
         assert before.dtype == after.dtype
         np.testing.assert_array_equal(after, before)
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Hashable
-from functools import cache
 
 from engine.graph import Graph, Node, Rewriter, Value
 from passes.simplify import algebra, casts, constants, pooling, products, views
 from passes.simplify.common import computation
 from passes.simplify.dead import remove_dead
-from passes.simplify.patterns import Match, Rule, Var, op
+from passes.simplify.patterns import Match, Rule, RuleTable, Var, op
 
 __all__ = ["remove_dead", "simplify", "simplify_with_report"]
 
@@ -24,7 +23,9 @@ SWEEPS = 20
 MANY = 1 << 30
 """The uses of a value that are not known."""
 
-_AFTER_AUTODIFF = (Rule("detach", op("detach", Var("x")), lambda x: x),)
+_RULES = (*constants.RULES, *algebra.RULES, *casts.RULES, *views.RULES, *products.RULES, *pooling.RULES)
+_BEFORE_AUTODIFF = RuleTable(_RULES)
+_AFTER_AUTODIFF = RuleTable((*_RULES, Rule("detach", op("detach", Var("x")), lambda x: x)))
 
 
 def simplify(graph: Graph) -> Graph:
@@ -60,7 +61,7 @@ class _Sweep:
         self._graph = graph
         self._rewriter = Rewriter(graph)
         grads = [n for n in graph.nodes if n.op.kind == "grad"]
-        self._rules = _rules(bool(grads))
+        self._rules = _BEFORE_AUTODIFF if grads else _AFTER_AUTODIFF
         self._differentiated_by = {v for n in grads for v in n.inputs[1:]}
         self._opaque: set[Value] = set(self._differentiated_by)
         self._seen: dict[Hashable, tuple[Value, ...]] = {}
@@ -95,21 +96,9 @@ class _Sweep:
         kept = self._rewriter.keep(node, inputs)
         root = kept[0].node
         uses = dict(zip(kept, (self._old_uses[v] for v in node.outputs), strict=True))
-        for rule in self._rules.get(node.op.name, ()):
+        for rule in self._rules.rules_for(node.op):
             outputs = rule.apply(Match(root, lambda v: uses.get(v, self._uses.get(v, MANY)), self._opaque))
             if outputs is not None:
                 self.counts[rule.name] += 1
                 return outputs
         return kept
-
-
-@cache
-def _rules(before_autodiff: bool) -> dict[str, list[Rule]]:
-    """The tables by the op at the root of the pattern, in the order they are tried."""
-    tables = (constants.rules(), algebra.RULES, casts.RULES, views.RULES, products.RULES, pooling.RULES)
-    by_op: dict[str, list[Rule]] = {}
-    for table in (*tables, () if before_autodiff else _AFTER_AUTODIFF):
-        for rule in table:
-            for name in rule.pattern.ops:
-                by_op.setdefault(name, []).append(rule)
-    return by_op

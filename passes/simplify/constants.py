@@ -15,9 +15,11 @@ FOLDED_ELEMENTS = 256
 def _folded(root: Node, opaque: AbstractSet[Value]) -> tuple[Value, ...] | None:
     if not all(v.node.op.name == "constant" and v not in opaque for v in root.inputs):
         return None
-    sizes = [dims.product(v.shape) for v in root.outputs]
-    if root.op.name == "broadcast_to" or not all(isinstance(s, int) and s <= FOLDED_ELEMENTS for s in sizes):
+    if root.op.reference is None or root.op.name == "broadcast_to":
         return None  # a broadcast constant is cheapest as it is
+    sizes = [dims.product(v.shape) for v in root.outputs]
+    if not all(isinstance(s, int) and s <= FOLDED_ELEMENTS for s in sizes):
+        return None
     types = tuple(v.type for v in root.outputs)
     arrays = root.op.evaluate([v.node.attrs["value"] for v in root.inputs], types, root.attrs)
     return tuple(constant(a, t.dtype) for a, t in zip(arrays, types, strict=True))
@@ -46,12 +48,11 @@ def _broadcast_late(root: Node, opaque: AbstractSet[Value]) -> Value | None:
     return result
 
 
-FOLDED_KINDS = ("elementwise", "view", "move", "reduce", "contraction", "composite")
-
-
-def rules() -> tuple[Rule, ...]:
-    """The table, made once the ops are registered."""
-    return (
-        Rule("constant folding", any_of_kind(*FOLDED_KINDS), _folded),
-        Rule("broadcast into elementwise", any_of_kind("elementwise"), _broadcast_late),
-    )
+RULES = (
+    Rule(
+        "constant folding",
+        any_of_kind("elementwise", "view", "move", "reduce", "contraction", "composite"),
+        _folded,
+    ),
+    Rule("broadcast into elementwise", any_of_kind("elementwise"), _broadcast_late),
+)

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from engine import op as registry
 from engine.graph import Node, Value
+from engine.op import Op
 
 COMMUTATIVE = frozenset(
     {"add", "mul", "maximum", "minimum", "eq", "ne", "and_", "or_", "bitand", "bitor", "bitxor"}
@@ -71,11 +71,12 @@ class Number:
 
 @dataclass(frozen=True)
 class OpPattern:
-    """The output of an op, one of ``ops``. ``inputs`` are patterns for all its inputs, or None for any. Operands
-    of a commutative op match in either order. ``name`` binds the value itself."""
+    """The output of an op whose name is among ``ops`` or whose kind is among ``kinds``. ``inputs`` are patterns for
+    all its inputs, or None for any. Operands of a commutative op match in either order. ``name`` binds the value."""
 
-    ops: frozenset[str]
-    inputs: tuple[Pattern, ...] | None
+    ops: frozenset[str] = frozenset()
+    kinds: frozenset[str] = frozenset()
+    inputs: tuple[Pattern, ...] | None = None
     name: str | None = None
 
     def matches(self, value: Value, match: Match) -> bool:
@@ -84,7 +85,7 @@ class OpPattern:
         return self.name is None or match.bind(self.name, value)
 
     def matches_node(self, node: Node, match: Match) -> bool:
-        if node.op.name not in self.ops:
+        if node.op.name not in self.ops and node.op.kind not in self.kinds:
             return False
         if self.inputs is None:
             return True
@@ -103,13 +104,12 @@ class OpPattern:
 
 def op(names: str | Iterable[str], *inputs: Pattern, name: str | None = None) -> OpPattern:
     """One of the ops called ``names`` with inputs like ``inputs``."""
-    return OpPattern(frozenset([names] if isinstance(names, str) else names), inputs, name)
+    return OpPattern(frozenset([names] if isinstance(names, str) else names), inputs=inputs, name=name)
 
 
 def any_of_kind(*kinds: str) -> OpPattern:
-    """Any op of these kinds with a reference to compute it, whatever its inputs."""
-    names = (o.name for o in registry.all_ops().values() if o.kind in kinds and o.reference is not None)
-    return OpPattern(frozenset(names), None)
+    """Any op of these kinds, whatever its inputs."""
+    return OpPattern(kinds=frozenset(kinds))
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,20 @@ class Rule:
         outputs = found if isinstance(found, tuple) else (found,)
         same = all(new.type == old.type for new, old in zip(outputs, match.root.outputs, strict=True))
         return outputs if same else None
+
+
+class RuleTable:
+    """Rules, found by the op at the root of their patterns; kinds before names, then in the order given."""
+
+    def __init__(self, rules: Iterable[Rule]):
+        self._by_key: dict[tuple[str, str], list[Rule]] = {}
+        for rule in rules:
+            keys = [("kind", k) for k in rule.pattern.kinds] + [("name", n) for n in rule.pattern.ops]
+            for key in keys:
+                self._by_key.setdefault(key, []).append(rule)
+
+    def rules_for(self, op: Op) -> list[Rule]:
+        return self._by_key.get(("kind", op.kind), []) + self._by_key.get(("name", op.name), [])
 
 
 def number_of(value: Value, opaque: AbstractSet[Value] = frozenset()) -> Any | None:

@@ -13,7 +13,7 @@ MONOTONE = ("relu", "sigmoid", "tanh", "exp", "expm1", "erf", "floor", "ceil", "
 
 def _pool_first(x: Value, inner: Value, root: Node, uses: Callable[[Value], int]) -> tuple[Value, ...] | None:
     """Only where nobody reads the positions: where values tie after ``f`` they may name another element. A gradient
-    taken later reads the new ones, and gets the same: where relu makes a tie, nothing flows back through it.
+    taken later reads the new ones, and gets the same: where ``f`` is flat, nothing flows back through it.
     Every window must meet the input, which only dilation can prevent: the maximum of none stays -inf."""
     _, position = root.outputs
     if uses(inner) > 1 or uses(position) > 0 or root.attrs["dilation"] != (1, 1):
