@@ -214,20 +214,26 @@ class BodyEmitter:
 
     ``core`` gives the expression of each output of the core, valid in the innermost loop; ``known`` gives
     expressions for statements computed elsewhere (reductions of an earlier phase). ``only`` restricts the body to
-    those statements and whatever they need. ``chunk`` is the expression of a split reduction's chunk number.
+    those statements and whatever they need. ``chunk`` is the expression of a split reduction's chunk number,
+    ``reduced`` the axes along which results of reductions do not vary. ``tag`` sets the names of this body apart
+    from those of another in the same kernel.
 
     After construction call :meth:`start` once, then :meth:`enter` for every axis, outermost loop first; each
-    returns lines, not indented. :meth:`fork` gives a copy for a second pass over the same point.
+    returns lines, not indented. :meth:`fork` gives a copy for a pass of its own over the axes inside. Reductions
+    are the caller's: it adds up the :meth:`value` of their arguments and hands in results by :meth:`place_known`.
     """
 
     def __init__(self, body: Sequence[Stmt], reads: Sequence[Access], writes: Sequence[Access], rank: int,
                  table: ArgTable, *, core: Mapping[int, str] | None = None, known: Mapping[str, str] | None = None,
-                 only: Iterable[str] | None = None, chunk: str = "0"):  # fmt: skip
+                 only: Iterable[str] | None = None, chunk: str = "0",
+                 reduced: Iterable[int] = (), tag: str = ""):  # fmt: skip
         self.table = table
         self.core = dict(core or {})
         self._rank = rank
+        self._reduced = frozenset(reduced)
         self._dtypes = {s.name: s.dtype for s in body}
-        self._names = {s.name: f"v{i}" for i, s in enumerate(body)}
+        self._tag = tag
+        self._names = {s.name: f"v{tag}{i}" for i, s in enumerate(body)}
         self._value: dict[str, str] = dict(known or {})
         self._chunk = chunk
         self._pending = _needed(body, set(self._value), only)
@@ -250,13 +256,16 @@ class BodyEmitter:
         """The expression of a statement that has been placed."""
         return self._value[name]
 
-    def fork(self, core: Mapping[int, str] | None = None) -> BodyEmitter:
-        """A copy at the same point of the loops; lines placed so far count as visible to both."""
+    def fork(self, only: Iterable[str] | None = None, known: Mapping[str, str] | None = None,
+             core: Mapping[int, str] | None = None) -> BodyEmitter:  # fmt: skip
+        """A copy at the same point of the loops; lines placed so far count as visible to both. ``only`` leaves
+        it those statements and what they need, ``known`` and ``core`` are as for the constructor."""
         twin = object.__new__(BodyEmitter)
         twin.__dict__.update(self.__dict__)
         for name in ("_value", "_offset", "_index", "_axes_of"):
             setattr(twin, name, dict(getattr(self, name)))
-        twin._pending = list(self._pending)
+        twin._value.update(known or {})
+        twin._pending = _needed(self._pending, set(twin._value), only)
         twin.core = dict(self.core if core is None else core)
         return twin
 
@@ -301,8 +310,6 @@ class BodyEmitter:
     def place_known(self, values: Mapping[str, str]) -> list[str]:
         """Make statements computed by the caller (reductions) known here; returns the lines that follow from them."""
         self._value.update(values)
-        for name in values:
-            self._axes_of[name] = frozenset()
         self._pending = [s for s in self._pending if s.name not in values]
         return self._place()
 
@@ -316,7 +323,8 @@ class BodyEmitter:
         if stmt.op == "core":
             return frozenset(range(self._rank))
         own = _moving(self._writes[int(stmt.args[0])].strides) if stmt.op == "store" else frozenset()
-        return own.union(*(self._axes_of[a] for a in stmt.args if isinstance(a, str)))
+        found = own.union(*(self._axes_of[a] for a in stmt.args if isinstance(a, str)))
+        return found - self._reduced if stmt.op.startswith("reduce_") else found
 
     def _refer(self, stmt: Stmt) -> None:
         if stmt.op not in ("load", "store"):
@@ -332,7 +340,7 @@ class BodyEmitter:
         self._offset[stmt.op, k] = "0"
 
     def _offset_name(self, key: tuple[str, int]) -> str:
-        return f"{'r' if key[0] == 'load' else 'w'}{key[1]}_{self._depth}"
+        return f"{'r' if key[0] == 'load' else 'w'}{self._tag}{key[1]}_{self._depth}"
 
     def _place(self) -> list[str]:
         """The lines of all pending statements whose axes have been entered and whose arguments are known."""

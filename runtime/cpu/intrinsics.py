@@ -215,6 +215,24 @@ maximum = _extremum(">")
 minimum = _extremum("<")
 
 
+def _running_extremum(name: str):
+    """maximum or minimum in the form that LLVM knows as a reduction and vectorises over a loop."""
+
+    @intrinsic
+    def operator(typingctx, a, b):
+        def codegen(context, builder, signature, args):
+            prefix = "" if isinstance(a, types.Float) else "s" if a.signed else "u"
+            return call_llvm(builder, prefix + (name if prefix == "" else name[:3]), args)
+
+        return a(a, a), codegen
+
+    return operator
+
+
+running_maximum = _running_extremum("maximum")
+running_minimum = _running_extremum("minimum")
+
+
 @intrinsic
 def sign(typingctx, x):
     """-1, 0 or 1; NaN stays NaN."""

@@ -1,0 +1,63 @@
+"""From a kernel spec to calls and code: the one place that knows which lowering serves which core."""
+
+from __future__ import annotations
+
+from engine.errors import UnsupportedError
+from engine.program import Lowered
+from engine.schedule import (
+    Bundle,
+    Contraction,
+    Conv2d,
+    ConvWeightGrad,
+    KernelSpec,
+    MaxPool2d,
+    MaxPool2dGather,
+    MaxPool2dGrad,
+)
+from runtime.cpu.axes import collapse
+
+
+def lower(item: KernelSpec | Bundle) -> Lowered:
+    """The calls, kernels and buffers for one item of a schedule. Raises UnsupportedError for a core it does not know."""
+    if isinstance(item, Bundle):
+        from runtime.cpu.bundle import lower_bundle
+
+        return lower_bundle(item)
+    match item.core:
+        case None if item.reduced:
+            return lower_reduction(item)
+        case None:
+            from runtime.cpu.loops import lower_loops
+
+            return lower_loops(item)
+        case Contraction():
+            from runtime.cpu.contraction import lower_contraction
+
+            return lower_contraction(item)
+        case Conv2d():
+            from runtime.cpu.conv import lower_conv2d
+
+            return lower_conv2d(item)
+        case ConvWeightGrad():
+            from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
+
+            return lower_conv_weight_grad(item)
+        case MaxPool2d(source=Conv2d()):
+            from runtime.cpu.conv import lower_conv2d_pool
+
+            return lower_conv2d_pool(item)
+        case MaxPool2d() | MaxPool2dGrad() | MaxPool2dGather():
+            from runtime.cpu.pool import lower_pool
+
+            return lower_pool(item)
+    raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")
+
+
+def lower_reduction(spec: KernelSpec) -> Lowered:
+    """A kernel for ``spec``, which has reduced axes and no core."""
+    from runtime.cpu.columns import lower_columns
+    from runtime.cpu.rows import lower_rows
+
+    flat = collapse(spec)
+    columns = flat.reduced and flat.reduced[0] == 0 and len(flat.reduced) < len(flat.axes)
+    return lower_columns(flat) if columns else lower_rows(flat)

@@ -1,0 +1,245 @@
+"""Reductions over the innermost axes: softmax, norms, losses, sums of everything.
+
+A row is one point of the kept axes. Its statements run in passes over the reduced axes, each pass ending in the
+reductions that the next one needs. What a later pass needs again is recomputed from the loads, which are in L1 by
+then, or, where that costs an exp or a division, kept in a row of scratch memory.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from engine import dims
+from engine.dims import Size
+from engine.dtypes import DType, f32
+from engine.program import Lowered
+from engine.schedule import KernelSpec, Stmt
+from runtime.cpu.emit import (
+    SCRATCH,
+    ArgTable,
+    BodyEmitter,
+    call,
+    indent,
+    kernel,
+    load,
+    loop,
+    store,
+    times,
+    total,
+)
+from runtime.cpu.loops import TASK_POINTS, outer_indices
+from runtime.cpu.reductions import (
+    SUM_BLOCK,
+    ScratchLayout,
+    combined,
+    identity,
+    is_reduction,
+    phases,
+    typical,
+    without_arg_reductions,
+)
+
+_SCRATCH_BYTES = 128 * 1024
+_COSTLY = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf", "pow",
+                     "div", "sqrt", "floordiv", "mod", "uniform"})  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One pass over the reduced axes: what it reduces, what else it must do, what it takes from and puts into scratch."""
+
+    reductions: tuple[Stmt, ...]
+    effects: tuple[str, ...]
+    taken: tuple[Stmt, ...]
+    put: tuple[Stmt, ...]
+
+
+def lower_rows(spec: KernelSpec) -> Lowered:
+    """A kernel for a collapsed ``spec`` whose reduced axes are the last (or that has no reduced axes left)."""
+    spec = replace(spec, body=without_arg_reductions(spec.body))
+    return _RowKernel(spec).lowered()
+
+
+class _RowKernel:
+    def __init__(self, spec: KernelSpec):
+        self.spec = spec
+        self.table = ArgTable()
+        self.scratch = ScratchLayout()
+        self.kept = [a for a in range(len(spec.axes)) if a not in spec.reduced]
+        self.emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), self.table,
+                                   chunk="chunk" if spec.split is not None else "0", reduced=spec.reduced)  # fmt: skip
+        self.places: dict[str, int] = {}
+
+    def lowered(self) -> Lowered:
+        spec, table = self.spec, self.table
+        rows = dims.product(spec.axes[a] for a in self.kept)
+        per_task = max(1, TASK_POINTS // max(1, typical(self._row_points())))
+        blocks = dims.ceil_div(rows, per_task)
+        start = self.emitter.start()
+        row, names = outer_indices(table, tuple(spec.axes[a] for a in self.kept), "row")
+        for axis, name in zip(self.kept, names, strict=True):
+            row += self.emitter.enter(axis, name)
+        row += self._passes()
+        step, count = table.size(per_task), table.size(rows)
+        tasks = blocks
+        if spec.split is None:
+            lines = [*start, *loop("row", times("lo", step), f"min({times('hi', step)}, {count})", row)]
+        else:
+            tasks = blocks * dims.ceil_div(spec.axes[spec.reduced[0]], spec.split)
+            head = split_task(table, blocks)
+            first, last = times("block", step), f"min({times('(block + 1)', step)}, {count})"
+            lines = loop("task", "lo", "hi", [*head, *start, *loop("row", first, last, row)])
+        code = kernel(spec.name, lines, table)
+        return Lowered((call(spec, code, table, tasks, self.scratch.size),), (code,))
+
+    def _row_points(self) -> Size:
+        """The points of one row, or of one chunk of it."""
+        inner = [self.spec.axes[a] for a in self.spec.reduced]
+        if self.spec.split is not None:
+            inner[0] = self.spec.split
+        return dims.product(inner)
+
+    def _passes(self) -> list[str]:
+        lines: list[str] = []
+        for step in self._plan():
+            lines += self._pass(step)
+        return lines
+
+    def _varies(self, name: str) -> bool:
+        return bool(self.emitter.depends_on(name) & set(self.spec.reduced))
+
+    def _plan(self) -> list[_Pass]:
+        """The passes in order, and what goes from one to the next through scratch."""
+        body = self.spec.body
+        by_name = {s.name: s for s in body}
+        read = {a.buffer for a in self.spec.reads}
+        when = phases(body, {i for i, w in enumerate(self.spec.writes) if w.buffer in read})
+        roots: list[list[Stmt]] = [[] for _ in range(max(when.values(), default=0) + 1)]
+        for stmt in body:
+            if is_reduction(stmt):
+                roots[when[stmt.name] - 1].append(stmt)
+            elif stmt.op in ("store", "check_index") and self._varies(stmt.name):
+                roots[when[stmt.name]].append(stmt)
+        computed: list[set[str]] = []
+        put: list[dict[str, Stmt]] = [{} for _ in roots]
+        taken: list[dict[str, Stmt]] = [{} for _ in roots]
+        for phase, here in enumerate(roots):
+            needed: set[str] = set()
+            stack = [a for s in here for a in s.args if isinstance(a, str)]
+            while stack:
+                name = stack.pop()
+                if name in needed or is_reduction(by_name[name]) or not self._varies(name):
+                    continue
+                earlier = next((q for q, names in enumerate(computed) if name in names), None)
+                if earlier is not None and self._worth_keeping(by_name, name):
+                    put[earlier][name] = taken[phase][name] = by_name[name]
+                    continue
+                needed.add(name)
+                stack += [a for a in by_name[name].args if isinstance(a, str)]
+            computed.append(needed)
+        return [
+            _Pass(tuple(s for s in here if is_reduction(s)), tuple(s.name for s in here if not is_reduction(s)),
+                  tuple(taken[i].values()), tuple(put[i].values()))
+            for i, here in enumerate(roots) if here
+        ]  # fmt: skip
+
+    def _worth_keeping(self, by_name: dict[str, Stmt], name: str) -> bool:
+        """Whether computing ``name`` again costs more than a load, and a row of it fits into scratch."""
+        if name in self.places:
+            return True
+        stack, costly = [name], False
+        while stack and not costly:
+            stmt = by_name[stack.pop()]
+            costly = stmt.op in _COSTLY
+            if not is_reduction(stmt):
+                stack += [a for a in stmt.args if isinstance(a, str) and self._varies(a)]
+        points = self._row_points()
+        dtype = by_name[name].dtype
+        if not costly or not isinstance(points, int):
+            return False
+        if self.scratch.size + points * dtype.itemsize > _SCRATCH_BYTES:
+            return False
+        self.places[name] = self.scratch.take(points, max(dtype.itemsize, 4))
+        return True
+
+    def _pass(self, step: _Pass) -> list[str]:
+        spec, table = self.spec, self.table
+        scope = table.scope(SCRATCH) if step.taken or step.put else 0
+        known = {s.name: f"kept{list(self.places).index(s.name)}" for s in step.taken}
+        only = [str(a) for s in step.reductions for a in s.args] + list(step.effects) + [s.name for s in step.put]
+        inner = self.emitter.fork(only=only, known=known)
+        names = {s.name: f"a{i}" for i, s in enumerate(spec.body) if s in step.reductions}
+        *outer, last = spec.reduced or (None,)
+        heads = []
+        for axis in outer:
+            heads.append(inner.enter(axis, f"i{axis}"))
+        body = inner.enter(last, f"i{last}", inline=True) if last is not None else []
+        at = self._position()
+        body = [f"{known[s.name]} = {load(_kept_type(s), place, at, scope)}"
+                for s in step.taken for place in [total("scratch", str(self.places[s.name]))]] + body  # fmt: skip
+        body += [store(_kept_type(s), total("scratch", str(self.places[s.name])), at, inner.value(s.name), scope)
+                 for s in step.put]  # fmt: skip
+        lines = self._loops(step.reductions, names, inner, heads, body)
+        return lines + self.emitter.place_known(names)
+
+    def _position(self) -> str:
+        """The number of a point within its row."""
+        spec = self.spec
+        at = "0"
+        for n, axis in enumerate(spec.reduced):
+            here = f"i{axis}" if n or spec.split is None else f"(i{axis} - {self._bounds(axis)[0]})"
+            at = here if at == "0" else total(times(at, self.table.size(spec.axes[axis])), here)
+        return at
+
+    def _bounds(self, axis: int) -> tuple[str, str]:
+        size = self.table.size(self.spec.axes[axis])
+        if self.spec.split is None or axis != self.spec.reduced[0]:
+            return "0", size
+        chunk = self.table.size(self.spec.split)
+        return f"chunk * {chunk}", f"min((chunk + 1) * {chunk}, {size})"
+
+    def _loops(self, reductions: tuple[Stmt, ...], names: dict[str, str], inner: BodyEmitter, heads: list[list[str]],
+               body: list[str]) -> list[str]:  # fmt: skip
+        """The loops of one pass around ``body``, with an accumulator for each block of the innermost axis and one
+        for the whole row where the row is more than a block."""
+        spec = self.spec
+        values = {s.name: inner.value(str(s.args[0])) for s in reductions}
+
+        def begin(prefix: str) -> list[str]:
+            return [f"{prefix}{names[s.name]} = {identity(s)}" for s in reductions]
+
+        def join(prefix: str, others: dict[str, str]) -> list[str]:
+            return [f"{prefix}{names[s.name]} = {combined(s, prefix + names[s.name], others[s.name])}" for s in reductions]
+
+        if not spec.reduced:
+            return begin("") + body + join("", values)
+        last = spec.reduced[-1]
+        start, stop = self._bounds(last)
+        extent = spec.split if last == spec.reduced[0] and spec.split is not None else spec.axes[last]
+        long = not isinstance(extent, int) or extent > SUM_BLOCK
+        if not heads and (not long or not reductions):
+            return begin("") + loop(f"i{last}", start, stop, body + join("", values))
+        parts = {s.name: f"part_{names[s.name]}" for s in reductions}
+        inside = body + join("part_", values)
+        if long and reductions:
+            block = loop(f"i{last}", "first", f"min(first + {SUM_BLOCK}, {stop})", inside)
+            lines = [f"for first in range({start}, {stop}, {SUM_BLOCK}):",
+                     *indent([*begin("part_"), *block, *join("", parts)])]  # fmt: skip
+        else:
+            lines = [*begin("part_"), *loop(f"i{last}", start, stop, inside), *join("", parts)]
+        for axis, head in zip(reversed(spec.reduced[:-1]), reversed(heads), strict=True):
+            lines = loop(f"i{axis}", *self._bounds(axis), head + lines)
+        return begin("") + lines
+
+
+def split_task(table: ArgTable, blocks: Size) -> list[str]:
+    """Lines that take ``task`` apart into the chunk of a split reduction and the block of kept points."""
+    count = table.size(blocks)
+    if count == "1":
+        return ["chunk = task", "block = 0"]
+    return [f"chunk = quotient(task, {count})", f"block = task - chunk * {count}"]
+
+
+def _kept_type(stmt: Stmt) -> DType:
+    """The dtype in which a value waits in scratch: what it is computed in."""
+    return f32 if stmt.dtype.storage_only else stmt.dtype
