@@ -22,10 +22,9 @@ COMMUTATIVE = frozenset(
 
 @dataclass
 class Match:
-    """What a rule's function may ask for, by parameter name: the names bound by its pattern, and ``root``, the
-    matched node, and ``uses``, which tells how often a value is read (at least; graph outputs count).
-
-    ``opaque`` are values that a pattern must not look behind.
+    """What a rule's function may ask for, by parameter name: the names bound by its pattern; ``root``, the matched
+    node; ``uses``, which tells how often a value is read at most, graph outputs included; and ``opaque``, the values
+    that nothing may look behind.
     """
 
     root: Node
