@@ -1,0 +1,120 @@
+"""From a schedule to a program: lower every kernel, hoist what depends on state alone, plan memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+
+from engine.graph import Graph, Node
+from engine.program import Block, Call, Check, Kernel, Lowered, Pointer, Port, Program
+from engine.schedule import Buffer, Bundle, KernelSpec, Schedule
+from passes.schedule import check_nodes, input_buffer, output_buffer, state_buffer
+
+Lower = Callable[[KernelSpec | Bundle], Lowered]
+
+
+def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
+    """The program of ``schedule``, its kernels lowered by the backend's ``lower``."""
+    buffers = {b.name: b for b in schedule.buffers}
+    kernels: dict[str, Kernel] = {}
+    main: list[Call] = []
+    bind: list[Call] = []
+    for number, item in enumerate(schedule.kernels):
+        lowered = _renamed(lower(item), number)
+        buffers.update((b.name, b) for b in lowered.buffers)
+        kernels.update((k.key, k) for k in lowered.kernels)
+        bind.extend(lowered.bind)
+        main.extend(lowered.calls)
+    updated = {state_buffer(name) for name in graph.updates}
+    prepare, main = _hoist(main, buffers, updated)
+    constants = {
+        n.name: n.attrs["value"].tobytes() for n in graph.nodes if n.op.name == "constant" and n.name in buffers
+    }
+    states = [v.node.attrs["name"] for v in graph.state]
+    return Program(
+        graph.name,
+        tuple(Port(v.node.attrs["name"], v.shape, v.dtype, input_buffer(v.node.attrs["name"])) for v in graph.inputs),
+        tuple(Port(f"output {i}", v.shape, v.dtype, output_buffer(i)) for i, v in enumerate(graph.outputs)),
+        tuple(Port(n, v.shape, v.dtype, state_buffer(n)) for n, v in zip(states, graph.state, strict=True)),
+        tuple(graph.updates),
+        tuple(buffers.values()),
+        tuple(main),
+        tuple(bind),
+        tuple(prepare),
+        tuple(kernels.values()),
+        graph.assumptions,
+        tuple(_check(n) for n in check_nodes(graph)),
+        lifetimes(main, buffers.values()),
+        {"nodes": len(graph.nodes), "kernels": len(schedule.kernels), "steps": len(main)},
+        constants,
+    )
+
+
+def _renamed(lowered: Lowered, number: int) -> Lowered:
+    """Buffers that a backend asks for get names of their own in the program."""
+    names = {b.name: f"{b.name}.{number}" for b in lowered.buffers}
+    if not names:
+        return lowered
+
+    def argument(arg: object) -> object:
+        if isinstance(arg, Pointer):
+            return replace(arg, buffer=names.get(arg.buffer, arg.buffer))
+        if isinstance(arg, Block):
+            return Block(tuple(argument(a) for a in arg.args))  # type: ignore[arg-type]
+        return arg
+
+    def call(c: Call) -> Call:
+        return replace(
+            c,
+            args=tuple(argument(a) for a in c.args),  # type: ignore[arg-type]
+            reads=tuple(names.get(r, r) for r in c.reads),
+            writes=tuple(names.get(w, w) for w in c.writes),
+        )
+
+    return Lowered(
+        tuple(map(call, lowered.calls)),
+        lowered.kernels,
+        tuple(replace(b, name=names[b.name]) for b in lowered.buffers),
+        tuple(map(call, lowered.bind)),
+    )
+
+
+def _hoist(main: list[Call], buffers: dict[str, Buffer], updated: set[str]) -> tuple[list[Call], list[Call]]:
+    """Move calls that read nothing but state that this program keeps (packing of weights) out of the step.
+
+    Their results live on as ``packed`` buffers, refreshed when that state changes.
+    """
+    steady = {"const", "bound", "packed"}
+    writers: dict[str, int] = {}
+    for c in main:
+        for w in c.writes:
+            writers[w] = writers.get(w, 0) + 1
+    prepare: list[Call] = []
+    rest: list[Call] = []
+    for c in main:
+        lasting = all(buffers[r].kind in steady or (buffers[r].kind == "state" and r not in updated) for r in c.reads)
+        own = all(buffers[w].kind == "temp" and writers[w] == 1 for w in c.writes)
+        if c.reads and c.writes and lasting and own:
+            prepare.append(c)
+            buffers.update((w, replace(buffers[w], kind="packed")) for w in c.writes)
+        else:
+            rest.append(c)
+    return prepare, rest
+
+
+def lifetimes(main: Iterable[Call], buffers: Iterable[Buffer]) -> dict[str, tuple[int, int]]:
+    """The first and last step that touches each temporary buffer."""
+    temporary = {b.name for b in buffers if b.kind == "temp"}
+    found: dict[str, tuple[int, int]] = {}
+    for step, c in enumerate(main):
+        for name in (*c.reads, *c.writes):
+            if name in temporary:
+                found[name] = (found.get(name, (step, step))[0], step)
+    return found
+
+
+def _check(node: Node) -> Check:
+    limit = node.attrs["limit"]
+    return Check(
+        f"index {{value}} is out of range: expected 0 <= index < {limit}", str(node.location) if node.location else ""
+    )

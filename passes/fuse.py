@@ -1,0 +1,166 @@
+"""Decide which nodes share a kernel, and in what order kernels run.
+
+Every node that computes starts as a cluster of its own; clusters are merged along edges while the result is still one
+kernel (passes/clusters.py) and no cycle arises among clusters. Views, numbers, sizes and indices belong to no
+cluster: readers see through them, or make them on the spot.
+"""
+
+from __future__ import annotations
+
+import networkx as nx
+
+from engine.graph import Graph, Group, Node, Value
+from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, fits
+from passes.views import is_free, look_through
+
+_SHORT = {"max_pool2d": "maxpool", "max_pool2d_grad": "maxpool_grad", "add": "add", "where": "where"}
+_LONGEST_NAME = 6
+
+
+def fuse(graph: Graph, merging: bool = True) -> Graph:
+    """Annotate the graph with its kernels: ``graph.groups``, the nodes of each standing together in ``graph.nodes``.
+
+    With ``merging`` False every node that computes is a kernel of its own (optimisation levels 0 and 1).
+    """
+    fusion = _Fusion(graph)
+    if merging:
+        fusion.merge()
+    return _arrange(graph, fusion.clusters())
+
+
+class _Fusion:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.index = {n: i for i, n in enumerate(graph.nodes)}
+        self.results = set(graph.results)
+        self.readers: dict[Value, list[Node]] = {}
+        self.owner: dict[Node, int] = {}
+        self.members: dict[int, list[Node]] = {}
+        self.dag = nx.DiGraph()
+        for i, node in enumerate(graph.nodes):
+            if _is_transparent(node) or is_free(node):
+                continue
+            self.owner[node] = i
+            self.members[i] = [node]
+            self.dag.add_node(i)
+        for node in self.owner:
+            for v in node.inputs:
+                root = look_through(v)[0]
+                self.readers.setdefault(root, []).append(node)
+                if root.node in self.owner:
+                    self.dag.add_edge(self.owner[root.node], self.owner[node])
+        self.escapes = {look_through(v)[0] for v in self.results} | self.results
+
+    def merge(self) -> None:
+        """Grow clusters along edges, producers first, until nothing more fits."""
+        changed = True
+        while changed:
+            changed = False
+            for node in list(self.owner):
+                if node.op.kind not in LOOP_KINDS | CORE_KINDS:
+                    continue
+                for v in node.inputs:
+                    source = look_through(v)[0].node
+                    if source in self.owner and self.owner[source] != self.owner[node]:
+                        changed |= self._try(self.owner[source], self.owner[node])
+
+    def _try(self, first: int, second: int) -> bool:
+        both = sorted(self.members[first] + self.members[second], key=self.index.__getitem__)
+        inside = set(both)
+
+        def stored(value: Value) -> bool:
+            return value in self.escapes or any(n not in inside for n in self.readers.get(value, ()))
+
+        if self._cycle(first, second) or not fits(Cluster(both), stored):
+            return False
+        self.members[first] = both
+        for node in self.members.pop(second):
+            self.owner[node] = first
+        nx.contracted_nodes(self.dag, first, second, self_loops=False, copy=False)
+        return True
+
+    def _cycle(self, first: int, second: int) -> bool:
+        """Whether another cluster lies on a path from the first to the second."""
+        return any(s != second and nx.has_path(self.dag, s, second) for s in self.dag.successors(first))
+
+    def clusters(self) -> list[Cluster]:
+        """What is a kernel; opaque views are none."""
+        return [Cluster(nodes) for nodes in self.members.values() if nodes[0].op.kind != "view"]
+
+
+def _is_transparent(node: Node) -> bool:
+    return node.op.kind == "view" and look_through(node.outputs[0])[0] is not node.outputs[0]
+
+
+def _arrange(graph: Graph, clusters: list[Cluster]) -> Graph:
+    """Order clusters and loose nodes: checks first, then as traced, and the writer of a state after all its readers."""
+    index = {n: i for i, n in enumerate(graph.nodes)}
+    unit: dict[Node, int] = {}
+    nodes: dict[int, list[Node]] = {}
+    for cluster in clusters:
+        key = index[cluster.nodes[-1]]
+        nodes[key] = list(cluster.nodes)
+        unit.update(dict.fromkeys(cluster.nodes, key))
+    users = graph.users()
+    for node in graph.nodes:
+        if node in unit:
+            continue
+        # A view between two nodes of one kernel belongs inside it.
+        home = unit.get(node.inputs[0].node) if node.op.kind == "view" else None
+        if home is not None and _read_in(node, home, unit, users):
+            nodes[home].append(node)
+        else:
+            home = index[node]
+            nodes[home] = [node]
+        unit[node] = home
+    order = _ordered(graph, unit, nodes)
+    arranged = tuple(n for key in order for n in sorted(nodes[key], key=index.__getitem__))
+    kernels = {index[c.nodes[-1]]: c for c in clusters}
+    groups = tuple(
+        Group(kernel_name(kernels[key]), tuple(sorted(nodes[key], key=index.__getitem__))) for key in order if key in kernels
+    )
+    return graph.with_(nodes=arranged, groups=groups)
+
+
+def _read_in(view: Node, home: int, unit: dict[Node, int], users: dict[Value, list[Node]]) -> bool:
+    """Whether a node of the unit reads the view, directly or through further transparent views."""
+    return _is_transparent(view) and any(
+        unit.get(n) == home or (n not in unit and n.op.kind == "view" and _read_in(n, home, unit, users))
+        for n in users[view.outputs[0]]
+    )
+
+
+def _ordered(graph: Graph, unit: dict[Node, int], nodes: dict[int, list[Node]]) -> list[int]:
+    dag = nx.DiGraph()
+    dag.add_nodes_from(nodes)
+    readers: dict[Value, set[int]] = {}
+    for node, key in unit.items():
+        for v in node.inputs:
+            source = unit.get(v.node)
+            if source is not None and source != key:
+                dag.add_edge(source, key)
+            root = look_through(v)[0]
+            readers.setdefault(root, set()).add(key)
+    for name, new in graph.updates.items():
+        writer = unit.get(look_through(new)[0].node)
+        old = next((v for v in graph.state if v.node.attrs["name"] == name), None)
+        for reader in readers.get(old, ()) if old is not None and writer is not None else ():
+            # An impossible order (states that swap) is left to the scheduler, which writes through a copy.
+            if reader != writer and not nx.has_path(dag, writer, reader):
+                dag.add_edge(reader, writer)
+    checks = {key for key, members in nodes.items() if any(n.op.kind == "check" for n in members)}
+    first = {k for check in checks for k in nx.ancestors(dag, check)} | checks
+    return list(nx.lexicographical_topological_sort(dag, key=lambda k: (k not in first, k)))
+
+
+def kernel_name(cluster: Cluster) -> str:
+    """What the kernel does, from its ops in order: ``conv2d_add_maxpool_relu``."""
+    words: list[str] = []
+    for node in cluster.nodes:
+        word = _SHORT.get(node.op.name, node.op.name).strip("_")
+        if not words or words[-1] != word:
+            words.append(word)
+    if len(words) > _LONGEST_NAME:
+        core = [_SHORT.get(n.op.name, n.op.name) for n in cluster.nodes if n.op.kind in CORE_KINDS]
+        words = [*words[: _LONGEST_NAME - 1], "etc"] if not core else [*core, *[w for w in words if w not in core][:3], "etc"]
+    return "_".join(words)

@@ -1,0 +1,287 @@
+"""From a cluster of nodes to kernel specs: axes, accesses, bodies and cores."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from engine import dims
+from engine.dims import Size
+from engine.graph import Group, Node, Value
+from engine.schedule import (
+    Access,
+    Contraction,
+    Conv2d,
+    ConvWeightGrad,
+    Core,
+    KernelSpec,
+    MaxPool2d,
+    MaxPool2dGather,
+    MaxPool2dGrad,
+    Stmt,
+)
+from passes.bodies import Body, Operands, Placement
+from passes.clusters import Cluster
+from passes.layout import CHANNELS_LAST
+from passes.spaces import Axis, Space
+from passes.splitting import split_reduction
+from passes.views import View, dense, is_free, look_through
+
+SPLIT_ELEMENTS = 4096
+"""A long reduction is cut into chunks of about this many elements of its reduced space."""
+
+Stores = dict[Value, View]
+
+
+class KernelWriter:
+    """Writes the specs of one group. ``view`` locates a value that is read, ``stores`` every member that is written,
+    ``partial`` makes a temporary buffer of a size and dtype like a value's."""
+
+    def __init__(
+        self, group: Group, view: Callable[[Value], View], stores: Stores, partial: Callable[[str, Value, Size], str]
+    ):
+        self.group = group
+        self.cluster = Cluster(n for n in group.nodes if n.op.kind != "view" and n.op.kind != "source")
+        self.view = view
+        self.stores = stores
+        self.partial = partial
+        self.operands = Operands()
+
+    def write(self) -> list[KernelSpec]:
+        if self.cluster.core is None:
+            return self._loops()
+        return [self._with_core(self.cluster.core)]
+
+    def _spec(self, axes: Sequence[Size], body: Sequence[Stmt], **fields: object) -> KernelSpec:
+        location = next((n.location for n in self.group.nodes if n.location is not None), None)
+        return KernelSpec(
+            self.group.name,
+            tuple(axes),
+            tuple(self.operands.reads),
+            tuple(self.operands.writes),
+            tuple(body),
+            nodes=tuple(n.name for n in self.group.nodes),
+            location=location,
+            **fields,  # type: ignore[arg-type]
+        )
+
+    # -- loops ---------------------------------------------------------------------------------------------------
+
+    def _loops(self) -> list[KernelSpec]:
+        space = Space(self.cluster.nodes)
+        order = self._memory_order(space)
+        reduced = [a for a in order if a in (space.reduced or ())]
+        kept = [a for a in order if a not in (space.reduced or ())]
+        columns = bool(reduced) and bool(kept) and order[-1] in kept and self._one_round(space)
+        axes = [*reduced, *kept] if columns else [*kept, *reduced]
+        placement: Placement = {a: [(i, 1)] for i, a in enumerate(axes)}
+        body = Body(self.operands, space, placement, len(axes), self.view)
+        for node in self.cluster.nodes:
+            body.compute(node)
+        for value, view in self.stores.items():
+            body.store(value, view)
+        sizes = [space.size(a) for a in axes]
+        indices = tuple(axes.index(a) for a in reduced)
+        chunk = self._chunk(space, reduced) if self._one_round(space) else None
+        spec = self._spec(sizes, body.statements, reduced=tuple(sorted(indices)))
+        if chunk is None:
+            return [spec]
+        return split_reduction(spec, chunk, self.partial_like(space, kept))
+
+    def partial_like(self, space: Space, kept: list[Axis]) -> Callable[[str, Access, Size], str]:
+        def make(name: str, like: Access, chunks: Size) -> str:
+            size = dims.product(space.size(a) for a in kept) * chunks
+            return self.partial(name, like, size)  # type: ignore[arg-type]
+
+        return make
+
+    def _memory_order(self, space: Space) -> list[Axis]:
+        """Loops in the order in which the largest operand lies in memory: stores first, then loads."""
+        hints: list[tuple[int, list[Axis | None]]] = []
+        for value, view in self.stores.items():
+            hints.append((len(space.axes_of(value)), [space.axis(value, i) for i in view.order]))
+        for node in self.cluster.nodes:
+            for position, value in enumerate(node.inputs):
+                loops = space.input_axes(node, position)
+                members = {a for a in loops if a is not None}
+                if members and not self._made_here(value):
+                    hints.append((len(members), [loops[i] for i in self.view(value).order]))
+        hints.sort(key=lambda h: -h[0])
+        return space.ordered(h for _, h in hints)
+
+    def _made_here(self, value: Value) -> bool:
+        root = look_through(value)[0]
+        return is_free(root.node) or root.node in self.cluster.nodes
+
+    def _one_round(self, space: Space) -> bool:
+        """Whether nothing over the reduced loops follows a reduction, and none looks for a position."""
+        after: set[Value] = set()
+        for node in self.cluster.nodes:
+            if node.op.name in ("argmax", "argmin"):
+                return False
+            later = any(v in after for v in self._roots(node))
+            if later and (node.op.kind == "reduce" or space.axes_of(node.output) & (space.reduced or frozenset())):
+                return False
+            if later or node.op.kind == "reduce":
+                after.update(node.outputs)
+        return True
+
+    @staticmethod
+    def _roots(node: Node) -> list[Value]:
+        return [look_through(v)[0] for v in node.inputs]
+
+    @staticmethod
+    def _chunk(space: Space, reduced: list[Axis]) -> Size | None:
+        """The length of a chunk of the first reduced loop, or None where the reduction is short. What is known of the
+        sizes decides: a symbolic loop counts as long only with a long fixed one inside it."""
+        if not reduced:
+            return None
+        inner = dims.product(s for a in reduced[1:] if isinstance(s := space.size(a), int))
+        first = space.size(reduced[0])
+        long = inner >= 64 if not isinstance(first, int) else first * inner >= 4 * SPLIT_ELEMENTS
+        assert isinstance(inner, int)
+        return max(1, SPLIT_ELEMENTS // max(inner, 1)) if long else None
+
+    # -- cores ---------------------------------------------------------------------------------------------------
+
+    def _with_core(self, core: Node) -> KernelSpec:
+        space = Space(self.cluster.outer)
+        out = core.outputs[0]
+        axes, places = _core_axes(core)
+        placement: dict[Axis, list[tuple[int, Size]]] = {}
+        for i, place in enumerate(places):
+            loop = space.axis(out, i)
+            if loop is not None:
+                placement[loop] = place
+        record = self._core(core)
+        body = Body(self.operands, space, placement, len(axes), self.view)
+        for node in self.cluster.outer:
+            if node is core:
+                for k, value in enumerate(core.outputs):
+                    if value in self.stores or any(value in self._roots(n) for n in self.cluster.outer):
+                        body.names[value] = body.emit("core", (k,), value.dtype)
+            else:
+                body.compute(node)
+        for value, view in self.stores.items():
+            body.store(value, view)
+        return self._spec(axes, body.statements, core=record)
+
+    def _core(self, core: Node) -> Core:
+        match core.op.name:
+            case "matmul":
+                return self._contraction(core)
+            case "conv2d" | "conv2d_input_grad":
+                return self._conv2d(core)
+            case "conv2d_weight_grad":
+                return self._weight_grad(core)
+            case "max_pool2d":
+                source = self._conv2d(self.cluster.source) if self.cluster.source else None
+                return MaxPool2d(self._inner(core), core.inputs[0].shape[2:], source=source, **_window(core))
+            case "max_pool2d_grad":
+                position = self._image(core.inputs[1])
+                return MaxPool2dGrad(self._inner(core), position, core.inputs[0].shape[2:], **_window(core))
+            case "max_pool2d_gather":
+                position = self._image(core.inputs[1])
+                return MaxPool2dGather(self._inner(core), position, core.inputs[0].shape[2:], **_window(core))
+        raise AssertionError(core.op.name)
+
+    def _inner(self, core: Node) -> tuple[Stmt, ...]:
+        """The body that computes what a pooling core reads, over the channels-last axes of its input."""
+        value = core.inputs[0]
+        hidden = [n for n in self.cluster.nodes if n in self.cluster.inner or n is self.cluster.source]
+        space = Space(hidden) if hidden else Space([core])
+        placement: dict[Axis, list[tuple[int, Size]]] = {}
+        if hidden:
+            read = hidden[-1].outputs[0]
+            loops: list[Axis | None] = [space.axis(read, i) for i in range(4)]
+        else:
+            loops = [("input", i) for i in range(4)]
+        for place, i in enumerate(CHANNELS_LAST):
+            if loops[i] is not None:
+                placement[loops[i]] = [(place, 1)]
+        body = Body(self.operands, space, placement, 4, self.view)
+        for node in hidden:
+            if node is self.cluster.source:
+                body.names[node.output] = body.emit("core", (0,), node.output.dtype)
+            else:
+                body.compute(node)
+        last = body.load(value, loops)
+        if body.statements[-1].name != last:
+            body.statements.append(Stmt(f"v{next(self.operands.numbers)}", "cast", (last,), value.dtype))
+        return tuple(body.statements)
+
+    def _image(self, value: Value) -> Access:
+        """An image read over (n, h, w, c)."""
+        view = self.view(value)
+        return Access(view.buffer, value.dtype, tuple(view.strides[i] for i in CHANNELS_LAST), view.offset)
+
+    def _contraction(self, node: Node) -> Contraction:
+        batch = len(node.output.shape) - 2
+
+        def operand(value: Value) -> Access:
+            view = self.view(value)
+            extra = batch + 2 - len(value.shape)
+            strides = [0] * extra + [
+                0 if i < batch - extra and value.shape[i] == 1 else s for i, s in enumerate(view.strides)
+            ]
+            return Access(view.buffer, value.dtype, tuple(strides), view.offset)
+
+        a, b = node.inputs
+        return Contraction(operand(a), operand(b), a.shape[-1])
+
+    def _conv2d(self, node: Node) -> Conv2d:
+        x, w = node.inputs
+        view = self.view(w)
+        o, i, h, v = view.strides
+        groups, kernel = node.attrs["groups"], w.shape[2:]
+        stride, padding, dilation = (node.attrs[k] for k in ("stride", "padding", "dilation"))
+        forward = node.op.name == "conv2d"
+        each = w.shape[0] // groups
+        common = {
+            "x": self._image(x),
+            "w": Access(view.buffer, w.dtype, (o, i, h, v) if forward else (i, o, h, v), view.offset),
+            "in_size": x.shape[2:],
+            "out_size": node.output.shape[2:],
+            "in_channels": x.shape[1],
+            "out_channels": node.output.shape[1],
+            "kernel": kernel,
+            "dilation": dilation,
+            "groups": groups,
+            "w_group": o * each,
+        }
+        if forward:
+            return Conv2d(**common, stride=stride, padding=padding)  # type: ignore[arg-type]
+        # The input gradient of a convolution is a convolution of the spread-out gradient with the reversed taps.
+        mirrored = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True))
+        return Conv2d(**common, padding=mirrored, x_dilation=stride, flip=True)  # type: ignore[arg-type]
+
+    def _weight_grad(self, node: Node) -> ConvWeightGrad:
+        x, dy = node.inputs
+        return ConvWeightGrad(
+            self._image(x),
+            self._image(dy),
+            x.shape[0],
+            x.shape[2:],  # type: ignore[arg-type]
+            dy.shape[2:],  # type: ignore[arg-type]
+            x.shape[1],  # type: ignore[arg-type]
+            dy.shape[1],  # type: ignore[arg-type]
+            node.attrs["kernel_size"],
+            *(node.attrs[k] for k in ("stride", "padding", "dilation", "groups")),
+        )
+
+
+def _window(core: Node) -> dict[str, tuple[int, int]]:
+    return {k: core.attrs[k] for k in ("kernel", "stride", "padding", "dilation")}
+
+
+def _core_axes(core: Node) -> tuple[tuple[Size, ...], list[list[tuple[int, Size]]]]:
+    """The kernel's axes, and for each axis of the core's output where it lies among them."""
+    shape = core.outputs[0].shape
+    if core.op.name == "matmul":
+        return shape, [[(i, 1)] for i in range(len(shape))]
+    if core.op.name == "conv2d_weight_grad":
+        o, i, h, w = shape
+        groups = core.attrs["groups"]
+        each = o // groups
+        return (groups, h, w, i, each), [[(0, each), (4, 1)], [(3, 1)], [(1, 1)], [(2, 1)]]
+    axes = tuple(shape[i] for i in CHANNELS_LAST)
+    return axes, [[(CHANNELS_LAST.index(i), 1)] for i in range(4)]

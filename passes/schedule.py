@@ -1,0 +1,336 @@
+"""From a fused graph to a schedule: every value that must exist gets a buffer, every group its kernels, in order."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine.dims import Size
+from engine.dtypes import DType
+from engine.graph import Graph, Group, Node, Value
+from engine.scalar import computing
+from engine.schedule import Access, Buffer, Bundle, KernelSpec, Schedule, Stmt
+from passes.bodies import Body, Operands
+from passes.kernels import KernelWriter
+from passes.spaces import Axis, Space
+from passes.views import View, dense, is_free, look_through, view_of
+
+
+def schedule(graph: Graph) -> Schedule:
+    """Kernels in order over buffers. New state is written into its own buffer wherever nothing still reads the old."""
+    return _Scheduler(graph).run()
+
+
+def input_buffer(name: str) -> str:
+    return f"input.{name}"
+
+
+def state_buffer(name: str) -> str:
+    return f"state.{name}"
+
+
+def output_buffer(index: int) -> str:
+    return f"output.{index}"
+
+
+class _Scheduler:
+    def __init__(self, graph: Graph):
+        self.graph = graph
+        self.buffers: dict[str, Buffer] = {}
+        self.kernels: list[KernelSpec | Bundle] = []
+        self.views: dict[Value, View] = {}
+        self.homes: dict[Value, View] = {}
+        self.group_of = {n: g for g in graph.groups for n in g.nodes}
+        self.readers = self._readers()
+        self.codes = {n: i + 1 for i, n in enumerate(check_nodes(graph))}
+
+    def run(self) -> Schedule:
+        graph = self.graph
+        for v in graph.inputs:
+            self._place(v, input_buffer(v.node.attrs["name"]), "input")
+        for v in graph.state:
+            self._place(v, state_buffer(v.node.attrs["name"]), "state")
+        for i, v in enumerate(graph.outputs):
+            self._buffer(output_buffer(i), "output", v.dtype, v.type.size)
+        self._choose_homes()
+        late = self._save_old_state()
+        started: set[int] = set()
+        for node in graph.nodes:
+            group = self.group_of.get(node)
+            if group is not None and id(group) not in started:
+                started.add(id(group))
+                self._emit(group)
+        self._finish(late)
+        return Schedule(tuple(self.buffers.values()), tuple(bundle_updates(self.kernels)))
+
+    # -- buffers
+
+    def _buffer(self, name: str, kind: str, dtype: DType, size: Size) -> str:
+        self.buffers[name] = Buffer(name, kind, dtype, size)
+        return name
+
+    def _place(self, value: Value, name: str, kind: str, order: tuple[int, ...] | None = None) -> View:
+        self._buffer(name, kind, value.dtype, value.type.size)
+        self.views[value] = dense(name, value.shape, order)
+        return self.views[value]
+
+    def _temporary(self, value: Value, suffix: str = "", order: tuple[int, ...] | None = None) -> View:
+        name = f"{value.name}{suffix}"
+        self._buffer(name, "temp", value.dtype, value.type.size)
+        return dense(name, value.shape, order)
+
+    def view(self, value: Value) -> View:
+        """Where a value lies; a view is followed, and what has no memory yet is copied into some."""
+        if value not in self.views:
+            node = value.node
+            if is_free(node):
+                self.views[value] = self._temporary(value)
+                self._copy(value, self.views[value])
+            elif node.op.name == "constant":
+                self._place(value, value.name, "const")
+            elif node.op.kind in ("view", "check"):
+                self.views[value] = self._through(node)
+            else:
+                raise AssertionError(f"{value.name} is read before it is made")
+        return self.views[value]
+
+    def _through(self, node: Node) -> View:
+        source, value = self.view(node.inputs[0]), node.output
+        order = self.graph.layouts.get(value)
+        found = view_of(node, source)
+        if found is not None and (order is None or found.order == order):
+            return found
+        if found is None:
+            # A reshape whose elements must move: written in row-major order of the old shape, read under the new one.
+            packed = self._temporary(node.inputs[0], f"_for_{value.name}")
+            self._copy(node.inputs[0], packed)
+            return dense(packed.buffer, value.shape)
+        copied = self._temporary(value, order=order)
+        self._copy(node.inputs[0], copied)
+        return copied
+
+    # -- where results go
+
+    def _readers(self) -> dict[Value, list[int]]:
+        """For each state the positions of the groups that read it, through views too."""
+        roots: dict[Value, Value] = {v: v for v in self.graph.state}
+        order = {id(g): i for i, g in enumerate(self.graph.groups)}
+        found: dict[Value, list[int]] = {v: [] for v in self.graph.state}
+        for node in self.graph.nodes:
+            for v in node.inputs:
+                if v not in roots:
+                    continue
+                if node.op.kind in ("view", "check"):
+                    roots[node.output] = roots[v]
+                group = self.group_of.get(node)
+                if group is not None:
+                    found[roots[v]].append(order[id(group)])
+        self.aliases = roots
+        return found
+
+    def _choose_homes(self) -> None:
+        """Let kernels write new state and outputs straight into their buffers where nothing forbids it."""
+        order = {id(g): i for i, g in enumerate(self.graph.groups)}
+        states = {v.node.attrs["name"]: v for v in self.graph.state}
+        for name, value in self.graph.updates.items():
+            group = self.group_of.get(value.node)
+            if value in self.homes or group is None or value.node.op.kind in ("view", "check"):
+                continue
+            if all(i <= order[id(group)] for i in self.readers.get(states[name], ())):
+                self.homes[value] = dense(state_buffer(name), value.shape)
+        for i, value in enumerate(self.graph.outputs):
+            computed = value.node in self.group_of and value.node.op.kind not in ("view", "check")
+            if computed and value not in self.homes and value not in self.graph.layouts:
+                self.homes[value] = dense(output_buffer(i), value.shape)
+
+    def _save_old_state(self) -> set[int]:
+        """Copy outputs that are old state before anything overwrites it; returns the outputs still to be written."""
+        written = {v for v in self.graph.state if v.node.attrs["name"] in self.graph.updates}
+        late = set()
+        for i, value in enumerate(self.graph.outputs):
+            if self.aliases.get(value) in written:
+                self._copy(value, dense(output_buffer(i), value.shape))
+            elif self.homes.get(value, View("", (), ())).buffer != output_buffer(i):
+                late.add(i)
+        return late
+
+    def _finish(self, late: set[int]) -> None:
+        for i in sorted(late):
+            value = self.graph.outputs[i]
+            self._copy(value, dense(output_buffer(i), value.shape))
+        names = self.graph.updates
+        waiting = {n: v for n, v in names.items() if self.homes.get(v) is None or self.homes[v].buffer != state_buffer(n)}
+        updated = {state_buffer(n) for n in names}
+        saved: dict[str, View] = {}
+        for name, value in waiting.items():
+            if self.view(value).buffer in updated and self.aliases.get(value) is not None:
+                # Old state that becomes another state's new value: read it before either is written.
+                saved[name] = self._temporary(value, f"_saved_for_{len(saved)}")
+                self._copy(value, saved[name])
+        for name, value in waiting.items():
+            source = saved.get(name) or self.view(value)
+            self._copy(value, dense(state_buffer(name), value.shape), source=source)
+
+    # -- kernels
+
+    def _copy(self, value: Value, into: View, dtype: DType | None = None, source: View | None = None) -> None:
+        """Write ``value`` where ``into`` says, in another dtype or from another place where told."""
+        dtype = dtype or value.dtype
+        axes = [i for i in into.order if value.shape[i] != 1]
+        loops: list[Axis | None] = [("copy", i) if i in axes else None for i in range(len(value.shape))]
+        placement: dict[Axis, list[tuple[int, Size]]] = {("copy", i): [(place, 1)] for place, i in enumerate(axes)}
+        operands = Operands()
+        body = Body(operands, Space([]), placement, len(axes), lambda v: source or self.view(v))
+        name = body.cast(body.load(value, loops), computing(dtype))
+        write = Access(into.buffer, dtype, tuple(into.strides[i] for i in axes), into.offset)
+        body.emit("store", (operands.write(write), name), computing(dtype))
+        self.kernels.append(
+            KernelSpec(
+                "copy" if dtype == value.dtype else "cast",
+                tuple(value.shape[i] for i in axes),
+                tuple(operands.reads),
+                tuple(operands.writes),
+                tuple(body.statements),
+                nodes=(value.node.name,),
+                location=value.node.location,
+            )
+        )
+
+    def _emit(self, group: Group) -> None:
+        first = next(n for n in group.nodes if n.op.kind not in ("view", "source"))
+        if first.op.kind == "check":
+            self._check(first)
+        elif first.op.name == "pad":
+            self._pad(first)
+        elif first.op.name == "concat":
+            self._concat(first)
+        else:
+            self._compute(group)
+
+    def _compute(self, group: Group) -> None:
+        stores = {v: self._home(v) for v in self._stored(group)}
+        buffers = dict(self.buffers)
+        specs = KernelWriter(group, self.view, stores, self._partial).write()
+        if self._overwrites_what_it_reads(specs):
+            self.buffers = buffers
+            for v, home in stores.items():
+                if self.buffers[home.buffer].kind == "state":
+                    del self.homes[v]
+                    stores[v] = self._temporary(v)
+            specs = KernelWriter(group, self.view, stores, self._partial).write()
+        self.views.update(stores)
+        self.kernels.extend(specs)
+
+    def _home(self, value: Value) -> View:
+        return self.homes.get(value) or self._temporary(value, order=self.graph.layouts.get(value))
+
+    def _stored(self, group: Group) -> list[Value]:
+        """The values of a group that something outside of it reads."""
+        inside = set(group.nodes)
+        read = {v for n in self.graph.nodes if n not in inside for v in n.inputs} | set(self.graph.results)
+        return [v for n in group.nodes if n.op.kind != "view" and not is_free(n) for v in n.outputs if self._seen(v, read, inside)]
+
+    def _seen(self, value: Value, read: set[Value], inside: set[Node]) -> bool:
+        if value in read:
+            return True
+        views = [n for n in inside if n.op.kind == "view" and look_through(n.output)[0] is value]
+        return any(n.output in read for n in views)
+
+    def _partial(self, name: str, like: Access, size: Size) -> str:
+        return self._buffer(f"{name}_{len(self.buffers)}", "temp", like.dtype, size)
+
+    def _overwrites_what_it_reads(self, specs: list[KernelSpec]) -> bool:
+        """Whether a write into state would change what the same kernel reads elsewhere."""
+        for spec in specs:
+            core = spec.core
+            operands = [a for a in vars(core).values() if isinstance(a, Access)] if core is not None else []
+            source = getattr(core, "source", None)
+            operands += [a for a in vars(source).values() if isinstance(a, Access)] if source is not None else []
+            for write in spec.writes:
+                if self.buffers[write.buffer].kind != "state":
+                    continue
+                same = all(r == write for r in spec.reads if r.buffer == write.buffer)
+                if not same or any(a.buffer == write.buffer for a in operands) or (spec.reduced and spec.split):
+                    return True
+        return False
+
+    def _check(self, node: Node) -> None:
+        value = node.inputs[0]
+        view = self.view(value)
+        axes = [i for i in view.order if value.shape[i] != 1]
+        read = Access(view.buffer, value.dtype, tuple(view.strides[i] for i in axes), view.offset)
+        body = (
+            Stmt("v0", "load", (0,), value.dtype),
+            Stmt("v1", "check_index", ("v0", self.codes[node]), value.dtype, (node.attrs["limit"],)),
+        )
+        sizes = tuple(value.shape[i] for i in axes)
+        self.kernels.append(KernelSpec("check_index", sizes, (read,), (), body, nodes=(node.name,), location=node.location))
+
+    def _pad(self, node: Node) -> None:
+        x, out = node.inputs[0], node.output
+        home = self._home(out)
+        self.views[out] = home
+        value = node.attrs["value"]
+        axes = [i for i in home.order if out.shape[i] != 1]
+        constant = Stmt("v0", "const", (float(value) if out.dtype.is_float else int(value),), out.dtype)
+        body = (constant, Stmt("v1", "store", (0, "v0"), out.dtype))
+        write = Access(home.buffer, out.dtype, tuple(home.strides[i] for i in axes))
+        sizes = tuple(out.shape[i] for i in axes)
+        self.kernels.append(KernelSpec("fill", sizes, (), (write,), body, nodes=(node.name,), location=node.location))
+        offset = home.offset
+        for a, s in zip(node.attrs["low"], home.strides, strict=True):
+            offset = offset + a * s
+        strides = tuple(s * k for s, k in zip(home.strides, node.attrs["step"], strict=True))
+        self._copy(x, View(home.buffer, strides, home.order, offset))
+
+    def _concat(self, node: Node) -> None:
+        axis, out = node.attrs["axis"], node.output
+        home = self._home(out)
+        self.views[out] = home
+        start: Size = 0
+        for x in node.inputs:
+            part = replace(home, offset=home.offset + start * home.strides[axis])
+            self._copy(x, part, out.dtype)
+            start = start + x.shape[axis]
+
+
+def check_nodes(graph: Graph) -> list[Node]:
+    """The run-time checks, in the order of their codes."""
+    return [n for n in graph.nodes if n.op.kind == "check"]
+
+
+def bundle_updates(kernels: list[KernelSpec | Bundle]) -> list[KernelSpec | Bundle]:
+    """Join the elementwise kernels at the end of a step that touch nothing of each other's: the optimizer's updates."""
+    parts: list[KernelSpec] = []
+    rest: list[KernelSpec | Bundle] = []
+    later_reads: set[str] = set()
+    later_writes: set[str] = set()
+    for kernel in reversed(kernels):
+        assert isinstance(kernel, KernelSpec)
+        reads = {r.buffer for r in kernel.reads} | _core_buffers(kernel)
+        writes = {w.buffer for w in kernel.writes}
+        updates = kernel.core is None and not kernel.reduced and all(w.startswith("state.") for w in writes)
+        apart = not any(_touch(kernel, p) for p in parts)
+        if updates and writes and apart and not writes & (later_reads | later_writes) and not reads & later_writes:
+            parts.insert(0, kernel)
+            continue
+        rest.insert(0, kernel)
+        later_reads |= reads
+        later_writes |= writes
+    if len(parts) < 2:
+        return list(kernels)
+    return [*rest, Bundle(f"update_{parts[0].name}", tuple(parts))]
+
+
+def _core_buffers(kernel: KernelSpec) -> set[str]:
+    found: set[str] = set()
+    for record in (kernel.core, getattr(kernel.core, "source", None)):
+        if record is not None:
+            found |= {a.buffer for a in vars(record).values() if isinstance(a, Access)}
+    return found
+
+
+def _touch(a: KernelSpec, b: KernelSpec) -> bool:
+    """Whether one writes what the other reads or writes."""
+    writes_a, writes_b = {w.buffer for w in a.writes}, {w.buffer for w in b.writes}
+    reads_a, reads_b = {r.buffer for r in a.reads}, {r.buffer for r in b.reads}
+    return bool(writes_a & (reads_b | writes_b) or writes_b & reads_a)

@@ -1,0 +1,11 @@
+"""What the passes may know of the CPU backend."""
+
+from __future__ import annotations
+
+from engine.schedule import Target
+from runtime.cpu.tiles import host_vector_bytes
+
+
+def target() -> Target:
+    """This machine's CPU. It claims no composite yet: softmax and the losses run as fused loops."""
+    return Target("cpu", frozenset(), vector_bytes=host_vector_bytes())
