@@ -1,0 +1,64 @@
+"""Tenon: a graph-compiling deep learning engine. ``import tenon as tn``.
+
+A model is traced once into a static graph; gradients, fusion, a schedule and a memory plan follow, and every kernel
+is compiled to machine code through Numba. Each stage can be printed, run and dumped.
+"""
+
+from tenon import _packages
+
+_packages.check()
+
+from engine.dtypes import DType, bf16, f16, f32, f64, i8, i32, i64, u8
+from engine.dtypes import bool_ as bool
+from engine.errors import (
+    CacheError,
+    CompileError,
+    DTypeError,
+    IndexRangeError,
+    ShapeError,
+    StateError,
+    TenonError,
+    TextError,
+    TraceError,
+    UnsupportedError,
+    VerifyError,
+)
+from frontend import functional as F
+from frontend import nn, optim
+from frontend.creation import (
+    arange,
+    eye,
+    full,
+    full_like,
+    linspace,
+    ones,
+    ones_like,
+    rand,
+    rand_like,
+    randn,
+    randn_like,
+    tensor,
+    zeros,
+    zeros_like,
+)
+from frontend.elementwise import *
+from frontend.random import seed
+from frontend.reducing import all, amax, amin, any, argmax, argmin, logsumexp, mean, prod, std, sum, var
+from frontend.shaping import concat, flatten, matmul, permute, reshape, squeeze, stack, transpose, unsqueeze
+from frontend.shaping import concat as cat
+from frontend.tensor import Tensor
+from tenon import cache
+from tenon.callbacks import Callback, History
+from tenon.compiling import compile
+from tenon.executable import Executable
+from tenon.functions import Function, function, train_step
+from tenon.gradients import grad, value_and_grad
+from tenon.machine import Device, devices
+from tenon.specs import TensorSpec, spec
+from tenon.threads import get_num_threads, set_num_threads
+from tenon.trainer import Trainer
+
+__version__ = "0.1.0"
+
+float16, float32, float64, bfloat16 = f16, f32, f64, bf16
+int8, int32, int64, uint8 = i8, i32, i64, u8

@@ -1,0 +1,135 @@
+"""The targets that a graph can be built for: what joins the passes with a runtime."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from engine import canonical
+from engine.errors import UnsupportedError
+from engine.graph import Graph
+from engine.program import Program
+from engine.state import Cell
+
+Cells = Mapping[str, Cell]
+Observe = Callable[[str, Any], None]
+
+
+class Executor(Protocol):
+    """Something that runs: arrays in, fresh arrays (or ``out``) back, state updated in place."""
+
+    def run(
+        self, inputs: Mapping[str, object] | Sequence[object], out: Sequence[np.ndarray] | None = None
+    ) -> tuple[np.ndarray, ...]: ...
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where code came from: the program from the cache (``from_cache``) or from the passes; kernels compiled now,
+    loaded from the cache, or in this process already."""
+
+    from_cache: bool = False
+    compiled: int = 0
+    loaded: int = 0
+    shared: int = 0
+
+
+@dataclass(frozen=True)
+class Built:
+    """A graph that can run. ``program`` is None where the graph itself is interpreted. ``counters`` tells what the
+    runtime has counted, ``memory`` the bytes by kind of buffer for given sizes of the dims."""
+
+    executor: Executor
+    origin: Origin
+    program: Program | None
+    counters: Callable[[], dict[str, int]]
+    memory: Callable[[Mapping[str, int]], dict[str, int]]
+
+
+class Backend(Protocol):
+    """One target."""
+
+    def build(self, graph: Graph, cells: Cells, level: int) -> Built:
+        """Make the graph run over the state in ``cells``."""
+
+    def rebuild(self, built: Built, cells: Cells) -> Built:
+        """The same program and code with a new executor."""
+
+    def observe(self, graph: Graph, level: int, observe: Observe) -> None:
+        """Run the passes again, and show what each one made."""
+
+
+class CPU:
+    """Passes, Numba kernels and the native program; programs and object code are cached on disk."""
+
+    def build(self, graph: Graph, cells: Cells, level: int) -> Built:
+        from runtime import cache
+        from runtime.fingerprint import program_environment
+
+        store = cache.default()
+        environment = program_environment()
+        key = f"{canonical.digest(graph)} cpu level={level}"
+        program = store.load_program(key, environment, graph.name)
+        found = program is not None
+        if program is None:
+            program = _compile(graph, level)
+            store.store_program(key, environment, program)
+        return self._load(program, cells, found)
+
+    def rebuild(self, built: Built, cells: Cells) -> Built:
+        assert built.program is not None
+        return self._load(built.program, cells, built.origin.from_cache)
+
+    def _load(self, program: Program, cells: Cells, from_cache: bool) -> Built:
+        from runtime import cache
+        from runtime.cpu.loading import build
+
+        executor, report = build(program, cells, cache.default())
+        origin = Origin(from_cache, report.compiled, report.loaded, report.shared)
+        return Built(executor, origin, program, lambda: dict(vars(executor.counters)), executor.memory)
+
+    def observe(self, graph: Graph, level: int, observe: Observe) -> None:
+        _compile(graph, level, observe)
+
+
+class Reference:
+    """The ops' NumPy references, one node at a time: slow, and what every other target is held to."""
+
+    def build(self, graph: Graph, cells: Cells, level: int) -> Built:
+        from passes.autodiff import expand_gradients
+        from runtime.reference import ReferenceExecutor
+
+        return Built(ReferenceExecutor(expand_gradients(graph), cells), Origin(), None, dict, _no_plan)
+
+    def rebuild(self, built: Built, cells: Cells) -> Built:
+        return built
+
+    def observe(self, graph: Graph, level: int, observe: Observe) -> None:
+        from passes.autodiff import expand_gradients
+
+        observe("autodiff", expand_gradients(graph))
+
+
+def _no_plan(sizes: Mapping[str, int]) -> dict[str, int]:
+    raise UnsupportedError("the reference interprets the graph: its memory is NumPy's, and is not planned")
+
+
+def _compile(graph: Graph, level: int, observe: Observe | None = None) -> Program:
+    from passes.pipeline import compile_graph
+    from runtime.cpu.lower import lower
+    from runtime.cpu.target import target
+
+    return compile_graph(graph, target(), lower, level, observe)
+
+
+_BACKENDS: dict[str, Backend] = {"cpu": CPU(), "reference": Reference()}
+
+
+def get(name: str) -> Backend:
+    """The backend called ``name``. Raises UnsupportedError."""
+    if name not in _BACKENDS:
+        raise UnsupportedError(f"there is no target {name!r}; expected one of {', '.join(map(repr, _BACKENDS))}")
+    return _BACKENDS[name]

@@ -1,0 +1,141 @@
+"""The command ``tenon``: run a script with a report, dump what it compiles, look after the compile cache."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import runpy
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from engine.errors import TenonError
+from tenon import cache, executable
+from tenon.dump import unused_folder
+from tenon.executable import Executable
+from tenon.machine import devices
+from tenon.text_format import bytes_text
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status: 0, 1 for an error of the command, else the script's own."""
+    options = _parser().parse_args(arguments)
+    try:
+        return options.action(options)
+    except TenonError as error:
+        if options.action in (_run, _dump):
+            raise  # an error of the user's script, with its traceback
+        print(f"tenon: {error.message}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="tenon",
+        description="Run and look into programs compiled by Tenon.",
+        epilog="TENON_DUMP=DIR, TENON_VERIFY=1, TENON_NUM_THREADS=N, TENON_CACHE_DIR=DIR and TENON_CACHE=0 in the "
+        "environment work with any script.",
+    )
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run a script, then report each program that it compiled")
+    _add_script(run)
+    run.set_defaults(action=_run)
+
+    dump = commands.add_parser("dump", help="run a script and dump each program that it compiles")
+    dump.add_argument("-o", "--output", type=Path, default=Path("tenon-dump"), metavar="DIR", help="where to (tenon-dump)")
+    _add_script(dump)
+    dump.set_defaults(action=_dump)
+
+    caches = commands.add_parser("cache", help="look after the compile cache")
+    verbs = caches.add_subparsers(title="actions", required=True, metavar="ACTION")
+    info = verbs.add_parser("info", help="where it is and what it holds")
+    info.set_defaults(action=_cache_info)
+    clear = verbs.add_parser("clear", help="delete every entry")
+    clear.set_defaults(action=_cache_clear)
+    explain = verbs.add_parser("explain", help="run a script, then say what was found in the cache and why others were not")
+    _add_script(explain)
+    explain.set_defaults(action=_cache_explain)
+
+    found = commands.add_parser("devices", help="list what programs can be compiled for here")
+    found.set_defaults(action=_devices)
+    return parser
+
+
+def _add_script(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("script", type=Path, help="a Python file")
+    parser.add_argument("args", nargs=argparse.REMAINDER, help="its own arguments")
+
+
+# --- actions -----------------------------------------------------------------------------------------------
+
+
+def _run(options: argparse.Namespace) -> int:
+    created: list[Executable] = []
+    status = _run_script(options, created)
+    print(f"\n{len(created)} programs compiled by {options.script.name}:", file=sys.stderr)
+    for one in created:
+        print(f"  {one.report}", file=sys.stderr)
+    return status
+
+
+def _dump(options: argparse.Namespace) -> int:
+    created: list[Executable] = []
+    status = _run_script(options, created)
+    for one in created:
+        print(f"dumped {one.dump(unused_folder(options.output, one.name))}", file=sys.stderr)
+    return status
+
+
+def _cache_info(options: argparse.Namespace) -> int:
+    for name, value in cache.info().items():
+        if value is None or value == "":
+            continue
+        print(f"{name}: {bytes_text(value) if name.endswith('bytes') and isinstance(value, int) else value}")
+    return 0
+
+
+def _cache_clear(options: argparse.Namespace) -> int:
+    print(f"{cache.clear()} entries deleted")
+    return 0
+
+
+def _cache_explain(options: argparse.Namespace) -> int:
+    status = _run_script(options, [])
+    print(cache.explain(), file=sys.stderr)
+    return status
+
+
+def _devices(options: argparse.Namespace) -> int:
+    for device in devices():
+        print(device)
+    return 0
+
+
+def _run_script(options: argparse.Namespace, created: list[Executable]) -> int:
+    """Run the script as ``python script.py args`` would; fills ``created``. Returns its exit status."""
+    script: Path = options.script
+    if not script.is_file():
+        print(f"tenon: there is no file {script}", file=sys.stderr)
+        return 1
+    arguments, path = sys.argv, sys.path[:]
+    sys.argv = [str(script), *options.args]
+    sys.path.insert(0, os.path.dirname(os.path.abspath(script)))
+    executable.on_created.append(created.append)
+    try:
+        runpy.run_path(str(script), run_name="__main__")
+    except SystemExit as leaving:
+        return _status(leaving)
+    finally:
+        executable.on_created.remove(created.append)
+        sys.argv, sys.path[:] = arguments, path
+    return 0
+
+
+def _status(leaving: SystemExit) -> int:
+    if leaving.code is None:
+        return 0
+    if isinstance(leaving.code, int):
+        return leaving.code
+    print(leaving.code, file=sys.stderr)
+    return 1

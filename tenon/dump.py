@@ -1,0 +1,107 @@
+"""Writing everything that there is to read about an executable into a folder."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine import binding
+from engine.errors import TenonError
+from engine.graph import Graph
+from engine.program import Program
+from engine.schedule import Schedule
+from tenon import listings, text
+
+if TYPE_CHECKING:
+    from tenon.executable import Executable
+
+_MARK = ".tenon-dump"
+"""A file that says that a folder is a dump, and may be replaced by another."""
+
+_UNSAID = 64
+"""The size of every dim that no inputs settle, in what a dump says of memory."""
+
+
+def dump(executable: Executable, folder: Path, inputs: Sequence[Any] = ()) -> Path:
+    """Write the dump into a new folder beside ``folder`` and move it there. Returns ``folder``.
+
+    Raises TenonError where ``folder`` exists and is not an older dump, and what the inputs' checks raise.
+    """
+    if folder.exists() and not (folder / _MARK).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise TenonError(f"{folder} exists and is no dump of Tenon's; give dump an empty or a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    new = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        _write(executable, new, inputs)
+        new.chmod(0o755)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+    except BaseException:
+        shutil.rmtree(new, ignore_errors=True)
+        raise
+    return folder
+
+
+def unused_folder(parent: Path, name: str) -> Path:
+    """``parent/name``, or the first of ``name-2``, ``name-3`` ... that does not exist."""
+    candidates = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(parent / c for c in candidates if not (parent / c).exists())
+
+
+def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
+    (folder / _MARK).write_text(f"{executable!r}\n", encoding="utf-8")
+    for number, (name, stage) in enumerate(executable.stages.items()):
+        if isinstance(stage, Graph):
+            title = f'{number:02}-{name}.py: {executable.name} after pass "{name}", {len(stage.nodes)} nodes'
+            text.write(stage, folder / f"{number:02}-{name}.py", title)
+        elif isinstance(stage, Schedule):
+            _save(folder / "schedule.txt", listings.schedule_text(stage))
+        elif isinstance(stage, Program):
+            _write_program(stage, folder)
+    if inputs:
+        ports = binding.ports(executable.graph.inputs)
+        arrays = binding.arrange(ports, inputs)
+        sizes = binding.solve(ports, [a.shape for a in arrays])
+        state = {n: np.array(c.array) for n, c in executable.cells.items()}
+        text.write_inputs(folder, dict(zip((p.name for p in ports), arrays, strict=True)), state)
+    else:
+        sizes = dict.fromkeys(executable.graph.dims(), _UNSAID)
+    _save(folder / "report.txt", f"{executable.report}\n")
+    if executable.target == "cpu":
+        _write_memory(executable, folder, sizes)
+
+
+def _write_program(program: Program, folder: Path) -> None:
+    from runtime.cpu.compile import inspect_kernel
+
+    _save(folder / "program.txt", listings.program_text(program))
+    kernels = folder / "kernels"
+    kernels.mkdir()
+    names: set[str] = set()
+    for kernel in program.kernels:
+        name = kernel.name if kernel.name not in names else f"{kernel.name}-{kernel.key[:8]}"
+        names.add(name)
+        llvm, assembly = inspect_kernel(kernel)
+        for suffix, content in ((".py", kernel.source), (".ll", llvm), (".s", assembly)):
+            _save(kernels / f"{name}{suffix}", content)
+
+
+def _write_memory(executable: Executable, folder: Path, sizes: Mapping[str, int]) -> None:
+    from runtime.cpu.binding import Sizes, plan
+
+    program = executable.program
+    found = plan(program, Sizes(sizes))
+    at = ", ".join(f"{n}={v}" for n, v in sizes.items()) or "no dims"
+    timeline = listings.arena_text(program, found.nbytes, found.offsets, found.arena)
+    _save(folder / "memory.txt", f"{at}\n\n{executable.memory(**sizes)}\n\n{timeline}")
+
+
+def _save(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")

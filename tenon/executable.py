@@ -1,0 +1,185 @@
+"""A compiled program that Python can call, look into and dump."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import weakref
+from collections.abc import Callable, Container, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from engine.errors import TenonError, UnsupportedError
+from engine.graph import Graph, Value
+from engine.program import Program
+from engine.state import Cell
+from tenon import backends
+from tenon.backends import Built
+from tenon.memory import MemoryUse, check_sizes
+from tenon.nest import flatten, unflatten
+from tenon.report import Report
+from tenon.tracing import Traced
+
+if TYPE_CHECKING:
+    from engine.schedule import Schedule
+
+alive: weakref.WeakSet[Executable] = weakref.WeakSet()
+"""Every executable of this process that has not been collected."""
+
+on_created: list[Callable[[Executable], None]] = []
+"""Called with each executable once it can run: how ``tenon run`` and ``TENON_DUMP`` see those of any script."""
+
+
+class Executable:
+    """A traced function as one program: NumPy arrays in, NumPy arrays out, in the nest that the function returned.
+
+    One program serves every size of the specs' dims. Its state (parameters, moments, running statistics) is shared
+    with every other program of the same model, and is updated in place.
+    """
+
+    def __init__(self, traced: Traced, level: int = 2, target: str = "cpu"):
+        start = time.perf_counter()
+        self.name = traced.graph.name
+        self.level = level
+        self.target = target
+        self._traced = traced
+        self._backend = backends.get(target)
+        self._compile_count = 0
+        self._stages: dict[str, Graph | Schedule | Program] | None = None
+        self._inputs = [v.node.attrs["name"] for v in traced.graph.inputs]
+        self._built = self._build()
+        self._run = self._built.executor.run
+        self._seconds = time.perf_counter() - start
+        alive.add(self)
+        for watcher in (*on_created, _dump_if_asked):
+            watcher(self)
+
+    def _build(self) -> Built:
+        self._compile_count += 1
+        return self._backend.build(self._traced.graph, self._traced.cells, self.level)
+
+    def reload(self) -> None:
+        """Bind the same code to memory and threads anew; nothing is compiled."""
+        self._built = self._backend.rebuild(self._built, self._traced.cells)
+        self._run = self._built.executor.run
+
+    # --- running -------------------------------------------------------------------------------------------
+
+    def __call__(self, *args: Any, out: Any = None, **kwargs: Any) -> Any:
+        """Run on arrays in the order of the specs, or by name. ``out``: arrays, nested as the result, to write into.
+
+        Raises ShapeError and DTypeError for arrays that do not fit, IndexRangeError for a bad index (state is then as
+        it was), TenonError for a wrong number of arguments.
+        """
+        arrays = self._by_name(args, kwargs) if kwargs else args
+        results = self._run(arrays, None if out is None else _arrays_of(out))
+        return unflatten(self._traced.rebuild, results)
+
+    def join(self, results: Sequence[Any]) -> Any:
+        """The results of several calls joined along axis 0, nested as one of them."""
+        leaves = [_arrays_of(result) for result in results]
+        return unflatten(self._traced.rebuild, [np.concatenate(parts) for parts in zip(*leaves, strict=True)])
+
+    def _by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        if len(args) > len(self._inputs):
+            raise TenonError(f"{self.name} takes {len(self._inputs)} inputs ({', '.join(self._inputs)}), not {len(args)}")
+        given = dict(zip(self._inputs, args, strict=False))
+        twice = sorted(given.keys() & kwargs.keys())
+        if twice:
+            raise TenonError(f"the input {twice[0]!r} of {self.name} was given both by place and by name")
+        return given | kwargs
+
+    # --- looking into it -----------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> Graph:
+        """What was traced, before any pass. It prints as a Python program."""
+        return self._traced.graph
+
+    @property
+    def stages(self) -> Mapping[str, Graph | Schedule | Program]:
+        """What each pass made, by its name, from the trace to the program; a pass that runs again is ``simplify-2``.
+
+        Runs the passes again at first use.
+        """
+        if self._stages is None:
+            found: dict[str, Graph | Schedule | Program] = {"trace": self.graph}
+            self._backend.observe(self.graph, self.level, lambda name, stage: found.update({unused(name, found): stage}))
+            self._stages = found
+        return self._stages
+
+    @property
+    def program(self) -> Program:
+        """The table of kernel calls that runs. Raises UnsupportedError on the reference, which has none."""
+        if self._built.program is None:
+            raise UnsupportedError(f"target={self.target!r} interprets the graph: it has no program; see exe.graph")
+        return self._built.program
+
+    @property
+    def cells(self) -> Mapping[str, Cell]:
+        """The state that the program reads and updates, by name."""
+        return self._traced.cells
+
+    @property
+    def compile_count(self) -> int:
+        """How often a program was made for this executable; sizes do not count, only bindings follow them."""
+        return self._compile_count
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """What has happened while running, counted by the runtime: calls, bindings, steps, barriers ..."""
+        return self._built.counters()
+
+    @property
+    def report(self) -> Report:
+        """How it was built: nodes, fused kernels, kernels compiled and loaded from the cache, arena and seconds."""
+        return Report.of(self.target, self.graph, self._built, self._seconds)
+
+    def memory(self, **sizes: int) -> MemoryUse:
+        """Bytes by class for these values of the dims, ``exe.memory(B=64)``, before anything runs.
+
+        Raises ShapeError for a dim that is missing, unknown or negative, UnsupportedError on the reference.
+        """
+        check_sizes(self.program, sizes)
+        return MemoryUse.of(self._built.memory(sizes))
+
+    def dump(self, folder: str | os.PathLike[str], *inputs: Any) -> Path:
+        """Write everything that can be read into ``folder`` (replaced if it is an older dump): the graph after every pass as a
+        runnable Python file, the schedule, each kernel's source, LLVM IR and assembly, memory over time, the program;
+        and ``inputs``, with which those files then run. Returns the folder.
+        """
+        from tenon.dump import dump
+
+        return dump(self, Path(folder), inputs)
+
+    def __repr__(self) -> str:
+        return f"<Executable {self.name}({', '.join(map(_port_text, self.graph.inputs))}) on {self.target}, level {self.level}>"
+
+
+def unused(name: str, taken: Container[str]) -> str:
+    """``name``, or the first of ``name-2``, ``name-3`` ... that is not ``taken``."""
+    candidates = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
+    return next(c for c in candidates if c not in taken)
+
+
+def _port_text(value: Value) -> str:
+    return f"{value.node.attrs['name']}: {value.type}"
+
+
+def _arrays_of(nest: Any) -> list[np.ndarray]:
+    return flatten(nest, lambda x: isinstance(x, np.ndarray), _not_an_array)[0]
+
+
+def _not_an_array(found: object, where: str) -> TenonError:
+    return TenonError(f"out{where} is {type(found).__name__} {found!r:.60}; an array was expected")
+
+
+def _dump_if_asked(executable: Executable) -> None:
+    folder = os.environ.get("TENON_DUMP")
+    if folder:
+        from tenon.dump import unused_folder
+
+        executable.dump(unused_folder(Path(folder), executable.name))

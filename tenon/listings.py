@@ -1,0 +1,131 @@
+"""Schedules, programs and memory plans as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields
+
+from engine import dims
+from engine.program import Call, Program
+from engine.schedule import Access, Bundle, Core, KernelSpec, Schedule, Stmt
+from tenon.text_format import bytes_text, plural, table
+
+
+def schedule_text(schedule: Schedule) -> str:
+    """Kernels in order, each as a loop nest: ``for i0 in 64*B``, what it reads and writes, its body."""
+    lines = [f"{plural(len(schedule.kernels), 'kernel')} over {plural(len(schedule.buffers), 'buffer')}", ""]
+    rows = [(b.name, b.kind, str(b.dtype), str(b.size)) for b in schedule.buffers]
+    lines += [table([("buffer", "kind", "dtype", "elements"), *rows]), ""]
+    for number, kernel in enumerate(schedule.kernels):
+        if isinstance(kernel, Bundle):
+            lines.append(f"{number:3} bundle {kernel.name}: {plural(len(kernel.parts), 'kernel')} in one call")
+            for part in kernel.parts:
+                lines += [f"      {line}" for line in _kernel(part)]
+        else:
+            first, *rest = _kernel(kernel)
+            lines += [f"{number:3} {first}", *(f"    {line}" for line in rest)]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _kernel(spec: KernelSpec) -> Iterator[str]:
+    axes = ", ".join(f"i{i} in {size}{' (reduced)' if i in spec.reduced else ''}" for i, size in enumerate(spec.axes))
+    yield f"kernel {spec.name}: for {axes or 'one point'}"
+    if spec.location is not None:
+        yield f"  from {spec.location}"
+    if spec.nodes:
+        yield f"  nodes {' '.join(spec.nodes)}"
+    if spec.split is not None:
+        yield f"  the first reduced axis in chunks of {spec.split}"
+    if spec.core is not None:
+        yield from (f"  {line}" for line in _core(spec.core))
+    yield from (f"  {line}" for line in _body(spec.body, spec.reads, spec.writes))
+
+
+def _core(core: Core) -> Iterator[str]:
+    yield f"core {type(core).__name__}:"
+    for field in fields(core):
+        value = getattr(core, field.name)
+        if isinstance(value, Access):
+            yield f"  {field.name} = {_access(value)}"
+        elif field.name == "inner":
+            yield "  inner:"
+            yield from (f"    {_statement(s)}" for s in value)
+        elif field.name == "source" and value is not None:
+            yield from (f"  {line}" for line in _core(value))
+        elif value is not None:
+            yield f"  {field.name} = {_sizes(value)}"
+
+
+def _body(body: Sequence[Stmt], reads: Sequence[Access], writes: Sequence[Access]) -> Iterator[str]:
+    for s in body:
+        if s.op == "load":
+            yield f"{s.name}: {s.dtype} = {_access(reads[int(s.args[0])])}"
+        elif s.op == "store":
+            yield f"{_access(writes[int(s.args[0])])} = {s.args[1]}"
+        else:
+            yield _statement(s)
+
+
+def _statement(s: Stmt) -> str:
+    args = [*map(str, s.args), *([f"sizes={_sizes(s.sizes)}"] if s.sizes else [])]
+    return f"{s.name}: {s.dtype} = {s.op}({', '.join(args)})"
+
+
+def _access(a: Access) -> str:
+    terms = [f"i{i}" if stride == 1 else f"i{i}*{_factor(stride)}" for i, stride in enumerate(a.strides) if stride != 0]
+    if a.chunk_stride != 0:
+        terms.append(f"chunk*{_factor(a.chunk_stride)}")
+    if a.offset != 0 or not terms:
+        terms.append(str(a.offset))
+    return f"{a.buffer}[{' + '.join(terms)}]"
+
+
+def _factor(size: dims.Size) -> str:
+    text = str(size)
+    return text if text.isidentifier() or text.isdigit() else f"({text})"
+
+
+def _sizes(value: object) -> str:
+    return dims.shape_text(value) if isinstance(value, tuple) else str(value)
+
+
+def program_text(program: Program) -> str:
+    """The tables of calls that run at each binding, after a change of state, and every time."""
+    lines = [f"program {program.name}", ""]
+    for title, ports in (("inputs", program.inputs), ("outputs", program.outputs), ("state", program.state)):
+        lines.append(f"{title}:")
+        rows = [(f"  {p.name}", f"{p.dtype}{dims.shape_text(p.shape)}", p.buffer) for p in ports]
+        lines += [table(rows) if rows else "  none", ""]
+    if program.updates:
+        lines += [f"updates: {', '.join(program.updates)}", ""]
+    for a in program.assumptions:
+        lines.append(f"assumes {a}: {a.reason}")
+    for number, check in enumerate(program.checks, 1):
+        lines.append(f"checks {number}: {check.message}, from {check.location}")
+    names = {k.key: k.name for k in program.kernels}
+    parts = (
+        ("bind (once for each combination of input shapes)", program.bind),
+        ("prepare (when state that it reads was changed from outside)", program.prepare),
+        ("main (every call)", program.main),
+    )
+    for title, calls in parts:
+        lines += ["", f"{title}:", *(_call(i, c, names) for i, c in enumerate(calls))]
+    return "\n".join(lines) + "\n"
+
+
+def _call(number: int, call: Call, names: Mapping[str, str]) -> str:
+    text = f"{number:4} {call.label}: {names.get(call.kernel, call.kernel)} x {call.tasks}"
+    text += f", {', '.join(call.reads) or 'nothing'} -> {', '.join(call.writes)}"
+    return text + (f", scratch {bytes_text(call.scratch)}" if call.scratch else "")
+
+
+def arena_text(program: Program, nbytes: Mapping[str, int], offsets: Mapping[str, int], arena: int) -> str:
+    """The arena over time: a line a temporary, by offset, with a mark for every step at which it lives."""
+    steps = len(program.main)
+    rows = [("temporary", "offset", "bytes", "steps", "")]
+    for name in sorted(offsets, key=lambda n: (offsets[n], program.lifetimes.get(n, (0, steps)))):
+        first, last = program.lifetimes.get(name, (0, steps - 1))
+        bar = "".join("#" if first <= i <= last else "." for i in range(steps))
+        rows.append((name, str(offsets[name]), str(nbytes[name]), f"{first}-{last}", bar))
+    return f"arena of {bytes_text(arena)}, {steps} steps\n\n{table(rows)}\n"
