@@ -65,6 +65,6 @@ def _conflicts(step: Step, touched: dict[int, list[tuple[int, int, bool, int]]])
     for ranges, writing in ((step.reads, False), (step.writes, True)):
         for memory, start, end in ranges:
             for other_start, other_end, written, owner in touched.get(memory, ()):
-                if (writing or written) and start < other_end and other_start < end:
+                if (writing or written) and start < min(end, other_end) and other_start < end:
                     owners.add(owner)
     return owners

@@ -108,20 +108,24 @@ def _lower(function: Any, name: str) -> ModuleRef:
         module = library._final_module
         for other in library._linking_libraries:
             module.link_in(other._get_module_for_linking(), preserve=True)
-        entry = result.fndesc.llvm_cfunc_wrapper_name
-        for defined in module.functions:
-            if defined.is_declaration:
-                continue
-            if defined.name == entry:
-                defined.name = name
-            else:
-                defined.linkage = "internal"
-        for data in module.global_variables:
-            if data.linkage.name != "external":
-                data.linkage = "internal"
+        _keep_only(module, result.fndesc.llvm_cfunc_wrapper_name, name)
         _optimise(module)
         module.verify()
         return module
+
+
+def _keep_only(module: ModuleRef, entry: str, name: str) -> None:
+    """Export the function ``entry`` alone, as ``name``; Numba's names, which count up, give way to plain ones."""
+    module.name = name
+    defined = [f for f in module.functions if not f.is_declaration]
+    for number, function in enumerate(f for f in defined if f.name != entry):
+        function.name = f"{name}.{number}"
+        function.linkage = "internal"
+    module.get_function(entry).name = name
+    for number, data in enumerate(module.global_variables):
+        if not data.is_declaration:
+            data.name = f"{name}.data{number}"
+            data.linkage = "internal"
 
 
 @cache
