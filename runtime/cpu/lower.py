@@ -43,7 +43,7 @@ def lower(item: KernelSpec | Bundle) -> Lowered:
 
             return lower_conv_weight_grad(item)
         case MaxPool2d(source=Conv2d()):
-            from runtime.cpu.conv import lower_conv2d_pool
+            from runtime.cpu.conv_pool import lower_conv2d_pool
 
             return lower_conv2d_pool(item)
         case MaxPool2d() | MaxPool2dGrad() | MaxPool2dGather():
