@@ -7,6 +7,7 @@ built. The finished tile stays in the nearest caches while the body, or a poolin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine import dtypes
@@ -32,14 +33,17 @@ PANELS = 4
 
 @dataclass(frozen=True)
 class ConvTile:
-    """The blocking of a convolution. ``size`` is a tile in output points, ``channels`` how many output channels of
-    a group a task computes."""
+    """The blocking of a convolution. ``points`` is a tile in what is made of it (its outputs, or points that pool
+    these), ``size`` in the outputs which that takes, ``channels`` how many output channels of a group a task
+    computes, ``ragged`` whether some tiles are smaller."""
 
     core: Conv2d
     tile: Tile
     dtype: DType
+    points: tuple[int, int]
     size: tuple[int, int]
     channels: int
+    ragged: bool
 
     @property
     def group_inputs(self) -> int:
@@ -63,24 +67,19 @@ class ConvTile:
         return self.core.kernel[0] * self.core.kernel[1] * self.group_inputs
 
     @property
-    def points(self) -> int:
-        """Output points of a tile, filled up to whole microkernels."""
+    def rows(self) -> int:
+        """Outputs of a tile, filled up to whole microkernels."""
         return -(-self.size[0] * self.size[1] // self.tile.rows) * self.tile.rows
 
     @property
-    def ragged(self) -> bool:
-        """Whether some tiles are smaller than others."""
-        return any(not isinstance(n, int) or n % t for n, t in zip(self.core.out_size, self.size, strict=True))
-
-    @property
     def block_bytes(self) -> int:
-        return self.points * self.channels * self.dtype.itemsize
+        return self.rows * self.channels * self.dtype.itemsize
 
-    def scratch(self) -> dict[str, int]:
-        """The byte offset of every part of the scratch memory, and its ``end``."""
-        sizes = {"block": self.block_bytes, "patch": self.patch.bytes, "bases": (self.points + self.tile.rows) * 8,
-                 "table": self.points * self.patch.runs()[0] * 8}  # fmt: skip
-        return scratch_parts(sizes)
+    def scratch(self, **more: int) -> dict[str, int]:
+        """The byte offset of every part of the scratch memory, and its ``end``; ``more`` parts by name and bytes."""
+        sizes = {"block": self.block_bytes, "patch": self.patch.bytes, "bases": (self.rows + self.tile.rows) * 8,
+                 "table": self.rows * self.patch.runs()[0] * 8}  # fmt: skip
+        return scratch_parts(sizes | more)
 
 
 def computed_dtype(core: Conv2d) -> DType:
@@ -91,31 +90,40 @@ def computed_dtype(core: Conv2d) -> DType:
     return dtypes.f32 if found.storage_only else found
 
 
-def plan_tile(core: Conv2d, limit: int = WIDEST, even: tuple[int, int] = (1, 1)) -> ConvTile:
-    """A tile that fits the first-level cache, as wide as the image where that can be; tiles of an image are of about
-    the same size. ``even`` says of which numbers its sides shall be multiples."""
+def plan_tile(core: Conv2d, counts: tuple[Size, Size], span: Callable[[int, int], int]) -> ConvTile:
+    """A tile that fits the first-level cache, as wide as the image where that can be.
+
+    ``counts`` rows and columns of points are to be made; ``span(axis, n)`` says how many outputs of ``core`` along
+    ``axis`` it takes to make ``n`` of them.
+    """
     dtype = computed_dtype(core)
     tile = host_tile(dtype)
-    outputs = core.out_channels // core.groups
-    panels = -(-outputs // tile.columns)
-    blocks = -(-panels // PANELS)
-    channels = -(-panels // blocks) * tile.columns
-    width = balanced(core.out_size[1], limit, even[1])
-    rows = even[0]
-    while rows < limit and fits(ConvTile(core, tile, dtype, (rows + even[0], width), channels)):
-        rows += even[0]
-    height = balanced(core.out_size[0], rows, even[0])
-    return ConvTile(core, tile, dtype, (height, width), channels)
+    panels = -(-(core.out_channels // core.groups) // tile.columns)
+    channels = -(-panels // -(-panels // PANELS)) * tile.columns
+
+    def sized(points: tuple[int, int]) -> ConvTile:
+        ragged = any(not isinstance(n, int) or n % p for n, p in zip(counts, points, strict=True))
+        return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels, ragged)
+
+    def fits(rows: int) -> bool:
+        trial = sized((rows, columns))
+        return max(trial.block_bytes, trial.patch.bytes) <= TILE_BYTES
+
+    columns = WIDEST
+    while columns > 1 and span(1, columns) > WIDEST:
+        columns -= 1
+    columns = piece(counts[1], columns)
+    rows = 1
+    while rows < WIDEST and fits(rows + 1):
+        rows += 1
+    return sized((piece(counts[0], rows), columns))
 
 
-def fits(tile: ConvTile) -> bool:
-    return max(tile.block_bytes, tile.patch.bytes) <= TILE_BYTES
-
-
-def balanced(size: Size, limit: int, multiple: int) -> int:
-    """The length of equal pieces of ``size``, of at most ``limit``; half of that where the size is symbolic."""
-    piece = -(-size // max(-(-size // limit), 1)) if isinstance(size, int) else limit // 2
-    return max(-(-piece // multiple), 1) * multiple
+def piece(size: Size, limit: int) -> int:
+    """The length of equal pieces of ``size``, of at most ``limit``."""
+    if not isinstance(size, int):
+        return limit
+    return max(-(-size // max(-(-size // limit), 1)), 1)
 
 
 def pack_weights(spec: KernelSpec, plan: ConvTile) -> Packed:
@@ -192,7 +200,7 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
     """The calls for ``spec``, whose core is a Conv2d: one packs the weights, one convolves and runs the body."""
     core = spec.core
     assert isinstance(core, Conv2d)
-    plan = plan_tile(core)
+    plan = plan_tile(core, core.out_size, lambda _, points: points)
     packed = pack_weights(spec, plan)
     table = ArgTable()
     size = plan.dtype.itemsize
@@ -207,7 +215,7 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
     computed, names = tile_lines(plan, table, table.pointer(packed.buffer.name))
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table,
                           core={0: load(plan.dtype, "values", "j", table.scope(SCRATCH))})  # fmt: skip
-    start = [*scratch_lines(plan, table), *emitter.start()]
+    start = [*scratch_lines(plan.scratch(), table), *emitter.start()]
     lines += [*computed, *emitter.enter(0, n)]
     by_row = ["oh = oh0 + r", *emitter.enter(1, "oh")]
     by_column = ["ow = ow0 + s", *emitter.enter(2, "ow"),
@@ -223,9 +231,9 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def scratch_lines(plan: ConvTile, table: ArgTable) -> list[str]:
+def scratch_lines(parts: dict[str, int], table: ArgTable) -> list[str]:
     """Name the parts of the scratch memory."""
-    return [f"{name} = {total('scratch', table.size(at))}" for name, at in plan.scratch().items() if name != "end"]
+    return [f"{name} = {total('scratch', table.size(at))}" for name, at in parts.items() if name != "end"]
 
 
 def image_lines(plan: ConvTile, table: ArgTable, n: str) -> list[str]:

@@ -79,9 +79,9 @@ class Patch:
             around = clear("0", pitch), []
         row = [
             f"line = patch + row * {times(pitch, str(size))}",
-            "position = start_h + row",
-            f"source_h = {divided('position', dilation_h)}",
-            f"if position >= 0 and source_h < {in_h} and {times('source_h', dilation_h)} == position:",
+            "dilated_h = start_h + row",
+            f"source_h = {divided('dilated_h', dilation_h)}",
+            f"if dilated_h >= 0 and source_h < {in_h} and {times('source_h', dilation_h)} == dilated_h:",
             *indent([
                 f"source = {times('source_h', table.size(x.strides[1]))}",
                 *around[0],

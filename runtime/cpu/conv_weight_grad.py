@@ -16,6 +16,7 @@ from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered
 from engine.schedule import Buffer, ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import heights, row_blocks, typical
+from runtime.cpu.conv import piece, scratch_lines
 from runtime.cpu.conv_patch import Patch, divided
 from runtime.cpu.emit import (
     SCRATCH,
@@ -126,21 +127,14 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
         trial = sized((height, width))
         return max(trial.points * tile.columns * dtype.itemsize, trial.patch.bytes) <= TILE_BYTES
 
-    width = _piece(core.out_size[1], WIDEST)
+    width = piece(core.out_size[1], WIDEST)
     height = 1
     while height < WIDEST and fits(height + 1):
         height += 1
-    size = _piece(core.out_size[0], height), width
+    size = piece(core.out_size[0], height), width
     blocks = core.groups * product(sized(size).channel_blocks)
     units = typical(core.batch * product(sized(size).tiles))
     return sized(size, max(min(ENOUGH_TASKS // typical(blocks), units), 1))
-
-
-def _piece(size: Size, limit: int) -> int:
-    """The length of equal pieces of ``size``, of at most ``limit``."""
-    if not isinstance(size, int):
-        return limit
-    return -(-size // -(-size // limit)) if size else 1
 
 
 def _divisor(count: int, limit: int) -> int:
@@ -240,8 +234,7 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
         ])),
     ]  # fmt: skip
     offsets = scratch_parts(parts)
-    lines = [f"{name} = {total('scratch', table.size(at))}" for name, at in offsets.items() if name != "end"]
-    lines += [*row_table, *loop("task", "lo", "hi", task)]
+    lines = [*scratch_lines(offsets, table), *row_table, *loop("task", "lo", "hi", task)]
     code = kernel(f"conv_weight_grad_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
     tasks = plan.chunks * core.groups * product(plan.channel_blocks)
     made = Call(code.key, f"{spec.name} tiles", table.args, tasks, (core.x.buffer, core.dy.buffer), (partial.name,),
