@@ -389,6 +389,8 @@ class BodyEmitter:
                 return self.core[int(stmt.args[0])]
             case "index":
                 return cast(self._index[stmt.name], dtypes.i64, stmt.dtype)
+            case "size":
+                return cast(self.table.size(stmt.sizes[0]), dtypes.i64, stmt.dtype)
             case "cast" | "identity":
                 return cast(self._operand(stmt.args[0], stmt.dtype), self._operand_dtype(stmt), stmt.dtype)
             case "uniform":
