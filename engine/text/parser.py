@@ -20,7 +20,7 @@ from engine.errors import SourceLocation, TenonError, TextError
 from engine.graph import Graph, Group, Node, TensorType, Value
 from engine.names import reserved
 from engine.op import Op, get
-from engine.text.literals import DTYPES, NO_LOCATION, array_from, as_constant, attr_from, type_from
+from engine.text.literals import DTYPES, NO_LOCATION, array_from, as_constant, attr_from, quoted, type_from
 
 Annotation = tuple[TensorType, tuple[int, ...] | None]
 
@@ -328,14 +328,17 @@ class _Parser:
 
     def add(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any], name: str) -> Node:
         """Check the op against its inputs and append it."""
+        assumed = list(self.assumptions)
         try:
-            with dims.recording(self.assumptions):
+            with dims.recording(assumed):
                 full = op.complete(attrs)
                 types = op.infer(tuple(v.type for v in inputs), full)
         except TenonError:
             raise
         except Exception as error:  # a type rule that was handed nonsense: it may trip in any way
             raise TextError(f"{op.name} does not take these arguments: {error}") from error
+        for a in assumed[len(self.assumptions) :]:
+            raise TextError(f"{op.name} relies on assume({quoted(str(a))}, {quoted(a.reason)}), which the text lacks")
         node = Node(op, inputs, full, types, name, self.location)
         self.nodes.append(node)
         return node
