@@ -1,0 +1,1 @@
+"""What users write models in: tensors, functions, modules and optimizers that build graphs."""

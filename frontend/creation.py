@@ -1,4 +1,4 @@
-"""Functions that make tensors. Outside of tracing they hold arrays; in a trace they are nodes, so sizes may be symbolic."""
+"""Functions that make tensors: arrays outside of tracing, and in a trace nodes, so that sizes may be symbolic."""
 
 from __future__ import annotations
 

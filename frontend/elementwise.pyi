@@ -352,7 +352,6 @@ __all__ = [
     "neg",
     "pow",
     "reciprocal",
-    "relu",
     "remainder",
     "round",
     "rsqrt",

@@ -13,7 +13,7 @@ from frontend.dispatch import call
 from frontend.elementwise import *  # noqa: F403  (one function for every elementwise op record)
 from frontend.reducing import logsumexp
 from frontend.shaping import flatten
-from frontend.sizes import plain, plain_shape
+from frontend.sizes import pair_of, plain, plain_shape
 from frontend.tensor import Operand, Tensor, as_tensor
 
 Pair = int | Sequence[int]
@@ -39,13 +39,6 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 # --- convolution and pooling -----------------------------------------------------------------------------------
 
 
-def _pair(value: Pair, name: str) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, int) for v in pair):
-        raise ShapeError(f"{name} must be an integer or two of them, not {value!r}")
-    return pair
-
-
 def _batched(name: str, x: Tensor) -> tuple[Tensor, bool]:
     """``x`` as (N, C, H, W), and whether it came without N."""
     x = as_tensor(x)
@@ -69,12 +62,12 @@ def conv2d(
     needs a stride of 1).
     """
     x, single = _batched("conv2d", input)
-    strides, dilations = _pair(stride, "conv2d: stride"), _pair(dilation, "conv2d: dilation")
+    strides, dilations = pair_of(stride, "conv2d: stride"), pair_of(dilation, "conv2d: dilation")
     if isinstance(padding, str):
         kernel = plain_shape(as_tensor(weight).shape[2:])
         x, pads = _padded_by_name(x, padding, kernel, strides, dilations)  # type: ignore[arg-type]
     else:
-        pads = _pair(padding, "conv2d: padding")
+        pads = pair_of(padding, "conv2d: padding")
     out = call("conv2d", x, weight, stride=strides, padding=pads, dilation=dilations, groups=groups)
     if bias is not None:
         out = out + as_tensor(bias).reshape(-1, 1, 1)
@@ -111,9 +104,9 @@ def max_pool2d(
     With ``return_indices`` also where each maximum was, counted through its plane (``row * W + column``, i64).
     """
     x, single = _batched("max_pool2d", input)
-    kernel = _pair(kernel_size, "max_pool2d: kernel_size")
-    strides = kernel if stride is None else _pair(stride, "max_pool2d: stride")
-    pads, dilations = _pair(padding, "max_pool2d: padding"), _pair(dilation, "max_pool2d: dilation")
+    kernel = pair_of(kernel_size, "max_pool2d: kernel_size")
+    strides = kernel if stride is None else pair_of(stride, "max_pool2d: stride")
+    pads, dilations = pair_of(padding, "max_pool2d: padding"), pair_of(dilation, "max_pool2d: dilation")
     out, position = call(
         "max_pool2d", x, kernel=kernel, stride=strides, padding=pads, dilation=dilations, ceil_mode=ceil_mode
     )
@@ -246,7 +239,7 @@ def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 
 
 def _alike(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both as tensors of one rank. A loss between (N, 1) and (N) is nearly always a mistake: it would pair all with all."""
+    """Both as tensors whose shapes agree. Between (N, 1) and (N) broadcasting would pair all with all."""
     x, y = as_tensor(input), as_tensor(target)
     a, b = plain_shape(x.shape), plain_shape(y.shape)
     if len(a) != len(b) or any((p == 1) != (q == 1) for p, q in zip(a, b, strict=True)):

@@ -42,7 +42,8 @@ def index(x: Tensor, key: Any) -> Tensor:
         start.append(a)
         stop.append(b)
         step.append(s)
-    whole = all(a == 0 and b == n and s == 1 for a, b, s, n in zip(start, stop, step, plain_shape(x.shape), strict=True))
+    bounds = zip(start, stop, step, plain_shape(x.shape), strict=True)
+    whole = all(a == 0 and b == n and s == 1 for a, b, s, n in bounds)
     part = x if whole else call("slice", x, start=tuple(start), stop=tuple(stop), step=tuple(step))
     if kept == list(range(x.ndim)):
         return part

@@ -16,8 +16,8 @@ class RandomState:
     program adds one to ``step``. ``generator`` fills parameters and makes random arrays outside of programs."""
 
     def __init__(self, seed: int = 0):
-        self.seed = Cell(np.int64(seed), i64)
-        self.step = Cell(np.int64(0), i64)
+        self.seed = Cell(np.asarray(seed), i64)
+        self.step = Cell(np.zeros((), np.int64), i64)
         self.generator = np.random.default_rng(seed)
 
     def reset(self, seed: int) -> None:
@@ -25,8 +25,8 @@ class RandomState:
         number = operator.index(seed)
         if not 0 <= number < 2**63:
             raise TenonError(f"a seed lies between 0 and 2**63 - 1, not {seed}")
-        self.seed.write(np.int64(number))
-        self.step.write(np.int64(0))
+        self.seed.write(np.asarray(number))
+        self.step.write(np.zeros((), np.int64))
         self.generator = np.random.default_rng(number)
 
 

@@ -104,7 +104,9 @@ def extremum(op: str, x: Tensor, other: object, keepdim: bool) -> Tensor | Extre
     return Extremum(_reduce(op, x, other, keepdim), _position(f"arg{op}", x, other, keepdim))
 
 
-def var(x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1) -> Tensor:
+def var(
+    x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1
+) -> Tensor:
     """The variance: squared distances from the mean, summed and divided by ``n - correction``.
 
     ``unbiased=False`` is PyTorch's older way to write ``correction=0``.
@@ -118,7 +120,9 @@ def var(x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool
     return sum(square, axes, keepdim) / as_size(count - less)
 
 
-def std(x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1) -> Tensor:
+def std(
+    x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1
+) -> Tensor:
     """The square root of the variance."""
     return call("sqrt", var(x, dim, unbiased, keepdim, correction=correction))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from engine import dims
 from engine.dims import shape_text
 from engine.errors import ShapeError
@@ -102,10 +104,10 @@ def unsqueeze(x: Tensor, dim: int) -> Tensor:
 def expand(x: Tensor, *sizes: SizeLike | Sequence[SizeLike]) -> Tensor:
     """``x`` repeated along new leading axes and along axes of size 1; -1 keeps an axis as it is."""
     wanted = sizes_of(sizes)
+    own = plain_shape(x.shape)
     extra = len(wanted) - x.ndim
     if extra < 0 or -1 in wanted[:extra]:
-        raise ShapeError(f"expand: {shape_text(wanted)} does not give a size for each axis of {shape_text(tuple(x.shape))}")
-    own = plain_shape(x.shape)
+        raise ShapeError(f"expand: {shape_text(wanted)} does not give a size for each axis of {shape_text(own)}")
     shape = tuple(own[i - extra] if s == -1 else s for i, s in enumerate(wanted))
     return call("broadcast_to", x, shape=shape)
 
@@ -130,7 +132,7 @@ def _several(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
     return [as_tensor(x) for x in tensors]
 
 
-def matmul(a: Tensor, b: Tensor) -> Tensor:
+def matmul(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> Tensor:
     """The matrix product, as ``np.matmul``: a 1-D operand is a row on the left and a column on the right, and axes
     before the last two broadcast."""
     from frontend.tensor import as_tensor

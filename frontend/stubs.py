@@ -41,12 +41,11 @@ def _method(name: str, op: Op) -> str:
 def stub() -> str:
     """The text that ``elementwise.pyi`` should have."""
     records = elementwise.records()
-    names = [*records, "ElementwiseMethods"]
     parts = [_HEAD]
     parts += [_function(name, op) for name, op in records.items()]
     methods = [_method(name, op) for name, op in records.items() if hasattr(elementwise.ElementwiseMethods, name)]
     parts.append("class ElementwiseMethods:\n" + "\n".join(methods))
-    parts.append("__all__ = [\n" + "".join(f'    "{name}",\n' for name in names) + "]\n")
+    parts.append("__all__ = [\n" + "".join(f'    "{name}",\n' for name in elementwise.__all__) + "]\n")
     return "\n".join(parts)
 
 

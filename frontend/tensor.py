@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, Union
+from typing import Any, NoReturn, TypeAlias, Union
 
 import numpy as np
 
@@ -19,7 +19,9 @@ from frontend.sizes import Shape, SizeLike, SymbolicSize, sizes_of
 from frontend.trace import active
 
 Operand = Union["Tensor", np.ndarray, int, float, SymbolicSize]
-_int, _float, _bool = int, float, bool  # Tensor has methods of these names
+_int: TypeAlias = int  # Tensor has methods called int, float and bool
+_float: TypeAlias = float
+_bool: TypeAlias = bool
 
 
 class Tensor(ElementwiseMethods):
@@ -279,16 +281,16 @@ class Tensor(ElementwiseMethods):
     def __ne__(self, other: object) -> Any:
         return _binary("ne", self, other)
 
-    def __lt__(self, other: Operand) -> Tensor:
+    def __lt__(self, other: Any) -> Tensor:
         return _binary("lt", self, other)
 
-    def __le__(self, other: Operand) -> Tensor:
+    def __le__(self, other: Any) -> Tensor:
         return _binary("le", self, other)
 
-    def __gt__(self, other: Operand) -> Tensor:
+    def __gt__(self, other: Any) -> Tensor:
         return _binary("gt", self, other)
 
-    def __ge__(self, other: Operand) -> Tensor:
+    def __ge__(self, other: Any) -> Tensor:
         return _binary("ge", self, other)
 
     __hash__ = object.__hash__

@@ -42,9 +42,10 @@ def ones_(tensor: T) -> T:
 
 def eye_(tensor: T) -> T:
     """The identity matrix."""
-    if len(_shape(tensor)) != 2:
-        raise ShapeError(f"eye_ fills a matrix, not a tensor of shape {_shape(tensor)}")
-    return _fill(tensor, np.eye(*_shape(tensor)))
+    shape = _shape(tensor)
+    if len(shape) != 2:
+        raise ShapeError(f"eye_ fills a matrix, not a tensor of shape {shape}")
+    return _fill(tensor, np.eye(shape[0], shape[1]))
 
 
 def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
@@ -86,9 +87,8 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
         return gains[nonlinearity]
     if nonlinearity == "leaky_relu":
         return math.sqrt(2.0 / (1 + (0.01 if param is None else param) ** 2))
-    raise TenonError(
-        f"calculate_gain: unknown nonlinearity {nonlinearity!r}; expected one of {', '.join((*linear, *gains))}, leaky_relu"
-    )
+    known = ", ".join((*linear, *gains, "leaky_relu"))
+    raise TenonError(f"calculate_gain: unknown nonlinearity {nonlinearity!r}; expected one of {known}")
 
 
 def _kaiming_std(tensor: StateTensor, a: float, mode: str, nonlinearity: str) -> float:

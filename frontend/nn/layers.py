@@ -9,11 +9,12 @@ import numpy as np
 
 from engine import dtypes
 from engine.dtypes import as_dtype
-from engine.errors import ShapeError, TenonError
+from engine.errors import TenonError
 from frontend import functional as F
 from frontend.nn import init
 from frontend.nn.module import Module
 from frontend.nn.parameter import Parameter
+from frontend.sizes import pair_of
 from frontend.tensor import Tensor
 
 Pair = int | tuple[int, int]
@@ -57,15 +58,11 @@ class Linear(Module):
         return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
 
 
-def _pair(value: Pair, name: str) -> tuple[int, int]:
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2:
-        raise ShapeError(f"{name} must be an integer or two of them, not {value!r}")
-    return pair
-
-
 class Conv2d(Module):
-    """Two-dimensional convolution of (N, in_channels, H, W). ``weight`` is (out_channels, in_channels / groups, KH, KW)."""
+    """Two-dimensional convolution of (N, in_channels, H, W).
+
+    ``weight`` is (out_channels, in_channels / groups, KH, KW).
+    """
 
     bias: Parameter | None
 
@@ -86,10 +83,10 @@ class Conv2d(Module):
             raise TenonError(f"Conv2d: {in_channels} and {out_channels} channels do not split into {groups} groups")
         self.in_channels = in_channels
         self.out_channels = out_channels
-        self.kernel_size = _pair(kernel_size, "kernel_size")
-        self.stride = _pair(stride, "stride")
-        self.padding = padding if isinstance(padding, str) else _pair(padding, "padding")
-        self.dilation = _pair(dilation, "dilation")
+        self.kernel_size = pair_of(kernel_size, "kernel_size")
+        self.stride = pair_of(stride, "stride")
+        self.padding = padding if isinstance(padding, str) else pair_of(padding, "padding")
+        self.dilation = pair_of(dilation, "dilation")
         self.groups = groups
         self.weight = _weights((out_channels, in_channels // groups, *self.kernel_size), dtype)
         self.register_parameter("bias", _weights((out_channels,), dtype) if bias else None)

@@ -75,8 +75,8 @@ class Module:
             else:
                 table[name].assign(as_tensor(value))
         else:
-            expected = "a Parameter" if table is self._parameters else "a Module" if table is self._modules else "a tensor"
-            raise TypeError(f"{type(self).__name__}.{name} is registered as {expected} and cannot become {value!r:.60}")
+            kind = "Parameter" if table is self._parameters else "Module" if table is self._modules else "Buffer"
+            raise TypeError(f"{type(self).__name__}.{name} is a {kind} and cannot become {value!r:.60}")
 
     def __getattr__(self, name: str) -> Any:
         for table in ("_parameters", "_buffers", "_modules"):
@@ -230,7 +230,7 @@ class Module:
         wanted = target_dtype(targets, dtype, device)
         for name, p in self.named_parameters():
             if wanted is not None and wanted != p.dtype:
-                raise UnsupportedError(f"{name} stays {p.dtype}: give dtype= to the layers instead of calling to({wanted})")
+                raise UnsupportedError(f"{name} stays {p.dtype}; give dtype= to its layer instead of to({wanted})")
         return self
 
     # --- saving and loading ---

@@ -20,7 +20,7 @@ class StateTensor(Tensor):
 
     def __init__(self, data: Any, dtype: object = None, requires_grad: bool = False):
         if isinstance(data, Tensor) and data.is_symbolic and not isinstance(data, StateTensor):
-            raise TraceError(f"a {type(self).__name__} is made from known numbers, not from a value of a traced program")
+            raise TraceError(f"a {type(self).__name__} is made from known numbers, not from a traced program's value")
         array = as_tensor(data).numpy()
         self.cell = Cell(array, as_dtype(array.dtype) if dtype is None else as_dtype(dtype))
         self._array = self._value = self._builder = None
