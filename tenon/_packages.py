@@ -6,9 +6,10 @@ import importlib.util
 from pathlib import Path
 
 PARTS = ("engine", "frontend", "passes", "runtime")
+_ROOT = Path(__file__).resolve().parent.parent
 
 
-def check(root: Path = Path(__file__).resolve().parent.parent) -> None:
+def check(root: Path = _ROOT) -> None:
     """Raise ImportError unless every one of ``PARTS`` would be imported from ``root``. None of them is imported."""
     for name in PARTS:
         try:
@@ -25,7 +26,7 @@ def check(root: Path = Path(__file__).resolve().parent.parent) -> None:
         if Path(found).resolve() != root / name / "__init__.py":
             raise ImportError(
                 f"Tenon needs its own package {name!r}, and Python finds another one: {found}. Rename or remove that "
-                f"one, or move {root} ahead of it on sys.path (python -c 'import sys; print(sys.path)' shows the order)",
+                f"one, or put {root} ahead of it on sys.path",
                 name=name,
                 path=found,
             )

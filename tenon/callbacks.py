@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from tenon.trainer import Trainer
@@ -41,7 +41,7 @@ class EpochFunction(Callback):
         self.function(epoch, logs)
 
 
-AnyCallback = Union[Callback, Callable[[int, Logs], object]]
+AnyCallback = Callback | Callable[[int, Logs], object]
 
 
 class History(Callback):

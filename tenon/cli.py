@@ -11,8 +11,7 @@ from pathlib import Path
 
 from engine.errors import TenonError
 from tenon import cache, executable
-from tenon.dump import unused_folder
-from tenon.executable import Executable
+from tenon.executable import Executable, unused_folder
 from tenon.machine import devices
 from tenon.text_format import bytes_text
 
@@ -43,7 +42,9 @@ def _parser() -> argparse.ArgumentParser:
     run.set_defaults(action=_run)
 
     dump = commands.add_parser("dump", help="run a script and dump each program that it compiles")
-    dump.add_argument("-o", "--output", type=Path, default=Path("tenon-dump"), metavar="DIR", help="where to (tenon-dump)")
+    dump.add_argument(
+        "-o", "--output", type=Path, default=Path("tenon-dump"), metavar="DIR", help="default: tenon-dump"
+    )
     _add_script(dump)
     dump.set_defaults(action=_dump)
 
@@ -53,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     info.set_defaults(action=_cache_info)
     clear = verbs.add_parser("clear", help="delete every entry")
     clear.set_defaults(action=_cache_clear)
-    explain = verbs.add_parser("explain", help="run a script, then say what was found in the cache and why others were not")
+    explain = verbs.add_parser("explain", help="run a script, then say what was not in the cache, and why")
     _add_script(explain)
     explain.set_defaults(action=_cache_explain)
 

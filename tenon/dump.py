@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -47,12 +46,6 @@ def dump(executable: Executable, folder: Path, inputs: Sequence[Any] = ()) -> Pa
         shutil.rmtree(new, ignore_errors=True)
         raise
     return folder
-
-
-def unused_folder(parent: Path, name: str) -> Path:
-    """``parent/name``, or the first of ``name-2``, ``name-3`` ... that does not exist."""
-    candidates = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
-    return next(parent / c for c in candidates if not (parent / c).exists())
 
 
 def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 import weakref
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -85,12 +85,13 @@ class Executable:
 
     def _by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
         if len(args) > len(self._inputs):
-            raise TenonError(f"{self.name} takes {len(self._inputs)} inputs ({', '.join(self._inputs)}), not {len(args)}")
+            names = ", ".join(self._inputs)
+            raise TenonError(f"{self.name} takes {len(self._inputs)} inputs ({names}), not {len(args)}")
         given = dict(zip(self._inputs, args, strict=False))
         twice = sorted(given.keys() & kwargs.keys())
         if twice:
             raise TenonError(f"the input {twice[0]!r} of {self.name} was given both by place and by name")
-        return given | kwargs
+        return {**given, **kwargs}
 
     # --- looking into it -----------------------------------------------------------------------------------
 
@@ -107,7 +108,11 @@ class Executable:
         """
         if self._stages is None:
             found: dict[str, Graph | Schedule | Program] = {"trace": self.graph}
-            self._backend.observe(self.graph, self.level, lambda name, stage: found.update({unused(name, found): stage}))
+
+            def keep(name: str, stage: Any) -> None:
+                found[_unused(name, found.__contains__)] = stage
+
+            self._backend.observe(self.graph, self.level, keep)
             self._stages = found
         return self._stages
 
@@ -147,22 +152,28 @@ class Executable:
         return MemoryUse.of(self._built.memory(sizes))
 
     def dump(self, folder: str | os.PathLike[str], *inputs: Any) -> Path:
-        """Write everything that can be read into ``folder`` (replaced if it is an older dump): the graph after every pass as a
-        runnable Python file, the schedule, each kernel's source, LLVM IR and assembly, memory over time, the program;
-        and ``inputs``, with which those files then run. Returns the folder.
+        """Write everything that can be read into ``folder``, which is new or an older dump. Returns it.
+
+        The graph after every pass as a runnable Python file, the schedule, each kernel's source, LLVM IR and assembly,
+        the program, memory over time; and ``inputs``, with which those files then run.
         """
         from tenon.dump import dump
 
         return dump(self, Path(folder), inputs)
 
     def __repr__(self) -> str:
-        return f"<Executable {self.name}({', '.join(map(_port_text, self.graph.inputs))}) on {self.target}, level {self.level}>"
+        inputs = ", ".join(map(_port_text, self.graph.inputs))
+        return f"<Executable {self.name}({inputs}) on {self.target}, level {self.level}>"
 
 
-def unused(name: str, taken: Container[str]) -> str:
-    """``name``, or the first of ``name-2``, ``name-3`` ... that is not ``taken``."""
+def unused_folder(parent: Path, name: str) -> Path:
+    """``parent/name``, or the first of ``name-2``, ``name-3`` ... that does not exist."""
+    return parent / _unused(name, lambda candidate: (parent / candidate).exists())
+
+
+def _unused(name: str, is_taken: Callable[[str], bool]) -> str:
     candidates = itertools.chain([name], (f"{name}-{i}" for i in itertools.count(2)))
-    return next(c for c in candidates if c not in taken)
+    return next(c for c in candidates if not is_taken(c))
 
 
 def _port_text(value: Value) -> str:
@@ -180,6 +191,4 @@ def _not_an_array(found: object, where: str) -> TenonError:
 def _dump_if_asked(executable: Executable) -> None:
     folder = os.environ.get("TENON_DUMP")
     if folder:
-        from tenon.dump import unused_folder
-
         executable.dump(unused_folder(Path(folder), executable.name))

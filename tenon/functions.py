@@ -25,6 +25,8 @@ class Function:
     Called with arrays it runs the program; called inside another trace it becomes part of that one.
     """
 
+    __name__: str
+
     def __init__(
         self,
         function: Callable[..., Any],

@@ -49,7 +49,9 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) ->
             arguments[position] = Tensor.of(source)
         result = f(*arguments, **kwargs)
         if not isinstance(result, Tensor):
-            raise TraceError(f"a gradient is taken of a function that returns one Tensor; {name} returned {_type(result)}")
+            raise TraceError(
+                f"a gradient is taken of a function that returns one Tensor; {name} returned {_type(result)}"
+            )
         found = graph.apply("grad", result.value(), *sources)
         if isinstance(argnums, int):
             return result, Tensor.of(found)

@@ -23,7 +23,9 @@ class Device:
         )
 
 
-_FEATURES = ("sse4.2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve")
+_FEATURES = (
+    "sse4.2", "avx", "avx2", "fma", "f16c", "avx512f", "avx512bw", "avx512vl", "avx512bf16", "amx-tile", "neon", "sve",
+)  # fmt: skip
 
 
 def devices() -> list[Device]:

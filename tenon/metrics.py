@@ -59,4 +59,3 @@ def named(metrics: Iterable[str | Metric]) -> dict[str, Metric]:
             raise TenonError(f"two metrics are called {name!r}")
         found[name] = function
     return found
-

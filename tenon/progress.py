@@ -15,7 +15,7 @@ class Progress:
         if enabled:
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=title, unit=" samples", unit_scale=False, mininterval=0.2, dynamic_ncols=True)
+            self._bar = tqdm(total=total, desc=title, unit=" samples", mininterval=0.2, dynamic_ncols=True)
 
     def __enter__(self) -> Progress:
         return self

@@ -52,7 +52,7 @@ def _size(given: object) -> dims.Size:
             size = operator.index(given)  # type: ignore[arg-type]
         except TypeError:
             raise ShapeError(
-                f"a spec's size is {type(given).__name__} {given!r}; an integer or a dim's name such as 'B' was expected"
+                f"a spec's size is {type(given).__name__} {given!r}; an integer or a dim's name like 'B' was expected"
             ) from None
     if isinstance(size, int) and size < 0:
         raise ShapeError(f"a spec's size is {size}; name a size that is not fixed, as in spec('B', 3)")

@@ -38,7 +38,9 @@ def trace(function: Callable[..., Any], specs: Sequence[TensorSpec], name: str |
     with trace:
         arguments = [Tensor.of(trace.builder.input(n, s.type)) for n, s in zip(names, specs, strict=True)]
         result = function(*arguments)
-        leaves, rebuild = flatten(result, lambda x: isinstance(x, Tensor), lambda x, where: _not_a_tensor(title, x, where))
+        leaves, rebuild = flatten(
+            result, lambda x: isinstance(x, Tensor), lambda x, where: _not_a_tensor(title, x, where)
+        )
         outputs = [leaf.value() for leaf in leaves]
     return Traced(trace.finish(outputs), trace.cells, rebuild)
 

@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Trainer:
     """A model with what training it takes.
 
-    ``loss(prediction, target)`` gives a scalar, the mean over the batch; ``metrics`` are names (``"accuracy"``, ``"mae"``,
-    ``"mse"``) or functions of the same form. Each of fit, evaluate and predict runs one compiled program, whatever the size of a batch:
-    for fit the forward pass, loss, metrics, gradients and the optimizer's update.
+    ``loss(prediction, target)`` gives a scalar, the mean over the batch; ``metrics`` are names (``"accuracy"``,
+    ``"mae"``, ``"mse"``) or functions of the same form. Each of fit, evaluate and predict runs one compiled program,
+    whatever the size of a batch: for fit the forward pass, loss, metrics, gradients and the optimizer's update.
     """
 
     def __init__(
@@ -159,7 +159,8 @@ class Trainer:
             self.optimizer.minimize(results[0])
             return results
 
-        return {"train": train, "evaluate": evaluate, "predict": predict}[kind]
+        functions: dict[str, Callable[..., Any]] = {"train": train, "evaluate": evaluate, "predict": predict}
+        return functions[kind]
 
     def _evaluate(self, data: Data, batch_size: int) -> dict[str, float]:
         run = self.program("evaluate", data)
