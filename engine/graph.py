@@ -122,6 +122,11 @@ class Node:
         (value,) = self.outputs
         return value
 
+    @property
+    def is_literal(self) -> bool:
+        """Whether it is a scalar constant: a number, whose place and name in the graph mean nothing."""
+        return self.op.name == "constant" and not self.outputs[0].shape
+
     def __repr__(self) -> str:
         return f"{self.name} = {self.op.name}({', '.join(v.name for v in self.inputs)})"
 

@@ -11,7 +11,7 @@ from engine import dims
 from engine.errors import TenonError, VerifyError
 from engine.graph import Graph, Node
 from engine.names import reserved
-from engine.text.literals import attr_text, is_scalar_constant
+from engine.text.literals import attr_text
 
 
 def verify(graph: Graph, expanded: bool = False) -> Graph:
@@ -148,7 +148,7 @@ def _groups(graph: Graph) -> None:
 
 def _printed(nodes: tuple[Node, ...]) -> Iterator[Node]:
     """All but scalar constants, which have no place of their own."""
-    return (n for n in nodes if not is_scalar_constant(n))
+    return (n for n in nodes if not n.is_literal)
 
 
 def _random_streams(graph: Graph) -> None:

@@ -230,6 +230,15 @@ def test_the_hash_forgets_names_and_lines_alone(program: RandomProgram) -> None:
     assert digest(parse(*to_text_and_constants(graph))) == digest(graph)
 
 
+def test_the_hash_counts_a_scalar_constant_once() -> None:
+    def shared(x: Value) -> Value:
+        two = constant(2.0, dtypes.f32)
+        constant(7.0, dtypes.f32)
+        return x * two + two
+
+    assert digest(trace(shared, tensor(3))) == digest(trace(lambda x: x * 2.0 + 2.0, tensor(3)))
+
+
 VARIANTS: list[Callable[[Value], Value]] = [
     lambda x: x * 2.0,
     lambda x: x * 3.0,

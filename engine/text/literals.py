@@ -13,7 +13,7 @@ from engine import dims, dtypes
 from engine.dims import Expr
 from engine.dtypes import DType
 from engine.errors import TextError
-from engine.graph import Graph, Node, TensorType, Value
+from engine.graph import Graph, TensorType, Value
 
 DTYPES = {d.name: d for d in dtypes.ALL}
 
@@ -32,15 +32,11 @@ def plain(dtype: DType) -> bool:
     return dtype in (dtypes.f32, dtypes.f64, dtypes.i32, dtypes.i64)
 
 
-def is_scalar_constant(node: Node) -> bool:
-    return node.op.name == "constant" and not node.output.shape
-
-
 def literals(graph: Graph) -> frozenset[Value]:
     """The scalar constants that are printed where they are used: all that are not themselves a result or a kernel's
     whole work."""
-    whole = {n for g in graph.groups if all(map(is_scalar_constant, g.nodes)) for n in g.nodes}
-    found = {n.output for n in graph.nodes if is_scalar_constant(n) and n not in whole}
+    whole = {n for g in graph.groups if all(n.is_literal for n in g.nodes) for n in g.nodes}
+    found = {n.output for n in graph.nodes if n.is_literal and n not in whole}
     return frozenset(found.difference(graph.results))
 
 

@@ -31,7 +31,7 @@ LINE = 110
 def to_text(graph: Graph, title: str | None = None) -> str:
     """``graph`` as a Python program that :func:`engine.text.parse` reads and that runs on the reference.
 
-    ``title`` is the first line's comment. Constants of more than 16 elements are named and left out; see
+    ``title`` is the first line's comment, of one line. Constants of more than 16 elements are named and left out; see
     :func:`to_text_and_constants`.
     """
     return to_text_and_constants(graph, title)[0]
@@ -40,14 +40,9 @@ def to_text(graph: Graph, title: str | None = None) -> str:
 def to_text_and_constants(graph: Graph, title: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
     """The program, and the arrays of the constants that it only names."""
     printer = _Printer(graph)
-    lines = [f"# {title or _title(graph)}", "from tenon.text import *", "", "", *printer.function()]
+    lines = [f"# {title or printer.title()}", "from tenon.text import *", "", "", *printer.function()]
     lines += ["", "", 'if __name__ == "__main__":', f"    run({printer.name})", ""]
     return "\n".join(lines), printer.constants
-
-
-def _title(graph: Graph) -> str:
-    kernels = f", {len(graph.groups)} kernels" if graph.groups else ""
-    return f"{graph.name}: {len(graph.nodes)} nodes{kernels}".replace("\n", " ")
 
 
 class _Printer:
@@ -57,6 +52,10 @@ class _Printer:
         self.constants: dict[str, np.ndarray] = {}
         self.name = identifier(graph.name)
         self._last_location: SourceLocation | None = None
+
+    def title(self) -> str:
+        kernels = f", {len(self.graph.groups)} kernels" if self.graph.groups else ""
+        return f"{self.name}: {len(self.graph.nodes) - len(self.literals)} ops{kernels}"
 
     def function(self) -> Iterator[str]:
         g = self.graph
