@@ -11,24 +11,27 @@ import contextlib
 import hashlib
 import json
 import os
-import secrets
 import stat
 import struct
 import sys
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache as once
 from pathlib import Path
 
 from engine.errors import CacheError, TextError
 from engine.program import Program
 from engine.program_json import from_json, to_json
+from runtime.fingerprint import cpu_environment, program_environment
 
 _MAGIC = b"TENONCCH"
 _FORMAT = 1
 _HEAD = struct.Struct("<8sII32s")  # magic, format, length of the header, sha256 of header and payload
 _REMEMBERED = 1000
+"""Lookups that ``explain`` can tell of."""
+_MOST_ENTRIES = 10_000
+"""Of each kind; beyond it the quarter that has gone unused longest is deleted."""
 OBJECT, PROGRAM = "object", "program"
 _KINDS = (OBJECT, PROGRAM)
 
@@ -69,6 +72,7 @@ class Cache:
         self.folder = folder
         self.reason = reason
         self.lookups: deque[Lookup] = deque(maxlen=_REMEMBERED)
+        self._pruned: set[str] = set()
         if folder is not None:
             make_private(folder)
             for kind in _KINDS:
@@ -85,8 +89,9 @@ class Cache:
     def _read(self, kind: str, identity: str, environment: Environment) -> tuple[bytes | None, str]:
         if self.folder is None:
             return None, f"disabled: {self.reason}"
+        path = self._path(kind, identity, environment)
         try:
-            data = self._path(kind, identity, environment).read_bytes()
+            data = path.read_bytes()
         except FileNotFoundError:
             return None, "absent"
         except OSError as error:
@@ -97,6 +102,8 @@ class Cache:
             return None, f"damaged: {error}"
         if header != _header(kind, identity, environment):
             return None, "damaged: it holds the entry of another key"
+        with contextlib.suppress(OSError):
+            os.utime(path)  # pruning goes by it
         return payload, "hit"
 
     def store(self, kind: str, identity: str, environment: Environment, payload: bytes) -> None:
@@ -104,7 +111,7 @@ class Cache:
         if self.folder is None:
             return
         path = self._path(kind, identity, environment)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+        temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}")
         try:
             with open(temporary, "xb") as file:
                 file.write(_pack(_header(kind, identity, environment), payload))
@@ -113,10 +120,23 @@ class Cache:
             self.reason = f"could not write {path}: {error.strerror}"
             with contextlib.suppress(OSError):
                 temporary.unlink()
+        self._prune(kind)
+
+    def _prune(self, kind: str) -> None:
+        """Keep the number of entries in bounds; looked after once in a process."""
+        if kind in self._pruned:
+            return
+        self._pruned.add(kind)
+        with contextlib.suppress(OSError):
+            entries = [path for path, _ in self._entries(kind)]
+            if len(entries) > _MOST_ENTRIES:
+                for path in sorted(entries, key=lambda p: p.stat().st_mtime)[: len(entries) // 4]:
+                    path.unlink(missing_ok=True)
 
     def reject(self, kind: str, identity: str, environment: Environment, why: str) -> None:
-        """Drop an entry whose payload turned out to be unusable, and remember why."""
-        self.lookups.append(Lookup(kind, "", identity, f"damaged: {why}"))
+        """Drop the entry just loaded, whose payload turned out to be unusable: it was no hit."""
+        last = self.lookups[-1]
+        self.lookups[-1] = replace(last, outcome=f"damaged: {why}")
         if self.folder is not None:
             with contextlib.suppress(OSError):
                 self._path(kind, identity, environment).unlink()
@@ -127,19 +147,23 @@ class Cache:
 
     # --- programs ------------------------------------------------------------------------------------------
 
-    def load_program(self, key: str, environment: Environment, label: str = "program") -> Program | None:
-        """The program stored under ``key`` (any text), or None."""
-        payload = self.load(PROGRAM, digest(key), environment, label)
+    def load_program(self, key: str, label: str = "program", environment: Environment | None = None) -> Program | None:
+        """The program stored under ``key`` (any text), or None. ``environment`` defaults to this processor, these
+        versions and Tenon's code as it is."""
+        where = program_environment() if environment is None else environment
+        payload = self.load(PROGRAM, digest(key), where, label)
         if payload is None:
             return None
         try:
             return from_json(payload)
         except TextError as error:
-            self.reject(PROGRAM, digest(key), environment, error.message)
+            self.reject(PROGRAM, digest(key), where, error.message)
             return None
 
-    def store_program(self, key: str, environment: Environment, program: Program) -> None:
-        self.store(PROGRAM, digest(key), environment, to_json(program).encode())
+    def store_program(self, key: str, program: Program, environment: Environment | None = None) -> None:
+        """Keep ``program`` under ``key``, as JSON."""
+        where = program_environment() if environment is None else environment
+        self.store(PROGRAM, digest(key), where, to_json(program).encode())
 
     # --- what a user sees ----------------------------------------------------------------------------------
 
@@ -185,8 +209,6 @@ class Cache:
 
     def _others(self, lookup: Lookup) -> Iterator[str]:
         """For each entry of the same thing from another environment: in what that one differs."""
-        from runtime.fingerprint import cpu_environment, program_environment
-
         here = cpu_environment() if lookup.kind == OBJECT else program_environment()
         for path, _ in self._entries(lookup.kind):
             if not path.name.startswith(lookup.identity[:40]):

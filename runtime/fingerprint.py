@@ -45,7 +45,7 @@ def cpu_environment() -> dict[str, str]:
 
     return {
         "CPU": binding.get_host_cpu_name(),
-        "CPU features": binding.get_host_cpu_features().flatten(),
+        "CPU features": hashlib.sha256(binding.get_host_cpu_features().flatten().encode()).hexdigest(),
         "platform": f"{sys.platform} {platform.machine()}",
         "Python": f"{sys.version_info[0]}.{sys.version_info[1]}",
         "numba": numba_version(),

@@ -96,11 +96,9 @@ def test_keys_do_not_run_together():
 
 
 def test_explain_tells_what_the_other_entry_is_for(tmp_path, monkeypatch):
-    from runtime import fingerprint
-
     cache = Cache(tmp_path)
     cache.store(OBJECT, KEY, HERE | {"CPU": "skylake", "features": "x" * 99}, b"")
-    monkeypatch.setattr(fingerprint, "cpu_environment", lambda: HERE)
+    monkeypatch.setattr(caching, "cpu_environment", lambda: HERE)
     cache.load(OBJECT, KEY, HERE, "add")
     text = cache.explain()
     assert "object add: absent" in text
@@ -163,6 +161,18 @@ def test_a_disk_that_cannot_be_written_does_no_harm(tmp_path):
     assert "could not write" in cache.explain()
 
 
+def test_what_has_gone_unused_longest_makes_room(tmp_path, monkeypatch):
+    cache = Cache(tmp_path)
+    for number in range(8):
+        cache.store(OBJECT, digest(str(number)), HERE, b"")
+        os.utime(cache._path(OBJECT, digest(str(number)), HERE), (number, number))
+    assert cache.load(OBJECT, digest("0"), HERE, "used again") == b""
+    monkeypatch.setattr(caching, "_MOST_ENTRIES", 8)
+    Cache(tmp_path).store(OBJECT, digest("8"), HERE, b"")
+    kept = [n for n in range(9) if cache.load(OBJECT, digest(str(n)), HERE, "") is not None]
+    assert kept == [0, 3, 4, 5, 6, 7, 8]
+
+
 # --- programs ----------------------------------------------------------------------------------------------
 
 
@@ -177,16 +187,17 @@ def test_a_program_survives_json(tmp_path):
     for p in (program, accumulate(), chain(3)):
         assert from_json(to_json(p)) == p
     cache = Cache(tmp_path)
-    cache.store_program("key", HERE, program)
-    assert cache.load_program("key", HERE) == program
-    assert cache.load_program("other key", HERE) is None
+    cache.store_program("key", program)
+    assert cache.load_program("key") == program
+    assert cache.load_program("other key") is None
+    assert cache.load_program("key", environment=HERE) is None
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 99}', to_json(chain(1))[:-5], '{"format": 1, "name": 3}'])
 def test_what_is_not_a_program_is_a_miss(tmp_path, text):
     cache = Cache(tmp_path)
     cache.store(PROGRAM, digest("key"), HERE, text.encode())
-    assert cache.load_program("key", HERE) is None
+    assert cache.load_program("key", environment=HERE) is None
     assert cache.lookups[-1].outcome.startswith("damaged: ")
     assert cache.info()["programs"] == 0
 

@@ -93,6 +93,9 @@ def test_threads_are_a_whole_number(monkeypatch):
     monkeypatch.setenv("TENON_NUM_THREADS", "many")
     with pytest.raises(TenonError, match="TENON_NUM_THREADS is 'many'; expected a whole number"):
         threads.thread_count()
+    monkeypatch.setenv("TENON_THREADS", "tbb")
+    with pytest.raises(TenonError, match="TENON_THREADS is 'tbb'; expected 'openmp' or 'python'"):
+        threads.openmp()
     monkeypatch.delenv("TENON_NUM_THREADS")
     assert threads.thread_count() >= 1
 

@@ -228,6 +228,14 @@ def test_outputs_that_no_kernel_writes_are_copied(make):
     assert np.array_equal(temp, x + 10) and np.array_equal(first, x + 110) and np.array_equal(second, first)
 
 
+def test_a_program_may_have_no_kernels_and_no_inputs(make):
+    ports = (Port("x", (B, 2), f32, "x"),)
+    copy = make(Program("copy", ports, (replace(ports[0], name="y"),), (), (), (Buffer("x", "input", f32, 2 * B),), ()))
+    x = numbers(3, 2)
+    assert np.array_equal(copy.run([x])[0], x)
+    assert make(Program("nothing", (), (), (), (), (), ())).run({}) == ()
+
+
 # --- state -------------------------------------------------------------------------------------------------
 
 

@@ -151,9 +151,12 @@ def spin_barrier(meeting, threads, give_way):
             ask(give_way)
 
 
-@njit
-def walk(control, thread, threads):
-    """Run thread ``thread``'s share of every step."""
+def driver(control, thread, threads, _unused):
+    """Run thread ``thread``'s share (of ``threads``) of every step of the table in ``control``; where ``threads`` is
+    0, as many threads as the control block asks for do, in one OpenMP region."""
+    if threads == 0:
+        open_region(control, load(control, THREADS), load(control, GOMP_PARALLEL))
+        return
     steps = load(control, STEPS)
     count = load(control, STEP_COUNT)
     scratch = load(control, SCRATCH) + thread * load(control, SCRATCH_STRIDE)
@@ -186,14 +189,3 @@ def walk(control, thread, threads):
     if thread == 0:
         fetch_add(control, COUNT_STEPS, done)
         fetch_add(control, COUNT_BARRIERS, barriers)
-
-
-def driver(control, thread, threads, _unused):
-    """Run the program of ``control``: as thread ``thread`` of ``threads`` or, where ``threads`` is 0, as many as
-    the control block asks for, in one OpenMP region."""
-    if threads > 0:
-        walk(control, thread, threads)
-    elif load(control, THREADS) == 1:
-        walk(control, 0, 1)
-    else:
-        open_region(control, load(control, THREADS), load(control, GOMP_PARALLEL))
