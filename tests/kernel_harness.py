@@ -4,24 +4,25 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
+from types import FunctionType
 
 import numba
 import numpy as np
 
 from engine import dims
 from engine.dims import Size
-from engine.dtypes import u8
+from engine.dtypes import DType, u8
 from engine.program import ERROR, Arg, Block, Lowered, Pointer
-from engine.schedule import Buffer
+from engine.schedule import Buffer, Stmt
 from engine.state import aligned_empty
 
 
 @cache
 def compiled(source: str) -> ctypes._CFuncPtr:
     """The kernel that ``source`` defines, compiled once."""
-    namespace: dict[str, object] = {}
+    namespace: dict[str, object] = {"__name__": None}
     exec(compile(source, "<kernel>", "exec"), namespace)
-    function = next(f for f in namespace.values() if getattr(f, "__code__", None) and f.__code__.co_filename == "<kernel>")
+    (function,) = (f for f in namespace.values() if isinstance(f, FunctionType) and f.__module__ is None)
     options = {"nopython": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
     made = numba.cfunc("void(int64,int64,int64,int64)", **options)(function)
     made.ctypes.keep = made
@@ -80,3 +81,8 @@ def elements(shape: tuple[Size, ...]) -> tuple[Size, ...]:
     return tuple(strides)
 
 
+
+
+def finish(dtype: DType) -> tuple[Stmt, ...]:
+    """The body that stores what the core computes."""
+    return Stmt("value", "core", (0,), dtype), Stmt("stored", "store", (0, "value"), dtype)

@@ -1,0 +1,280 @@
+"""Convolution kernels against sums written down from the definition in engine/schedule.py."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from itertools import product
+
+import numpy as np
+import pytest
+from kernel_harness import elements, finish, run
+
+from engine import dims, dtypes
+from engine.dtypes import DType
+from engine.errors import UnsupportedError
+from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2d, Stmt
+from runtime.cpu.conv import lower_conv2d
+from runtime.cpu.conv_pool import lower_conv2d_pool
+from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
+
+B = dims.dim("B")
+F32 = dtypes.f32
+
+
+@dataclass(frozen=True)
+class Case:
+    """A convolution: image size, channels in and out (all groups), window."""
+
+    size: tuple[int, int]
+    channels: tuple[int, int]
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (1, 1)
+    dilation: tuple[int, int] = (1, 1)
+    groups: int = 1
+    channels_last: bool = True
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        h, w = (
+            (n + 2 * p - d * (k - 1) - 1) // s + 1
+            for n, k, s, p, d in zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
+        )
+        return h, w
+
+    @property
+    def weight_shape(self) -> tuple[int, int, int, int]:
+        return self.channels[1], self.channels[0] // self.groups, *self.kernel
+
+    def strides(self, size: tuple[int, int], channels: int) -> tuple[int, ...]:
+        """Of an image, over (n, h, w, c)."""
+        if self.channels_last:
+            return elements((1, *size, channels))  # type: ignore[return-value]
+        n, c, h, w = elements((1, channels, *size))
+        return n, h, w, c  # type: ignore[return-value]
+
+    def image(self, rng: np.random.Generator, n: int, size: tuple[int, int], channels: int,
+              dtype: DType = F32) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
+        """A random image as it is stored, and a view of it over (n, h, w, c)."""
+        if self.channels_last:
+            stored = rng.standard_normal((n, *size, channels)).astype(dtype.numpy)
+            return stored, stored
+        stored = rng.standard_normal((n, channels, *size)).astype(dtype.numpy)
+        return stored, stored.transpose(0, 2, 3, 1)
+
+
+CASES = {
+    "one channel": Case((28, 28), (1, 32)),
+    "the CNN's second": Case((14, 14), (32, 64)),
+    "three channels, stride 2": Case((11, 9), (3, 7), stride=(2, 2), channels_last=False),
+    "wide": Case((5, 150), (2, 5), kernel=(3, 5), padding=(0, 2)),
+    "many channels": Case((5, 6), (40, 200)),
+    "dilated groups": Case((12, 11), (6, 8), dilation=(2, 3), padding=(2, 1), groups=2),
+    "depthwise": Case((7, 7), (8, 8), groups=8),
+    "pointwise": Case((6, 5), (9, 33), kernel=(1, 1), padding=(0, 0), stride=(2, 1)),
+    "mostly padding": Case((2, 3), (4, 3), kernel=(5, 4), padding=(4, 3)),
+}
+
+
+def taps(case: Case, x: np.ndarray, x_dilation: tuple[int, int] = (1, 1)) -> dict[tuple[int, int], np.ndarray]:
+    """For every tap, what each output reads: (n, oh, ow, c)."""
+    n, h, w, c = x.shape
+    spread = np.zeros((n, (h - 1) * x_dilation[0] + 1, (w - 1) * x_dilation[1] + 1, c), np.float64)
+    spread[:, :: x_dilation[0], :: x_dilation[1]] = x
+    (ph, pw), (sh, sw), (dh, dw) = case.padding, case.stride, case.dilation
+    padded = np.pad(spread, ((0, 0), (ph, ph + sh), (pw, pw + sw), (0, 0)))
+    oh, ow = case.out_size
+    return {
+        (i, j): padded[:, i * dh : i * dh + (oh - 1) * sh + 1 : sh, j * dw : j * dw + (ow - 1) * sw + 1 : sw]
+        for i, j in product(range(case.kernel[0]), range(case.kernel[1]))
+    }
+
+
+def convolved(case: Case, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """(n, oh, ow, oc) from x over (n, h, w, c) and w over (oc, ic, kh, kw)."""
+    parts = []
+    outputs, inputs = case.channels[1] // case.groups, case.channels[0] // case.groups
+    for g in range(case.groups):
+        mine = w[g * outputs : (g + 1) * outputs].astype(np.float64)
+        parts.append(sum(
+            seen[..., g * inputs : (g + 1) * inputs] @ mine[:, :, i, j].T for (i, j), seen in taps(case, x).items()
+        ))  # fmt: skip
+    return np.concatenate(parts, -1)
+
+
+def convolution(case: Case, dtype: DType = F32) -> Conv2d:
+    outputs, inputs, kh, kw = case.weight_shape
+    return Conv2d(
+        Access("x", dtype, case.strides(case.size, case.channels[0])),
+        Access("w", dtype, elements((outputs // case.groups, inputs, kh, kw))), case.size, case.out_size,
+        *case.channels, case.kernel, case.stride, case.padding, case.dilation, groups=case.groups,
+        w_group=outputs // case.groups * inputs * kh * kw,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_convolution(name: str) -> None:
+    case = CASES[name]
+    y = Access("y", F32, elements((1, *case.out_size, case.channels[1])))
+    bias = Access("bias", F32, (0, 0, 0, 1))
+    body = (
+        Stmt("sum", "core", (0,), F32), Stmt("bias", "load", (0,), F32), Stmt("value", "add", ("sum", "bias"), F32),
+        Stmt("stored", "store", (0, "value"), F32),
+    )  # fmt: skip
+    spec = KernelSpec("conv", (B, *case.out_size, case.channels[1]), (bias,), (y,), body, convolution(case))
+    lowered = lower_conv2d(spec)
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(case.weight_shape).astype(np.float32)
+    b = rng.standard_normal(case.channels[1]).astype(np.float32)
+    for n in (2, 0):
+        stored, x = case.image(rng, n, case.size, case.channels[0])
+        found = np.full((n, *case.out_size, case.channels[1]), np.nan, np.float32)
+        run(lowered, {"x": stored, "w": w, "bias": b, "y": found}, {"B": n}, splits=2)
+        np.testing.assert_allclose(found, convolved(case, x, w) + b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_weight_gradient(name: str) -> None:
+    case = CASES[name]
+    outputs, inputs, kh, kw = case.weight_shape
+    core = ConvWeightGrad(
+        Access("x", F32, case.strides(case.size, case.channels[0])),
+        Access("dy", F32, case.strides(case.out_size, outputs)), B, case.size, case.out_size, *case.channels,
+        case.kernel, case.stride, case.padding, case.dilation, case.groups,
+    )  # fmt: skip
+    oc, ic, h, w = elements(case.weight_shape)
+    dw = Access("dw", F32, (outputs // case.groups * oc, h, w, ic, oc))
+    axes = (case.groups, kh, kw, inputs, outputs // case.groups)
+    lowered = lower_conv_weight_grad(KernelSpec("weight_grad", axes, (), (dw,), finish(F32), core))
+    rng = np.random.default_rng(0)
+    for n in (3, 0):
+        stored, x = case.image(rng, n, case.size, case.channels[0])
+        dy_stored, dy = case.image(rng, n, case.out_size, outputs)
+        found = np.full(case.weight_shape, np.nan, np.float32)
+        run(lowered, {"x": stored, "dy": dy_stored, "dw": found}, {"B": n}, splits=2)
+        expected = np.zeros(case.weight_shape)
+        for (i, j), seen in taps(case, x).items():
+            for o in range(outputs):
+                first = o // (outputs // case.groups) * inputs
+                expected[o, :, i, j] = np.einsum("nhw,nhwc->c", dy[..., o], seen[..., first : first + inputs])
+        np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["the CNN's second", "three channels, stride 2", "dilated groups", "pointwise"])
+def test_input_gradient_is_a_convolution_of_the_dilated_gradient(name: str) -> None:
+    case = CASES[name]
+    outputs, inputs, kh, kw = case.weight_shape
+    per_group = outputs // case.groups
+    oc, ic, h, w = elements(case.weight_shape)
+    core = Conv2d(
+        Access("dy", F32, case.strides(case.out_size, outputs)), Access("w", F32, (ic, oc, h, w)), case.out_size,
+        case.size, outputs, case.channels[0], case.kernel,
+        padding=tuple(d * (k - 1) - p for d, k, p in zip(case.dilation, case.kernel, case.padding, strict=True)),
+        dilation=case.dilation, x_dilation=case.stride, groups=case.groups, w_group=per_group * oc, flip=True,
+    )  # fmt: skip
+    dx = Access("dx", F32, case.strides(case.size, case.channels[0]))
+    lowered = lower_conv2d(KernelSpec("dx", (B, *case.size, case.channels[0]), (), (dx,), finish(F32), core))
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(case.weight_shape).astype(np.float32)
+    dy_stored, dy = case.image(rng, 2, case.out_size, outputs)
+    stored, found = case.image(rng, 2, case.size, case.channels[0])
+    _, direction = case.image(rng, 2, case.size, case.channels[0])
+    run(lowered, {"dy": dy_stored, "w": weights, "dx": stored}, {"B": 2}, splits=2)
+    # The gradient is the adjoint: <dy, conv(v)> = <dx, v>, for any v, and at single points too.
+    assert np.vdot(dy, convolved(case, direction, weights)) == pytest.approx(np.vdot(found, direction), rel=1e-4)
+    for h_at, w_at in ((0, 0), (case.size[0] - 1, case.size[1] // 2)):
+        point = np.zeros_like(direction)
+        point[1, h_at, w_at, -1] = 1
+        expected = np.vdot(dy, convolved(case, point, weights))
+        assert found[1, h_at, w_at, -1] == pytest.approx(expected, rel=1e-4, abs=1e-4)
+
+
+def test_symbolic_image_size() -> None:
+    case = Case((9, 40), (3, 5), channels_last=False)
+    h, w = dims.dim("H"), dims.dim("W")
+    core = replace(convolution(case), x=Access("x", F32, (3 * h * w, w, 1, h * w)), in_size=(h, w), out_size=(h, w))
+    y = Access("y", F32, elements((B, h, w, 5)))
+    lowered = lower_conv2d(KernelSpec("conv", (B, h, w, 5), (), (y,), finish(F32), core))
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(case.weight_shape).astype(np.float32)
+    for size in ((9, 40), (1, 1), (70, 33)):
+        case = replace(case, size=size)
+        stored, x = case.image(rng, 1, size, 3)
+        found = np.full((1, *size, 5), np.nan, np.float32)
+        run(lowered, {"x": stored, "w": weights, "y": found}, {"B": 1, "H": size[0], "W": size[1]}, splits=3)
+        np.testing.assert_allclose(found, convolved(case, x, weights), rtol=1e-4, atol=1e-4)
+
+
+def test_float64_and_half_precision() -> None:
+    case = Case((6, 7), (3, 20))
+    rng = np.random.default_rng(0)
+    for dtype, tolerance in ((dtypes.f64, 1e-12), (dtypes.f16, 2e-3)):
+        y = Access("y", dtype, elements((1, 6, 7, 20)))
+        spec = KernelSpec("conv", (2, 6, 7, 20), (), (y,), finish(dtype), convolution(case, dtype))
+        stored, x = case.image(rng, 2, case.size, 3, dtype)
+        w = rng.standard_normal(case.weight_shape).astype(dtype.numpy)
+        found = np.full((2, 6, 7, 20), np.nan, dtype.numpy)
+        run(lower_conv2d(spec), {"x": stored, "w": w, "y": found})
+        np.testing.assert_allclose(found, convolved(case, x, w), rtol=tolerance, atol=4 * tolerance)
+
+
+def test_integers_are_refused() -> None:
+    case = CASES["one channel"]
+    axes = (1, *case.out_size, 32)
+    spec = KernelSpec("conv", axes, (), (), finish(dtypes.i32), convolution(case, dtypes.i32))
+    with pytest.raises(UnsupportedError, match="floats only, not i32 with i32"):
+        lower_conv2d(spec)
+
+
+POOLS = {
+    "halves": ((2, 2), (2, 2), (0, 0), (1, 1)),
+    "overlapping": ((3, 3), (1, 2), (0, 0), (1, 1)),
+    "padded": ((3, 2), (2, 2), (1, 1), (1, 1)),
+    "dilated": ((2, 2), (2, 2), (0, 0), (2, 2)),
+}
+
+
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("name", ["one channel", "three channels, stride 2", "wide"])
+def test_convolution_with_pooling(name: str, pool: str) -> None:
+    """The inner body adds a bias and takes the relu; a NaN in the image reaches every window that sees it."""
+    case = CASES[name]
+    kernel, stride, padding, dilation = POOLS[pool]
+    window = Case(case.out_size, (1, 1), kernel, stride, padding, dilation)
+    pooled = (*window.out_size, case.channels[1])
+    if min(pooled) < 1:
+        pytest.skip("the window does not fit this image")
+    inner = (
+        Stmt("sum", "core", (0,), F32), Stmt("bias", "load", (0,), F32), Stmt("shifted", "add", ("sum", "bias"), F32),
+        Stmt("relu", "maximum", ("shifted", 0.0), F32),
+    )  # fmt: skip
+    body = (
+        Stmt("most", "core", (0,), F32), Stmt("where", "core", (1,), dtypes.u8),
+        Stmt("twice", "mul", ("most", 2.0), F32),
+        Stmt("stored", "store", (0, "twice"), F32), Stmt("kept", "store", (1, "where"), dtypes.u8),
+    )  # fmt: skip
+    writes = Access("y", F32, elements((1, *pooled))), Access("position", dtypes.u8, elements((1, *pooled)))
+    core = MaxPool2d(inner, case.out_size, kernel, stride, padding, dilation, convolution(case))
+    lowered = lower_conv2d_pool(KernelSpec("pool", (B, *pooled), (Access("bias", F32, (0, 0, 0, 1)),), writes, body, core))
+
+    rng = np.random.default_rng(0)
+    stored, x = case.image(rng, 2, case.size, case.channels[0])
+    x[1, 2, 3, 0] = np.nan
+    w = rng.standard_normal(case.weight_shape).astype(np.float32)
+    b = rng.standard_normal(case.channels[1]).astype(np.float32)
+    found = np.full((2, *pooled), np.nan, np.float32)
+    position = np.full((2, *pooled), 255, np.uint8)
+    run(lowered, {"x": stored, "w": w, "bias": b, "y": found, "position": position}, {"B": 2}, splits=2)
+
+    before = np.maximum(convolved(case, x, w) + b, 0)
+    inside = taps(window, np.ones(before.shape))
+    seen = taps(window, before)
+    candidates = np.stack([np.where(inside[t] > 0, seen[t], -np.inf) for t in seen])
+    expected = candidates.max(0)
+    np.testing.assert_allclose(found, 2 * expected, rtol=1e-4, atol=1e-4)
+    # Ties and near ties aside, the position is that of the value; it is never outside the image.
+    chosen = np.take_along_axis(candidates, position[None].astype(np.int64), 0)[0]
+    np.testing.assert_allclose(chosen, expected, rtol=1e-4, atol=1e-4)
+    ties = np.isfinite(expected) & (expected == 0)
+    first = np.argmax(candidates == expected, axis=0)
+    np.testing.assert_array_equal(position[ties], first[ties])
