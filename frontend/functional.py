@@ -215,13 +215,14 @@ def nll_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     axis = _class_axis(x)
     if x.ndim == 0:
         raise ShapeError("nll_loss: log-probabilities need an axis of classes, and are a scalar")
-    classes = call("check_index", _classes("nll_loss", target), limit=plain(x.shape[axis]))
+    classes = _classes("nll_loss", target)
     expected = (*x.shape[:axis], *x.shape[axis + 1 :])
     if classes.ndim != len(expected):
         raise ShapeError(
             f"nll_loss: input of shape {shape_text(plain_shape(x.shape))} needs classes of shape "
             f"{shape_text(plain_shape(expected))}, not {shape_text(plain_shape(classes.shape))}"
         )
+    classes = call("check_index", classes, limit=plain(x.shape[axis]))
     chosen = call("iota", shape=plain_shape(x.shape), axis=axis) == classes.unsqueeze(axis)
     return _reduced(-call("where", chosen, x, 0.0).sum(axis), reduction, "nll_loss")
 

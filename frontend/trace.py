@@ -96,7 +96,7 @@ class Trace:
         Cells that ``result`` does not depend on are left out. Raises TraceError for a cell that was assigned between
         two uses in ``result``, so that no single value stands for it.
         """
-        wanted = set(cells)
+        wanted = dict.fromkeys(cells)
         found: dict[Cell, Value] = {}
         seen = {result}
         pending = [result]

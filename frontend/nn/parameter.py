@@ -27,12 +27,16 @@ class StateTensor(Tensor):
         self.requires_grad = requires_grad
 
     @property
+    def _kind(self) -> str:
+        """The name of the state in a program where no module gives it a better one."""
+        return type(self).__name__.lower()
+
+    @property
     def is_symbolic(self) -> bool:
         return tracing()
 
     def value(self) -> Value:
-        kind = type(self).__name__
-        return current_trace(f"a {kind}").read(self.cell, preferred_name=kind.lower())
+        return current_trace(f"a {type(self).__name__}").read(self.cell, self._kind)
 
     @property
     def _type(self) -> TensorType:
@@ -56,7 +60,7 @@ class StateTensor(Tensor):
     def assign(self, value: Tensor) -> None:
         """Take a new value: now, or inside a trace whenever the program runs. Raises ShapeError or DTypeError."""
         if tracing():
-            current_trace().assign(self.cell, as_tensor(value).value())
+            current_trace(f"a {type(self).__name__}").assign(self.cell, as_tensor(value).value(), self._kind)
         else:
             self.cell.write(as_array(value))
 
