@@ -129,14 +129,14 @@ class _ColumnKernel:
     def _reduce(self, bounds: tuple[str, str]) -> list[str]:
         """Lines that leave every reduction of these columns in its accumulator."""
         spec = self.spec
-        self.sums = {s.name: self._accumulator(f"t{i}", _computed(s)) for i, s in enumerate(self.reductions)}
+        self.sums = {s.name: self._accumulator(f"sum{i}", _computed(s)) for i, s in enumerate(self.reductions)}
         arguments = [s for s in self.reductions if "_arg" in s.op]
         plain = [s for s in self.reductions if s not in arguments]
-        self.bests = {s.name: self._accumulator(f"u{i}", _computed(self._value_of(s))) for i, s in enumerate(arguments)}
+        self.bests = {s.name: self._accumulator(f"best{i}", _computed(self._value_of(s))) for i, s in enumerate(arguments)}
         last = spec.reduced[-1]
         extent = spec.split if last == 0 and spec.split is not None else spec.axes[last]
         blocked = bool(plain) and (len(spec.reduced) > 1 or not isinstance(extent, int) or extent > _ROW_BLOCK)
-        parts = {s.name: self._accumulator(f"p{i}", _computed(s)) for i, s in enumerate(plain)} if blocked else self.sums
+        parts = {s.name: self._accumulator(f"part{i}", _computed(s)) for i, s in enumerate(plain)} if blocked else self.sums
 
         effects = [s.name for s in spec.body if s.op in ("store", "check_index") and self._varies(s.name)]
         inner = self.emitter.fork(only=[str(a) for s in self.reductions for a in s.args] + effects)

@@ -68,9 +68,9 @@ class ArgTable:
     def args(self) -> tuple[Arg, ...]:
         return tuple(self._slots)
 
-    def prologue(self) -> list[str]:
-        """The lines that read every slot; to be placed first, once the body is complete."""
-        return [f"{name} = slot(args, {i})" for i, name in enumerate(self._slots.values())]
+    def prologue(self, block: str = "args") -> list[str]:
+        """The lines that read every slot of ``block``; to be placed first, once the body is complete."""
+        return [f"{name} = slot({block}, {i})" for i, name in enumerate(self._slots.values())]
 
 
 def load(dtype: DType, pointer: str, index: str, scope: int) -> str:
@@ -257,9 +257,9 @@ class BodyEmitter:
         return self._value[name]
 
     def fork(self, only: Iterable[str] | None = None, known: Mapping[str, str] | None = None,
-             core: Mapping[int, str] | None = None) -> BodyEmitter:  # fmt: skip
+             core: Mapping[int, str] | None = None, prefix: str = "") -> BodyEmitter:  # fmt: skip
         """A copy at the same point of the loops; lines placed so far count as visible to both. ``only`` leaves
-        it those statements and what they need, ``known`` and ``core`` are as for the constructor."""
+        it those statements and what they need, ``known``, ``core`` and ``prefix`` are as for the constructor."""
         twin = object.__new__(BodyEmitter)
         twin.__dict__.update(self.__dict__)
         for name in ("_value", "_offset", "_index", "_axes_of"):
@@ -267,6 +267,9 @@ class BodyEmitter:
         twin._value.update(known or {})
         twin._pending = _needed(self._pending, set(twin._value), only)
         twin.core = dict(self.core if core is None else core)
+        if prefix:
+            twin._prefix = prefix
+            twin._names = {name: f"{prefix}{i}" for i, name in enumerate(self._names)}
         return twin
 
     def start(self) -> list[str]:

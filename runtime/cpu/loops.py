@@ -59,18 +59,18 @@ def outer_indices(
     return lines, names
 
 
-def loop_lines(spec: KernelSpec, table: ArgTable, cut: Partition) -> list[str]:
+def loop_lines(spec: KernelSpec, table: ArgTable, cut: Partition, lo: str = "lo", hi: str = "hi") -> list[str]:
     """The function body that runs tasks lo..hi of a collapsed ``spec`` without reductions."""
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table)
     lines = emitter.start()
     if not spec.axes:
-        return loop("_", "lo", "hi", lines)
+        return loop("_", lo, hi, lines)
     last = len(spec.axes) - 1
     inner = table.size(spec.axes[last])
     if last == 0:
         chunk = table.size(cut.chunk or TASK_POINTS)
         body = emitter.enter(0, "i0", inline=True)
-        return [*lines, *loop("i0", f"lo * {chunk}", f"min(hi * {chunk}, {inner})", body)]
+        return [*lines, *loop("i0", f"{lo} * {chunk}", f"min({hi} * {chunk}, {inner})", body)]
     decompose, names = outer_indices(table, spec.axes[:-1], "row")
     body = list(decompose)
     for axis, name in enumerate(names):
@@ -78,11 +78,11 @@ def loop_lines(spec: KernelSpec, table: ArgTable, cut: Partition) -> list[str]:
     if cut.chunk is None:
         per_task, rows = table.size(cut.rows_per_task), table.size(cut.rows)
         body += loop(f"i{last}", "0", inner, emitter.enter(last, f"i{last}", inline=True))
-        return [*lines, *loop("row", times("lo", per_task), f"min({times('hi', per_task)}, {rows})", body)]
+        return [*lines, *loop("row", times(lo, per_task), f"min({times(hi, per_task)}, {rows})", body)]
     chunk, chunks = table.size(cut.chunk), table.size(dims.ceil_div(spec.axes[last], cut.chunk))
     head = [f"row = quotient(task, {chunks})", f"first = (task - row * {chunks}) * {chunk}"]
     body += loop(f"i{last}", "first", f"min(first + {chunk}, {inner})", emitter.enter(last, f"i{last}", inline=True))
-    return [*lines, *loop("task", "lo", "hi", head + body)]
+    return [*lines, *loop("task", lo, hi, head + body)]
 
 
 def lower_loops(spec: KernelSpec) -> Lowered:
