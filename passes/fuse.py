@@ -38,7 +38,7 @@ class _Fusion:
         self.members: dict[int, list[Node]] = {}
         self.dag = nx.DiGraph()
         for i, node in enumerate(graph.nodes):
-            if _is_transparent(node) or is_free(node):
+            if _is_transparent(node) or is_free(node) or node.op.kind == "source":
                 continue
             self.owner[node] = i
             self.members[i] = [node]
@@ -117,7 +117,9 @@ def _arrange(graph: Graph, clusters: list[Cluster]) -> Graph:
     arranged = tuple(n for key in order for n in sorted(nodes[key], key=index.__getitem__))
     kernels = {index[c.nodes[-1]]: c for c in clusters}
     groups = tuple(
-        Group(kernel_name(kernels[key]), tuple(sorted(nodes[key], key=index.__getitem__))) for key in order if key in kernels
+        Group(kernel_name(kernels[key]), tuple(sorted(nodes[key], key=index.__getitem__)))
+        for key in order
+        if key in kernels
     )
     return graph.with_(nodes=arranged, groups=groups)
 
@@ -162,5 +164,9 @@ def kernel_name(cluster: Cluster) -> str:
             words.append(word)
     if len(words) > _LONGEST_NAME:
         core = [_SHORT.get(n.op.name, n.op.name) for n in cluster.nodes if n.op.kind in CORE_KINDS]
-        words = [*words[: _LONGEST_NAME - 1], "etc"] if not core else [*core, *[w for w in words if w not in core][:3], "etc"]
+        words = (
+            [*words[: _LONGEST_NAME - 1], "etc"]
+            if not core
+            else [*core, *[w for w in words if w not in core][:3], "etc"]
+        )
     return "_".join(words)
