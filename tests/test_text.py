@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import importlib.util
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +15,7 @@ import numpy as np
 import pytest
 from graph_tools import tensor, trace
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from random_graphs import RandomProgram, programs
 
 from engine import dims, dtypes, interpreter, samples
@@ -20,6 +23,7 @@ from engine.dims import Assumption
 from engine.errors import SourceLocation, TextError
 from engine.graph import Builder, Graph, Group, Value, apply, constant
 from engine.text import difference, parse, structurally_equal, to_text, to_text_and_constants
+from engine.text.literals import attr_from, attr_text
 from tenon.text import Program, run, write, write_inputs
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -142,6 +146,19 @@ def test_constants_keep_every_bit(array: np.ndarray) -> None:
     assert found.dtype == array.dtype and found.tobytes() == array.tobytes()
 
 
+@pytest.mark.parametrize("size", [3, 40])
+def test_bf16_constants_and_inputs_survive_files(tmp_path: Path, size: int) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    values = np.linspace(-1, 1, size).astype(ml_dtypes.bfloat16)
+    graph = trace(lambda x: x + constant(values), tensor(size, dtype="bf16"))
+    write(graph, tmp_path / "bf16.py")
+    write_inputs(tmp_path, {"x0": values}, {})
+    loaded = load(tmp_path / "bf16.py")
+    assert difference(loaded.graph, graph) is None
+    assert loaded(values).dtype == values.dtype
+    run(loaded)
+
+
 def test_float32_constants_survive_decimal_notation() -> None:
     bits = np.random.default_rng(0).integers(0, 2**32, 320, dtype=np.uint32).view(np.float32)
     for part in bits[np.isfinite(bits)][:304].reshape(-1, 16):
@@ -149,8 +166,6 @@ def test_float32_constants_survive_decimal_notation() -> None:
 
 
 def test_attributes_of_every_kind_come_back() -> None:
-    from engine.text.literals import attr_from, attr_text
-
     values = (
         1, -1, True, None, 0.5, -0.0, float("inf"), -float("inf"), "a \"quoted\" text", "B", dims.dim("B"),
         (1, (2, dims.dim("B") * 2 + 1)), ("B", "mean"), (), (dtypes.f32, dtypes.bool_),
@@ -293,6 +308,20 @@ def test_what_does_not_fit_is_refused_with_its_line(old: str, new: str, line: in
         parse(GOOD.replace(old, new))
     assert error.value.message.startswith(f"line {line}: ")
     assert message in error.value.message
+
+
+REPLACEMENTS = ("", "0", "x", "-1.5", "None", "(", "t0", "*", "f32", '"B"', "x, y", "[1, []]", "10**9", "lambda: 0")
+
+
+@given(st.data())
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
+def test_damaged_text_is_refused_and_never_trips_the_parser(data: st.DataObject) -> None:
+    text, constants = to_text_and_constants(classifier())
+    tokens = re.findall(r"\w+|\s+|.", text)
+    place = data.draw(st.integers(0, len(tokens) - 1))
+    tokens[place] = data.draw(st.sampled_from(REPLACEMENTS))
+    with contextlib.suppress(TextError):
+        parse("".join(tokens), constants)
 
 
 # --- running -----------------------------------------------------------------------------------------------
