@@ -257,9 +257,9 @@ class BodyEmitter:
         return self._value[name]
 
     def fork(self, only: Iterable[str] | None = None, known: Mapping[str, str] | None = None,
-             core: Mapping[int, str] | None = None, prefix: str = "") -> BodyEmitter:  # fmt: skip
+             core: Mapping[int, str] | None = None, tag: str = "") -> BodyEmitter:  # fmt: skip
         """A copy at the same point of the loops; lines placed so far count as visible to both. ``only`` leaves
-        it those statements and what they need, ``known``, ``core`` and ``prefix`` are as for the constructor."""
+        it those statements and what they need, ``known``, ``core`` and ``tag`` are as for the constructor."""
         twin = object.__new__(BodyEmitter)
         twin.__dict__.update(self.__dict__)
         for name in ("_value", "_offset", "_index", "_axes_of"):
@@ -267,9 +267,9 @@ class BodyEmitter:
         twin._value.update(known or {})
         twin._pending = _needed(self._pending, set(twin._value), only)
         twin.core = dict(self.core if core is None else core)
-        if prefix:
-            twin._prefix = prefix
-            twin._names = {name: f"{prefix}{i}" for i, name in enumerate(self._names)}
+        if tag:
+            twin._tag = tag
+            twin._names = {name: f"v{tag}{i}" for i, name in enumerate(self._names)}
         return twin
 
     def start(self) -> list[str]:
@@ -451,7 +451,7 @@ def kernel(name: str, lines: Sequence[str], table: ArgTable, comment: str = "",
     what it provides), from NumPy (types), mathlib and, all others, from intrinsics.
     """
     body = [*table.prologue(), *lines]
-    name = re.sub(r"\W", "_", name)
+    name = re.sub(r"\W", "_", name) + "_kernel"  # apart from the function of a kernel of one op
     text = "\n".join(indent(body))
     source = "\n".join(
         ([f"# {comment}"] if comment else [])
