@@ -184,7 +184,9 @@ class _Grower:
         kernel = self.draw(st.sampled_from([(1, 1), (2, 2), (2, 1)]))
         stride, padding = self.draw(st.sampled_from([(1, 1), (2, 1)])), self.draw(st.sampled_from([(0, 0), (1, 0)]))
         if self.draw(st.booleans()):
-            weight = self.new_state((3, x.shape[1], *kernel))
+            channels = x.shape[1]
+            assert isinstance(channels, int)
+            weight = self.new_state((3, channels, *kernel))
             self.keep(apply("conv2d", x, weight, stride=stride, padding=padding))
         else:
             fits = tuple(min(p, k // 2) for p, k in zip(padding, kernel, strict=True))

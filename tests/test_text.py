@@ -19,10 +19,9 @@ from hypothesis import strategies as st
 from random_graphs import RandomProgram, programs
 
 from engine import dims, dtypes, interpreter, samples
-from engine.dims import Assumption
 from engine.errors import SourceLocation, TextError
 from engine.graph import Builder, Graph, Group, Value, apply, constant
-from engine.text import difference, parse, structurally_equal, to_text, to_text_and_constants
+from engine.text import assumption, difference, parse, structurally_equal, to_text, to_text_and_constants
 from engine.text.literals import attr_from, attr_text
 from tenon.text import Program, run, write, write_inputs
 
@@ -115,7 +114,7 @@ def test_a_location_ends_where_a_line_has_none() -> None:
 def test_layouts_groups_and_assumptions_come_back() -> None:
     graph = trace(lambda x: apply("exp", x) + 1.0, tensor("B", 2, 3, 3))
     exp, one, add = graph.nodes
-    fact = Assumption(dims.dim("B") - 1, ">= 0", 'the batch "x" must not be empty')
+    fact = assumption("B - 1 >= 0", 'the batch "x" must not be empty')
     graph = graph.with_(
         layouts={graph.inputs[0]: (0, 2, 3, 1), exp.output: (0, 2, 3, 1)},
         groups=(Group("exp", (exp,)), Group("add", (one, add))),
