@@ -371,7 +371,9 @@ def broadcast(*shapes: Shape) -> Shape:
             if size == 1:
                 size = here
                 continue
-            reason = f"shapes {' and '.join(map(shape_text, shapes))} do not broadcast: {size} against {here} in axis {axis}"
+            reason = (
+                f"shapes {' and '.join(map(shape_text, shapes))} do not broadcast: {size} against {here} in axis {axis}"
+            )
             assume(size - here, "== 0", reason)
             if isinstance(size, Expr) and isinstance(here, int):
                 size = here

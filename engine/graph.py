@@ -143,8 +143,8 @@ class Group:
 class Graph:
     """A functional program: ``outputs`` and new ``state`` from ``inputs`` and old state.
 
-    ``inputs`` and ``state`` are the outputs of nodes whose op is ``input`` or ``state``; ``nodes`` are all the others in an
-    order in which every value is made before it is used. ``updates`` gives state its new value. ``layouts`` holds
+    ``inputs`` and ``state`` are the outputs of nodes whose op is ``input`` or ``state``; ``nodes`` are all the others,
+    in an order in which every value is made before it is used. ``updates`` gives state its new value. ``layouts`` holds
     the physical order of axes (outermost first) of values that are not row-major, ``groups`` the kernels once fused.
     """
 
@@ -370,9 +370,7 @@ class Rewriter:
 
     def finish(self) -> Graph:
         g = self.graph
-        built = self.builder.build(
-            (self.map[v] for v in g.outputs), {k: self.map[v] for k, v in g.updates.items()}
-        )
+        built = self.builder.build((self.map[v] for v in g.outputs), {k: self.map[v] for k, v in g.updates.items()})
         layouts = {self.map[v]: order for v, order in g.layouts.items() if v in self.map}
         return built.with_(layouts=layouts)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections.abc import Mapping
 
 ALIGNMENT = 64
@@ -31,8 +32,7 @@ def place(lifetimes: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]) ->
         first, last = lifetimes[name]
         at = _smallest_gap(need, [(start, end) for start, end, born, dies in placed if born <= last and first <= dies])
         offsets[name] = at
-        placed.append((at, at + need, first, last))
-        placed.sort()
+        insort(placed, (at, at + need, first, last))
         total = max(total, at + need)
     return offsets, total
 

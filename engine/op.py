@@ -33,8 +33,9 @@ class Op:
 
     ``inputs`` names the tensor arguments (a last name that starts with ``*`` takes any number), ``attrs`` the others
     with their defaults. ``kind`` is the kernel class that passes and backends know:
-    ``elementwise``, ``reduce``, ``view``, ``contraction``, ``conv2d``, ``conv2d_weight_grad``, ``pool``, ``random``, ``index``, ``check``,
-    ``move`` (copies into parts of a larger tensor), ``composite`` (claimed or decomposed), ``source`` (input, state, constant), ``grad``.
+    ``elementwise``, ``reduce``, ``view``, ``contraction``, ``conv2d``, ``conv2d_weight_grad``, ``pool``, ``random``,
+    ``index``, ``check``, ``move`` (copies into parts of a larger tensor), ``composite`` (claimed or decomposed),
+    ``source`` (input, state, constant), ``grad``.
 
     - ``rule(*types, **attrs)`` gives the output type, or a tuple of them
     - ``reference(*arrays, **attrs)`` the NumPy result, or a tuple
@@ -63,7 +64,9 @@ class Op:
         """``attrs`` in the record's order with defaults filled in. Raises TenonError for an unknown or missing one."""
         unknown = attrs.keys() - self.attrs.keys()
         if unknown:
-            raise TenonError(f"{self.name} has no argument {sorted(unknown)[0]!r}; it takes {', '.join(self.attrs) or 'none'}")
+            raise TenonError(
+                f"{self.name} has no argument {sorted(unknown)[0]!r}; it takes {', '.join(self.attrs) or 'none'}"
+            )
         full = {k: attrs.get(k, default) for k, default in self.attrs.items()}
         for k, v in full.items():
             if v is REQUIRED:

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,9 @@ def _kept_integer(f: Callable[[np.ndarray], np.ndarray]) -> Callable[[np.ndarray
     return lambda x: f(x) if np.asarray(x).dtype.kind == "f" else np.asarray(x)
 
 
-_SAME = {
+_Table = dict[str, tuple[int, Callable[..., Any]]]
+
+_SAME: _Table = {
     "neg": (1, np.negative), "abs": (1, np.abs), "sign": (1, np.sign), "square": (1, np.square),
     "floor": (1, _kept_integer(np.floor)), "ceil": (1, _kept_integer(np.ceil)),
     "trunc": (1, _kept_integer(np.trunc)), "round": (1, _round), "invert": (1, np.invert),
@@ -64,22 +67,21 @@ _SAME = {
     "shl": (2, np.left_shift), "shr": (2, np.right_shift),
     "where": (3, np.where),
 }  # fmt: skip
-_FLOAT = {
+_FLOAT: _Table = {
     "div": (2, np.true_divide), "sqrt": (1, np.sqrt), "exp": (1, np.exp), "expm1": (1, np.expm1),
     "log": (1, np.log), "log1p": (1, np.log1p), "sin": (1, np.sin), "cos": (1, np.cos), "tan": (1, np.tan),
     "atan": (1, np.arctan), "atan2": (2, np.arctan2), "tanh": (1, np.tanh), "sigmoid": (1, _sigmoid), "erf": (1, _erf),
 }  # fmt: skip
-_BOOL = {
+_BOOL: _Table = {
     "eq": (2, np.equal), "ne": (2, np.not_equal), "lt": (2, np.less), "le": (2, np.less_equal),
     "gt": (2, np.greater), "ge": (2, np.greater_equal),
     "and_": (2, np.logical_and), "or_": (2, np.logical_or), "not_": (1, np.logical_not),
     "isnan": (1, np.isnan), "isfinite": (1, np.isfinite),
 }  # fmt: skip
 
+_TABLES: tuple[tuple[str, _Table], ...] = (("same", _SAME), ("float", _FLOAT), ("bool", _BOOL))
 VOCABULARY: dict[str, ScalarFunction] = {
-    name: ScalarFunction(name, arity, f, result)
-    for result, table in (("same", _SAME), ("float", _FLOAT), ("bool", _BOOL))
-    for name, (arity, f) in table.items()
+    name: ScalarFunction(name, arity, f, result) for result, table in _TABLES for name, (arity, f) in table.items()
 }
 
 _OPERATORS: dict[type, str] = {

@@ -139,8 +139,8 @@ class MaxPool2d:
     """``core 0``: the maximum of a window (NaN wins), ``core 1``: its first position ``kh * KW + kw`` as u8.
 
     What is pooled is the value of ``inner``, a body over ``(N, H, W, C)`` (or, where ``source`` is a convolution,
-    over its output, with ``core`` statements that read it). The value is the last statement's. The kernel's axes are ``(N, OH, OW, C)``.
-    Positions outside ``in_size`` never win.
+    over its output, with ``core`` statements that read it). The value is the last statement's. The kernel's axes are
+    ``(N, OH, OW, C)``. Positions outside ``in_size`` never win.
     """
 
     inner: tuple[Stmt, ...]

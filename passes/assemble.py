@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from engine.graph import Graph, Node
-from engine.program import Block, Call, Check, Kernel, Lowered, Pointer, Port, Program
+from engine.program import Arg, Block, Call, Check, Kernel, Lowered, Pointer, Port, Program
 from engine.schedule import Buffer, Bundle, KernelSpec, Schedule
 from passes.schedule import check_nodes, input_buffer, output_buffer, state_buffer
 
@@ -56,17 +56,17 @@ def _renamed(lowered: Lowered, number: int) -> Lowered:
     if not names:
         return lowered
 
-    def argument(arg: object) -> object:
+    def argument(arg: Arg) -> Arg:
         if isinstance(arg, Pointer):
             return replace(arg, buffer=names.get(arg.buffer, arg.buffer))
         if isinstance(arg, Block):
-            return Block(tuple(argument(a) for a in arg.args))  # type: ignore[arg-type]
+            return Block(tuple(map(argument, arg.args)))
         return arg
 
     def call(c: Call) -> Call:
         return replace(
             c,
-            args=tuple(argument(a) for a in c.args),  # type: ignore[arg-type]
+            args=tuple(map(argument, c.args)),
             reads=tuple(names.get(r, r) for r in c.reads),
             writes=tuple(names.get(w, w) for w in c.writes),
         )

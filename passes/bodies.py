@@ -54,7 +54,9 @@ class Body:
 
     # -- statements
 
-    def emit(self, op: str, args: tuple[str | int | float | bool, ...], dtype: DType, sizes: tuple[Size, ...] = ()) -> str:
+    def emit(
+        self, op: str, args: tuple[str | int | float | bool, ...], dtype: DType, sizes: tuple[Size, ...] = ()
+    ) -> str:
         """Append a statement, or find the equal one before it, and return its name."""
         key = (op, args, tuple(map(type, args)), dtype, sizes)
         if key not in self._known:
@@ -164,4 +166,3 @@ class Body:
         access = Access(view.buffer, value.dtype, self.strides(self.loops(value), view.strides), view.offset)
         index = self.operands.write(access)
         self.emit("store", (index, self.names[value]), computing(value.dtype))
-

@@ -18,8 +18,8 @@ class Cluster:
     """The nodes of one kernel, in order, and their roles.
 
     ``core`` is the contraction, convolution or pooling among them. ``inner`` nodes compute what a pooling core reads,
-    point by point; ``source`` is the convolution under a pooling core, whose output is never written to memory. ``outer`` nodes
-    run at the points of the kernel's own axes, the core first.
+    point by point; ``source`` is the convolution under a pooling core, whose output is never written to memory.
+    ``outer`` nodes run at the points of the kernel's own axes, the core first.
     """
 
     def __init__(self, nodes: Iterable[Node]):

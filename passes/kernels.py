@@ -24,7 +24,7 @@ from passes.clusters import Cluster
 from passes.layout import CHANNELS_LAST
 from passes.spaces import Axis, Space
 from passes.splitting import split_reduction
-from passes.views import View, dense, is_free, look_through
+from passes.views import View, is_free, look_through
 
 SPLIT_ELEMENTS = 4096
 """A long reduction is cut into chunks of about this many elements of its reduced space."""
@@ -37,7 +37,7 @@ class KernelWriter:
     ``partial`` makes a temporary buffer of a size and dtype like a value's."""
 
     def __init__(
-        self, group: Group, view: Callable[[Value], View], stores: Stores, partial: Callable[[str, Value, Size], str]
+        self, group: Group, view: Callable[[Value], View], stores: Stores, partial: Callable[[str, Access, Size], str]
     ):
         self.group = group
         self.cluster = Cluster(n for n in group.nodes if n.op.kind != "view" and n.op.kind != "source")
@@ -85,12 +85,12 @@ class KernelWriter:
         spec = self._spec(sizes, body.statements, reduced=tuple(sorted(indices)))
         if chunk is None:
             return [spec]
-        return split_reduction(spec, chunk, self.partial_like(space, kept))
+        return split_reduction(spec, chunk, self._partials(space, kept))
 
-    def partial_like(self, space: Space, kept: list[Axis]) -> Callable[[str, Access, Size], str]:
+    def _partials(self, space: Space, kept: list[Axis]) -> Callable[[str, Access, Size], str]:
         def make(name: str, like: Access, chunks: Size) -> str:
             size = dims.product(space.size(a) for a in kept) * chunks
-            return self.partial(name, like, size)  # type: ignore[arg-type]
+            return self.partial(name, like, size)
 
         return make
 
@@ -175,13 +175,13 @@ class KernelWriter:
                 return self._weight_grad(core)
             case "max_pool2d":
                 source = self._conv2d(self.cluster.source) if self.cluster.source else None
-                return MaxPool2d(self._inner(core), core.inputs[0].shape[2:], source=source, **_window(core))
+                return MaxPool2d(self._inner(core), _image_size(core), source=source, **_window(core))
             case "max_pool2d_grad":
                 position = self._image(core.inputs[1])
-                return MaxPool2dGrad(self._inner(core), position, core.inputs[0].shape[2:], **_window(core))
+                return MaxPool2dGrad(self._inner(core), position, _image_size(core), **_window(core))
             case "max_pool2d_gather":
                 position = self._image(core.inputs[1])
-                return MaxPool2dGather(self._inner(core), position, core.inputs[0].shape[2:], **_window(core))
+                return MaxPool2dGather(self._inner(core), position, _image_size(core), **_window(core))
         raise AssertionError(core.op.name)
 
     def _inner(self, core: Node) -> tuple[Stmt, ...]:
@@ -267,6 +267,11 @@ class KernelWriter:
             node.attrs["kernel_size"],
             *(node.attrs[k] for k in ("stride", "padding", "dilation", "groups")),
         )
+
+
+def _image_size(core: Node) -> tuple[Size, Size]:
+    height, width = core.inputs[0].shape[2:]
+    return height, width
 
 
 def _window(core: Node) -> dict[str, tuple[int, int]]:

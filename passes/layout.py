@@ -66,7 +66,9 @@ def _convert_images(graph: Graph) -> Graph:
 
     def emit(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
         images = {"conv2d": (0,), "conv2d_input_grad": (0,), "conv2d_weight_grad": (0, 1)}.get(node.op.name, ())
-        mapped = tuple(image(v, w) if i in images else w for i, (v, w) in enumerate(zip(node.inputs, inputs, strict=True)))
+        mapped = tuple(
+            image(v, w) if i in images else w for i, (v, w) in enumerate(zip(node.inputs, inputs, strict=True))
+        )
         found = rewriter.keep(node, mapped)
         for old, new in zip(node.outputs, found, strict=True):
             if old in layouts:

@@ -158,7 +158,7 @@ class _Scheduler:
             value = self.graph.outputs[i]
             self._copy(value, dense(output_buffer(i), value.shape))
         names = self.graph.updates
-        waiting = {n: v for n, v in names.items() if self.homes.get(v) is None or self.homes[v].buffer != state_buffer(n)}
+        waiting = {n: v for n, v in names.items() if v not in self.homes or self.homes[v].buffer != state_buffer(n)}
         updated = {state_buffer(n) for n in names}
         saved: dict[str, View] = {}
         for name, value in waiting.items():
@@ -227,7 +227,8 @@ class _Scheduler:
         """The values of a group that something outside of it reads."""
         inside = set(group.nodes)
         read = {v for n in self.graph.nodes if n not in inside for v in n.inputs} | set(self.graph.results)
-        return [v for n in group.nodes if n.op.kind != "view" and not is_free(n) for v in n.outputs if self._seen(v, read, inside)]
+        computing_nodes = [n for n in group.nodes if n.op.kind != "view" and not is_free(n)]
+        return [v for n in computing_nodes for v in n.outputs if self._seen(v, read, inside)]
 
     def _seen(self, value: Value, read: set[Value], inside: set[Node]) -> bool:
         if value in read:
@@ -263,7 +264,8 @@ class _Scheduler:
             Stmt("v1", "check_index", ("v0", self.codes[node]), value.dtype, (node.attrs["limit"],)),
         )
         sizes = tuple(value.shape[i] for i in axes)
-        self.kernels.append(KernelSpec("check_index", sizes, (read,), (), body, nodes=(node.name,), location=node.location))
+        nodes = (node.name,)
+        self.kernels.append(KernelSpec("check_index", sizes, (read,), (), body, nodes=nodes, location=node.location))
 
     def _pad(self, node: Node) -> None:
         x, out = node.inputs[0], node.output

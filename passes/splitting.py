@@ -11,9 +11,7 @@ from engine.schedule import Access, KernelSpec, Stmt
 from passes.views import dense
 
 
-def split_reduction(
-    spec: KernelSpec, chunk: Size, partial: Callable[[str, Access, Size], str]
-) -> list[KernelSpec]:
+def split_reduction(spec: KernelSpec, chunk: Size, partial: Callable[[str, Access, Size], str]) -> list[KernelSpec]:
     """Cut a long reduction in two kernels: chunks that reduce on their own, and one that combines them.
 
     The sums then depend on the shapes alone. What follows the reduction moves to the second kernel.

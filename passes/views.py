@@ -73,11 +73,10 @@ def view_of(node: Node, source: View) -> View | None:
 def _reshaped(old: Shape, new: Shape, source: View) -> View | None:
     """Match runs of old and new axes with equal products; a run of old axes must lie in memory as one axis."""
     strides: list[Size] = []
-    i = 0
-    for group in _matched(old, new):
-        if group is None:
-            return None
-        old_axes, new_axes = group
+    groups = _matched(old, new)
+    if groups is None:
+        return None
+    for old_axes, new_axes in groups:
         real = [a for a in old_axes if old[a] != 1]
         for a, b in zip(real, real[1:], strict=False):
             if source.strides[a] != source.strides[b] * old[b]:
@@ -88,24 +87,24 @@ def _reshaped(old: Shape, new: Shape, source: View) -> View | None:
             here.append(step if new[a] != 1 else 0)
             step = step * new[a]
         strides.extend(reversed(here))
-        i += 1
-    order = _order(old, new, source)
-    return View(source.buffer, tuple(strides), order, source.offset)
+    return View(source.buffer, tuple(strides), _order(groups, source), source.offset)
 
 
-def _order(old: Shape, new: Shape, source: View) -> tuple[int, ...]:
+Runs = list[tuple[list[int], list[int]]]
+
+
+def _order(groups: Runs, source: View) -> tuple[int, ...]:
+    """New axes in the order in which the old axes that they stand for lie in memory."""
     placed: dict[int, list[int]] = {}
-    for group in _matched(old, new):
-        assert group is not None
-        old_axes, new_axes = group
-        where = min((source.order.index(a) for a in old_axes), default=len(old))
+    for old_axes, new_axes in groups:
+        where = min((source.order.index(a) for a in old_axes), default=len(source.order))
         placed.setdefault(where, []).extend(new_axes)
     return tuple(a for where in sorted(placed) for a in placed[where])
 
 
-def _matched(old: Shape, new: Shape) -> list[tuple[list[int], list[int]] | None]:
-    """Runs of old axes and of new axes that hold the same elements, in order; [None] where they cannot be told."""
-    groups: list[tuple[list[int], list[int]] | None] = []
+def _matched(old: Shape, new: Shape) -> Runs | None:
+    """Runs of old axes and of new axes that hold the same elements, in order; None where they cannot be told."""
+    groups: Runs = []
     i = j = 0
     while i < len(old) or j < len(new):
         a, b = [i] if i < len(old) else [], [j] if j < len(new) else []
@@ -123,7 +122,7 @@ def _matched(old: Shape, new: Shape) -> list[tuple[list[int], list[int]] | None]
                 right = right * new[j]
                 j += 1
             else:
-                return [None]
+                return None
         groups.append((a, b))
     return groups
 

@@ -7,7 +7,7 @@ learning" (2016). x is (N, C, H, W), w is (O, C / groups, KH, KW), the result (N
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -32,11 +32,15 @@ def window_output(size: Size, kernel: int, stride: int, padding: int, dilation: 
             f"not {kernel}, {stride}, {dilation} and {padding}"
         )
     room = size + 2 * padding - dilation * (kernel - 1) - 1
-    dims.assume(room, ">= 0", f"{op}: a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size} padded by {padding}")
+    dims.assume(
+        room,
+        ">= 0",
+        f"{op}: a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size} padded by {padding}",
+    )
     return room // stride + 1
 
 
-def _output_size(size: tuple[Size, Size], kernel: Pair, attrs: dict[str, Any]) -> tuple[Size, Size]:
+def _output_size(size: Sequence[Size], kernel: Pair, attrs: dict[str, Any]) -> tuple[Any, Any]:
     h, w = (
         window_output(size[i], kernel[i], attrs["stride"][i], attrs["padding"][i], attrs["dilation"][i], "conv2d")
         for i in (0, 1)

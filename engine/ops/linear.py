@@ -13,7 +13,9 @@ from engine.rules import need_equal, sum_to
 
 def _rule(a: TensorType, b: TensorType) -> TensorType:
     if a.rank < 2 or b.rank < 2:
-        raise ShapeError(f"matmul takes tensors of at least 2 axes, not {dims.shape_text(a.shape)} and {dims.shape_text(b.shape)}")
+        raise ShapeError(
+            f"matmul takes tensors of at least 2 axes, not {dims.shape_text(a.shape)} and {dims.shape_text(b.shape)}"
+        )
     if dtypes.bool_ in (a.dtype, b.dtype):
         raise DTypeError("matmul takes numbers, not bool")
     reason = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -27,12 +28,19 @@ def pooled_size(size: Size, kernel: int, stride: int, padding: int, dilation: in
         )
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
-        dims.assume(room, ">= 0", f"max_pool2d: a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size}")
+        dims.assume(
+            room, ">= 0", f"max_pool2d: a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size}"
+        )
         return room // stride + 1
     count = dims.ceil_div(room, stride) + 1
     if not isinstance(count, int):
         raise ShapeError(f"max_pool2d: ceil_mode needs a fixed image size, not {size}")
     return count - 1 if (count - 1) * stride >= size + padding else count
+
+
+def _pooled(size: Sequence[Size], kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool) -> Any:
+    """The output's two sizes, ints where the input's are."""
+    return tuple(pooled_size(size[i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode) for i in (0, 1))
 
 
 def _rule(
@@ -43,8 +51,7 @@ def _rule(
         raise DTypeError("max_pool2d takes numbers, not bool")
     if kernel[0] * kernel[1] > 256:
         raise ShapeError(f"max_pool2d: a window of {kernel[0]} x {kernel[1]} has more than 256 positions")
-    size = tuple(pooled_size(x.shape[2 + i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode) for i in (0, 1))
-    shape = (*x.shape[:2], *size)
+    shape = (*x.shape[:2], *_pooled(x.shape[2:], kernel, stride, padding, dilation, ceil_mode))
     return TensorType(shape, x.dtype), TensorType(shape, dtypes.u8)
 
 
@@ -62,7 +69,7 @@ def _positions(
 def _reference(
     x: np.ndarray, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, ceil_mode: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    out = tuple(pooled_size(x.shape[2 + i], kernel[i], stride[i], padding[i], dilation[i], ceil_mode) for i in (0, 1))
+    out = _pooled(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
     lowest = -np.inf if x.dtype.kind not in "iu" else np.iinfo(x.dtype).min
     best = np.full((*x.shape[:2], *out), lowest, x.dtype)
     position = np.zeros(best.shape, np.uint8)
@@ -95,12 +102,12 @@ register(
 )
 
 
-def _grad_rule(
-    dy: TensorType, position: TensorType, input_size: tuple[Size, Size], **_: object
-) -> TensorType:
+def _grad_rule(dy: TensorType, position: TensorType, input_size: tuple[Size, Size], **_: object) -> TensorType:
     need_rank("max_pool2d_grad", "the gradient", dy, 4)
     if position.shape != dy.shape:
-        raise ShapeError(f"max_pool2d_grad: {dims.shape_text(dy.shape)} has positions {dims.shape_text(position.shape)}")
+        raise ShapeError(
+            f"max_pool2d_grad: {dims.shape_text(dy.shape)} has positions {dims.shape_text(position.shape)}"
+        )
     return TensorType((*dy.shape[:2], *input_size), dy.dtype)
 
 
@@ -110,7 +117,8 @@ def _grad(
     out = np.zeros((*dy.shape[:2], *input_size), dy.dtype)
     for k, rows, columns, inside in _positions(input_size, dy.shape[2:], kernel, stride, padding, dilation):
         if out.size:
-            np.add.at(out, (slice(None), slice(None), rows[:, None], columns), np.where((position == k) & inside, dy, 0))
+            at: Any = (slice(None), slice(None), rows[:, None], columns)
+            np.add.at(out, at, np.where((position == k) & inside, dy, 0))
     return out
 
 

@@ -21,9 +21,7 @@ def _rule(seed: TensorType, step: TensorType, stream: int, shape: Shape, dtype: 
     return TensorType(shape, dtype)
 
 
-def _uniform(
-    seed: np.ndarray, step: np.ndarray, stream: int, shape: tuple[int, ...], dtype: DType
-) -> np.ndarray:
+def _uniform(seed: np.ndarray, step: np.ndarray, stream: int, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
     from engine.random import uniform_reference
 
     index = np.arange(np.prod(shape, dtype=np.int64), dtype=np.int64).reshape(shape)

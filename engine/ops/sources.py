@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from engine import dtypes
-from engine.dims import Shape, Size
+from engine.dims import Size, shape_text
 from engine.dtypes import DType
-from engine.errors import DTypeError, IndexRangeError, TenonError
+from engine.errors import DTypeError, IndexRangeError, ShapeError, TenonError
 from engine.graph import Node, TensorType, Value, apply
 from engine.op import REQUIRED, Op, register
 from engine.rules import need_integer
@@ -18,7 +18,9 @@ def _port_rule(**_: object) -> TensorType:
 
 
 register(Op("input", "source", (), _port_rule, attrs={"name": REQUIRED}, doc="An argument of the program."))
-register(Op("state", "source", (), _port_rule, attrs={"name": REQUIRED}, doc="The value of named state before the call."))
+register(
+    Op("state", "source", (), _port_rule, attrs={"name": REQUIRED}, doc="The value of named state before the call.")
+)
 
 register(
     Op(
@@ -45,7 +47,7 @@ register(
 )
 
 
-def _iota(shape: Shape, axis: int, dtype: DType) -> np.ndarray:
+def _iota(shape: tuple[int, ...], axis: int, dtype: DType) -> np.ndarray:
     column = [1] * len(shape)
     column[axis] = -1
     return np.broadcast_to(np.arange(shape[axis], dtype=dtype.numpy).reshape(column), shape)
@@ -64,7 +66,15 @@ register(
 )
 
 register(
-    Op("identity", "view", ("x",), lambda x: x, lambda x: x, lambda node, g: (g,), doc="``x`` itself, as a value of its own.")
+    Op(
+        "identity",
+        "view",
+        ("x",),
+        lambda x: x,
+        lambda x: x,
+        lambda node, g: (g,),
+        doc="``x`` itself, as a value of its own.",
+    )
 )
 register(Op("detach", "view", ("x",), lambda x: x, lambda x: x, doc="``x``, through which no gradient flows."))
 
@@ -100,15 +110,20 @@ def _grad_rule(y: TensorType, *wrt: TensorType) -> tuple[TensorType, ...]:
     if not y.dtype.is_float:
         raise DTypeError(f"a gradient is taken of a floating point scalar, not of {y.dtype}")
     if y.size != 1:
-        from engine.dims import shape_text
-        from engine.errors import ShapeError
-
-        raise ShapeError(f"a gradient is taken of a scalar, not of a tensor of shape {shape_text(y.shape)}; reduce it first")
+        raise ShapeError(
+            f"a gradient is taken of a scalar, not of a tensor of shape {shape_text(y.shape)}; reduce it first"
+        )
     return wrt
 
 
 register(
-    Op("grad", "grad", ("y", "*wrt"), _grad_rule, doc="The gradients of the scalar ``y``; the autodiff pass expands it.")
+    Op(
+        "grad",
+        "grad",
+        ("y", "*wrt"),
+        _grad_rule,
+        doc="The gradients of the scalar ``y``; the autodiff pass expands it.",
+    )
 )
 
 

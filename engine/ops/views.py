@@ -13,7 +13,8 @@ from engine.rules import need_equal, sum_to
 
 
 def _reshape_rule(x: TensorType, shape: Shape) -> TensorType:
-    reason = f"a tensor of shape {dims.shape_text(x.shape)} cannot be reshaped to {dims.shape_text(shape)}: the number of elements differs"
+    old, new = dims.shape_text(x.shape), dims.shape_text(shape)
+    reason = f"a tensor of shape {old} cannot be reshaped to {new}: the number of elements differs"
     need_equal(x.size, dims.product(shape), reason)
     return TensorType(shape, x.dtype)
 
@@ -59,7 +60,9 @@ register(
 
 def _broadcast_rule(x: TensorType, shape: Shape) -> TensorType:
     if dims.broadcast(x.shape, shape) != shape:
-        raise ShapeError(f"a tensor of shape {dims.shape_text(x.shape)} cannot be broadcast to {dims.shape_text(shape)}")
+        raise ShapeError(
+            f"a tensor of shape {dims.shape_text(x.shape)} cannot be broadcast to {dims.shape_text(shape)}"
+        )
     return TensorType(shape, x.dtype)
 
 
@@ -188,7 +191,9 @@ def _concat_rule(*types: TensorType, axis: int) -> TensorType:
     for t in types:
         same = t.rank == first.rank and 0 <= axis < t.rank
         if not same:
-            raise ShapeError(f"concat: {dims.shape_text(t.shape)} and {dims.shape_text(first.shape)} do not join along axis {axis}")
+            raise ShapeError(
+                f"concat: {dims.shape_text(t.shape)} and {dims.shape_text(first.shape)} do not join along axis {axis}"
+            )
         for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)):
             if i != axis:
                 need_equal(a, b, f"concat: sizes {a} and {b} of axis {i} differ")
