@@ -72,7 +72,7 @@ class _PoolKernel:
             self.spec = replace(spec, reads=(*spec.reads, core.position))
         if isinstance(core, MaxPool2dGrad):  # whose positions are read at the same points as its inner body
             inner, reads = (*inner, Stmt(_POSITION, "load", (len(reads),), core.position.dtype)), self.spec.reads
-        self.inner = BodyEmitter(inner, reads, (), 4, self.table, prefix="u")
+        self.inner = BodyEmitter(inner, reads, (), 4, self.table, tag="u")
         outputs = {0: "best", 1: "uint8(position)"} if isinstance(core, MaxPool2d) else {0: "gathered"}
         self.outer = BodyEmitter(spec.body, spec.reads, spec.writes, 4, self.table, core=outputs)
 
@@ -160,7 +160,7 @@ class _MaxPool(_PoolKernel):
         lines, body = [], []
         for tap in range(core.kernel[0] * core.kernel[1]):
             at = [divmod(tap, core.kernel[1])[a] * core.dilation[a] for a in (0, 1)]
-            here = self.inner.fork(prefix=f"u{tap}_")
+            here = self.inner.fork(tag=f"u{tap}_")
             lines += here.enter(1, total(times("y", str(core.stride[0])), str(at[0])))
             lines += here.enter(2, total(times("x", str(core.stride[1])), str(at[1])))
             body += here.enter(_CHANNEL, "c", inline=True)
@@ -285,7 +285,7 @@ class _MaxPoolGather(_PoolKernel):
         super().__init__(spec, core)
         self.core = core
         body = (Stmt(_POSITION, "load", (0,), core.position.dtype),)
-        self.position = BodyEmitter(body, (core.position,), (), 4, self.table, prefix="k")
+        self.position = BodyEmitter(body, (core.position,), (), 4, self.table, tag="k")
 
     def row(self) -> list[str]:
         core = self.core
