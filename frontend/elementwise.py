@@ -55,4 +55,4 @@ ElementwiseMethods = type(
     | {name: function for name, function in FUNCTIONS.items() if name != "where"},
 )
 
-__all__ = [*(name for name in FUNCTIONS if name != "relu"), "ElementwiseMethods"]  # F.relu has an argument more
+__all__ = list(FUNCTIONS)

@@ -352,6 +352,7 @@ __all__ = [
     "neg",
     "pow",
     "reciprocal",
+    "relu",
     "remainder",
     "round",
     "rsqrt",
@@ -365,5 +366,4 @@ __all__ = [
     "tanh",
     "trunc",
     "where",
-    "ElementwiseMethods",
 ]

@@ -25,7 +25,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-def relu(input: Operand, inplace: bool = False) -> Tensor:
+def relu(input: Operand, inplace: bool = False) -> Tensor:  # type: ignore[no-redef]
     """max(x, 0); NaN stays. ``inplace`` changes nothing: the compiler reuses memory by itself."""
     return call("relu", input)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NoReturn, TypeAlias, Union
+from typing import Any, NoReturn, TypeAlias, Union, overload
 
 import numpy as np
 
@@ -386,9 +386,21 @@ class Tensor(ElementwiseMethods):
     def prod(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
         return reducing.prod(self, dim, keepdim)
 
+    @overload
+    def max(self, dim: Tensor | None = None, keepdim: _bool = False) -> Tensor: ...
+
+    @overload
+    def max(self, dim: _int, keepdim: _bool = False) -> Extremum: ...
+
     def max(self, dim: _int | Tensor | None = None, keepdim: _bool = False) -> Tensor | Extremum:
         """The greatest element; with an axis, the greatest along it and their positions."""
         return reducing.extremum("max", self, dim, keepdim)
+
+    @overload
+    def min(self, dim: Tensor | None = None, keepdim: _bool = False) -> Tensor: ...
+
+    @overload
+    def min(self, dim: _int, keepdim: _bool = False) -> Extremum: ...
 
     def min(self, dim: _int | Tensor | None = None, keepdim: _bool = False) -> Tensor | Extremum:
         """The least element; with an axis, the least along it and their positions."""

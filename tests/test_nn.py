@@ -57,7 +57,8 @@ def test_keys_logits_and_printing_are_pytorchs():
     "text",
     [
         "Conv2d(2, 4, (3, 5), stride=(2, 1), padding=1, dilation=2, groups=2, bias=False)",
-        "Conv2d(2, 4, 3, padding='same')", "Linear(3, 4, bias=False)", "MaxPool2d(2, ceil_mode=True)", "ReLU(inplace=True)", "ReLU()", "Sigmoid()",
+        "Conv2d(2, 4, 3, padding='same')", "Linear(3, 4, bias=False)",
+        "MaxPool2d(2, ceil_mode=True)", "ReLU(inplace=True)", "ReLU()", "Sigmoid()",
         "Tanh()", "Softmax(dim=1)", "LogSoftmax(dim=-1)", "Dropout(0.3)", "Flatten(0, 1)", "Identity(3, a=4)",
         "CrossEntropyLoss()", "MSELoss(reduction='sum')", "L1Loss()", "NLLLoss()", "Sequential()",
     ],
@@ -210,6 +211,8 @@ def test_parameters():
     assert nn.Parameter([1.0]).dtype.name == "f32"
     with pytest.raises(TraceError, match="made from known numbers"):
         traced(lambda x: nn.Parameter(x * 2), (2,))
+    with pytest.raises(TraceError, match="the array of a Parameter"):
+        traced(lambda x: x + p.data, (2,))
     assert repr(nn.Parameter([1.5])) == "Parameter containing:\n[1.5], dtype=f32, requires_grad=True"
 
 

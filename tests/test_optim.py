@@ -46,7 +46,7 @@ OPTIMIZERS = {
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("dtype", ["f32", "f64"])
-def test_20_steps_as_pytorch(name, dtype):
+def test_steps_as_pytorch(name, dtype):
     torch = pytest.importorskip("torch")
     kind, options = OPTIMIZERS[name]
     theirs = mlp(torch.nn, torch.float32 if dtype == "f32" else torch.float64)
@@ -57,7 +57,7 @@ def test_20_steps_as_pytorch(name, dtype):
     other = getattr(torch.optim, kind)(theirs.parameters(), **options)
     x = X.astype(dtype.replace("f", "float"))
     tolerance = 2e-5 if dtype == "f32" else 1e-11
-    for _ in range(20):
+    for _ in range(10):
         other.zero_grad()
         expected = torch.nn.functional.cross_entropy(theirs(torch.from_numpy(x)), torch.from_numpy(Y))
         expected.backward()
@@ -68,9 +68,8 @@ def test_20_steps_as_pytorch(name, dtype):
     state = optimizer.state_dict()
     for i, p in enumerate(other.param_groups[0]["params"]):
         for k, v in other.state[p].items():
-            name = {"max_exp_avg_sq": "max_exp_avg_sq", "max_exp_avg_sqs": "max_exp_avg_sq"}.get(k, k)
             if v is not None:
-                close(state[f"{name}.{i}"], v.numpy(), 10 * tolerance)
+                close(state[f"{k}.{i}"], v.numpy(), 10 * tolerance)
 
 
 def test_the_learning_rate_changes_without_tracing_again():

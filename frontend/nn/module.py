@@ -133,10 +133,9 @@ class Module:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         trace = active()
-        if trace is None:
-            return self.forward(*map(_as_input, args), **{k: _as_input(v) for k, v in kwargs.items()})
-        trace.prefer_names(state_cells(self))
-        return self.forward(*args, **kwargs)
+        if trace is not None:
+            trace.prefer_names(state_cells(self))
+        return self.forward(*map(_as_input, args), **{k: _as_input(v) for k, v in kwargs.items()})
 
     # --- walking the tree ---
 

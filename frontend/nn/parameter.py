@@ -43,7 +43,12 @@ class StateTensor(Tensor):
         return type_of(self.cell)
 
     def numpy(self) -> np.ndarray:
-        """The elements as a read-only array that shares the cell's memory. A running program changes it."""
+        """The elements as a read-only array that shares the cell's memory. A running program changes it.
+
+        Raises TraceError inside a trace, where it would be a constant of the program.
+        """
+        if tracing():
+            self._unknown(f"the array of a {type(self).__name__}")
         array = self.cell.array.view()
         array.flags.writeable = False
         return array

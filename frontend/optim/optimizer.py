@@ -152,7 +152,7 @@ class Optimizer:
         fresh = [p for p in params if p not in self.state]
         counter = Buffer(np.zeros((), np.int64)) if self._counts(group) else None
         for p in fresh:
-            self.state[p] = {k: Buffer(np.zeros(p.numpy().shape, p.dtype.numpy)) for k in self._moments(group)}
+            self.state[p] = {k: Buffer(np.zeros_like(p.cell.array)) for k in self._moments(group)}
             if counter is not None:
                 self.state[p]["step"] = counter
 
@@ -207,7 +207,7 @@ class Optimizer:
         wrong: list[str] = []
         known = {f"lr.{i}" for i in range(len(self.param_groups))}
         for i, group, p in self._numbered():
-            shapes = dict.fromkeys(self._moments(group), p.numpy().shape)
+            shapes = dict.fromkeys(self._moments(group), p.cell.array.shape)
             if self._counts(group):
                 shapes["step"] = ()
             keys = {f"{key}.{i}" for key in shapes}
