@@ -12,7 +12,7 @@ from tiny_kernels import ADD, SUM_THROUGH_SCRATCH, B, accumulate, add, chain
 from engine import dims
 from engine.dims import Assumption
 from engine.dtypes import f32, f64
-from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError
+from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError, VerifyError
 from engine.program import Block, Call, Pointer, Port, Program
 from engine.schedule import Buffer
 from engine.state import Cell
@@ -234,6 +234,23 @@ def test_a_program_may_have_no_kernels_and_no_inputs(make):
     x = numbers(3, 2)
     assert np.array_equal(copy.run([x])[0], x)
     assert make(Program("nothing", (), (), (), (), (), ())).run({}) == ()
+
+
+def test_a_temp_that_is_returned_lives_to_the_end(make):
+    program = chain(6)
+    early = Port("early", (B, 4), f32, "t0")
+    executor = make(replace(program, outputs=(early, *program.outputs)))
+    x = numbers(5, 4)
+    first, last = executor.run([x])
+    assert np.array_equal(first, 2 * x) and np.array_equal(last, 7 * x)
+
+
+def test_a_step_without_its_kernel_or_buffer_is_a_defect(make):
+    program = chain(1)
+    with pytest.raises(VerifyError, match=r"'y = x \+ x' runs the kernel nowhere, which the program does not have"):
+        make(replace(program, main=(replace(program.main[0], kernel="nowhere"),))).run([numbers(1, 4)])
+    with pytest.raises(VerifyError, match="points at the buffer 'nothing'"):
+        make(replace(program, main=(replace(program.main[0], args=(Pointer("nothing"),)),))).run([numbers(1, 4)])
 
 
 # --- state -------------------------------------------------------------------------------------------------

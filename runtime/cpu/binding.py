@@ -51,11 +51,17 @@ class Plan:
 
 
 def plan(program: Program, sizes: Sizes) -> Plan:
-    """The memory that ``program`` takes at these sizes. A temp that ``main`` never touches lives throughout."""
+    """The memory that ``program`` takes at these sizes. A temp that ``main`` never touches lives throughout, one
+    that is an output as it is to the end."""
     nbytes = {b.name: sizes(b.size) * b.dtype.itemsize for b in program.buffers}
-    temps = [b.name for b in program.buffers if b.kind == "temp"]
-    throughout = (0, len(program.main))
-    offsets, arena = place({n: program.lifetimes.get(n, throughout) for n in temps}, nbytes)
+    end = len(program.main)
+    returned = {port.buffer for port in program.outputs}
+    lifetimes = {}
+    for buffer in program.buffers:
+        if buffer.kind == "temp":
+            first, last = program.lifetimes.get(buffer.name, (0, end))
+            lifetimes[buffer.name] = first, end if buffer.name in returned else last
+    offsets, arena = place(lifetimes, nbytes)
     return Plan(nbytes, offsets, arena)
 
 
@@ -173,7 +179,7 @@ class Binding:
     def _table(self, calls: Sequence[Call], arguments: Sequence[int]) -> Table:
         kept = [i for i, call in enumerate(calls) if self.sizes(call.tasks) > 0]
         rows = new_table(len(kept))
-        rows[:, FUNCTION] = [self._functions[calls[i].kernel] for i in kept]
+        rows[:, FUNCTION] = [self._function(calls[i]) for i in kept]
         rows[:, ARGUMENTS] = [arguments[i] for i in kept]
         rows[:, TASKS] = [self.sizes(calls[i].tasks) for i in kept]
         met = meetings([self._step(calls[i]) for i in kept], self._threads)
@@ -181,6 +187,12 @@ class Binding:
         rows[:, OWNER] = [owner for _, owner in met]
         assert rows.shape[1] == FIELDS
         return Table(rows, kept, parallel=bool(kept) and int(rows[:, TASKS].max()) > 1)
+
+    def _function(self, call: Call) -> int:
+        found = self._functions.get(call.kernel)
+        if found is None:
+            raise VerifyError(f"the step {call.label!r} runs the kernel {call.kernel}, which the program does not have")
+        return found
 
     def _step(self, call: Call) -> Step:
         kinds = {self.buffers[w].kind for w in call.writes if w in self.buffers}

@@ -101,6 +101,7 @@ def _lower(function: Any, name: str) -> ModuleRef:
     from numba.core.compiler_lock import global_compiler_lock
 
     options = {"nopython": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
+    _machine()  # Numba's own engine emits what the kernel calls, and needs the assembler that this sets up
     with global_compiler_lock:
         callback: Any = CFunc(function, ((types.int64,) * 4, types.void), {}, options)
         result = callback._compile_uncached()
@@ -135,6 +136,7 @@ def _machine() -> TargetMachine:
 
     binding.initialize_native_target()
     binding.initialize_native_asmprinter()
+    binding.initialize_native_asmparser()  # for inline assembly
     return binding.Target.from_default_triple().create_target_machine(
         cpu=binding.get_host_cpu_name(),
         features=binding.get_host_cpu_features().flatten(),

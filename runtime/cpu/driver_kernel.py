@@ -43,6 +43,8 @@ _ASK = ir.FunctionType(_INT, [])
 _REGION = ir.FunctionType(_VOID, [_BYTES])
 _PARALLEL = ir.FunctionType(_VOID, [_REGION.as_pointer(), _BYTES, _INT, _INT])
 
+_SPIN_HINTS = {"x86_64": "pause", "aarch64": "isb", "arm64": "isb"}
+
 
 def _slot(builder, address, index):
     return builder.gep(builder.inttoptr(address, _WORD.as_pointer()), [index])
@@ -112,6 +114,19 @@ def ask(typingctx, function):
 
 
 @intrinsic
+def relax(typingctx):
+    """Tell the processor that this thread is spinning: it yields the core's resources to the sibling thread."""
+
+    def emit(context, builder, signature, values):
+        hint = next((h for start, h in _SPIN_HINTS.items() if builder.module.triple.startswith(start)), None)
+        if hint:
+            builder.asm(ir.FunctionType(_VOID, []), hint, "~{memory}", [], True)
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@intrinsic
 def open_region(typingctx, control, threads, gomp_parallel):
     """Run the driver in an OpenMP region of ``threads`` threads: each enters again at SELF with its own number."""
 
@@ -147,6 +162,7 @@ def spin_barrier(meeting, threads, give_way):
     spins = 0
     while load_shared(meeting, GENERATION) == generation:
         spins += 1
+        relax()
         if spins >= SPINS_BEFORE_YIELD and give_way != 0:
             ask(give_way)
 
