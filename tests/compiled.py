@@ -1,0 +1,169 @@
+"""Compile a graph for this processor, run it, and hold it to the interpreter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pytest
+
+from engine import dims, dtypes, interpreter
+from engine.dims import Expr, Size
+from engine.dtypes import DType
+from engine.graph import Builder, Graph, TensorType, Value
+from engine.program import Program
+from engine.state import Cell
+from engine.verify import verify
+from passes.autodiff import expand_gradients
+from passes.pipeline import compile_graph
+from runtime.cache import Cache
+from runtime.cpu.executor import Executor
+from runtime.cpu.loading import build
+from runtime.cpu.lower import lower
+from runtime.cpu.target import target
+
+Named = Mapping[str, np.ndarray]
+LEVELS = (0, 1, 2)
+
+TOLERANCE = {dtypes.f64: 1e-11, dtypes.f32: 3e-5, dtypes.f16: 4e-3, dtypes.bf16: 3e-2}
+"""Of a float's error against the greatest finite magnitude of its array, or against its own."""
+
+
+@cache
+def _folder() -> TemporaryDirectory:
+    return TemporaryDirectory(prefix="tenon-tests-")
+
+
+def kernels() -> Cache:
+    """The compile cache of this test session."""
+    return Cache(Path(_folder().name) / "cache")
+
+
+def program(graph: Graph, level: int = 2) -> Program:
+    """``graph`` through every pass at ``level``, verified after each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TENON_VERIFY", "1")
+        return compile_graph(graph, target(), lower, level)
+
+
+def cells(graph: Graph, state: Named | None) -> dict[str, Cell]:
+    """A state store that holds ``state`` for the ports of ``graph``."""
+    return {v.node.attrs["name"]: Cell((state or {})[v.node.attrs["name"]], v.dtype) for v in graph.state}
+
+
+def executor(graph: Graph, store: Mapping[str, Cell], level: int = 2) -> Executor:
+    return build(program(graph, level), store, kernels())[0]
+
+
+def run(
+    graph: Graph, inputs: Named, state: Named | None = None, level: int = 2
+) -> tuple[tuple[np.ndarray, ...], dict[str, np.ndarray]]:
+    """The outputs of the compiled program, and the state after the call."""
+    store = cells(graph, state)
+    outputs = executor(graph, store, level).run(dict(inputs))
+    return outputs, {name: cell.array.copy() for name, cell in store.items()}
+
+
+def check(
+    graph: Graph,
+    inputs: Named | Sequence[Named],
+    state: Named | None = None,
+    levels: Sequence[int] = LEVELS,
+    exactly: bool = False,
+) -> None:
+    """Compiled at every one of ``levels``, ``graph`` gives the interpreter's outputs and new state for each of the
+    ``inputs``, which may differ in their sizes."""
+    cases = [inputs] if isinstance(inputs, Mapping) else list(inputs)
+    expected = [interpreter.run(verify(expand_gradients(graph), expanded=True), case, state) for case in cases]
+    for level in levels:
+        store = cells(graph, state)
+        runner = executor(graph, store, level)
+        for case, (outputs, after) in zip(cases, expected, strict=True):
+            for name, cell in store.items():
+                cell.write((state or {})[name])
+            found = runner.run(dict(case))
+            named = {f"output {i} ({v.name})": (a, b) for i, (v, a, b) in
+                     enumerate(zip(graph.outputs, found, outputs, strict=True))}  # fmt: skip
+            named |= {f"state {name}": (cell.array, after[name]) for name, cell in store.items()}
+            wrong = [f"{what}: {why}" for what, (a, b) in named.items() if (why := difference(a, b, exactly))]
+            if wrong:
+                shapes = {k: np.shape(a) for k, a in case.items()}
+                raise AssertionError("\n".join([f"level {level}, inputs {shapes}", *wrong, str(graph)]))
+
+
+def difference(found: np.ndarray, expected: np.ndarray, exactly: bool = False, slack: object = 0.0) -> str | None:
+    """What is wrong with ``found``, or None. Floats may err by their dtype's tolerance, and by ``slack`` besides."""
+    if (found.dtype, found.shape) != (expected.dtype, expected.shape):
+        return f"{found.dtype}{found.shape} instead of {expected.dtype}{expected.shape}"
+    if exactly or not dtypes.as_dtype(expected.dtype).is_float:
+        equal = (found == expected) | ((found != found) & (expected != expected))
+    else:
+        equal = _close(found, expected, TOLERANCE[dtypes.as_dtype(expected.dtype)], np.asarray(slack, np.float64))
+    if np.all(equal):
+        return None
+    at = tuple(int(i) for i in np.argwhere(~equal)[0])
+    return f"{np.count_nonzero(~equal)} of {equal.size} are wrong; {found[at]!r} instead of {expected[at]!r} at {at}"
+
+
+def _close(found: np.ndarray, expected: np.ndarray, tolerance: float, slack: np.ndarray) -> np.ndarray:
+    a, b = found.astype(np.float64), expected.astype(np.float64)
+    scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
+    with np.errstate(invalid="ignore"):
+        near = np.abs(a - b) <= tolerance * scale + slack
+        return near | (a == b) | (np.isnan(a) & np.isnan(b)) | ~np.isfinite(slack)
+
+
+# --- many graphs in one program ----------------------------------------------------------------------------------
+
+
+def merge(graphs: Sequence[Graph]) -> tuple[Graph, list[slice]]:
+    """One graph that does what all of ``graphs`` do, and which of its outputs are whose. Ports and dims of graph ``i``
+    are renamed by :func:`renamed`, so each keeps sizes and state of its own."""
+    builder = Builder("merged")
+    outputs: list[Value] = []
+    updates: dict[str, Value] = {}
+    parts: list[slice] = []
+    for i, graph in enumerate(graphs):
+        with builder:
+            values = _replay(graph, builder, i)
+        parts.append(slice(len(outputs), len(outputs) + len(graph.outputs)))
+        outputs += [values[v] for v in graph.outputs]
+        updates |= {renamed(name, i): values[v] for name, v in graph.updates.items()}
+    return builder.build(outputs, updates), parts
+
+
+def renamed(name: str, i: int) -> str:
+    """The name of a port or dim of graph ``i`` in a merged graph."""
+    return f"{name}_of_{i}"
+
+
+def _replay(graph: Graph, builder: Builder, i: int) -> dict[Value, Value]:
+    known = {name: dims.dim(renamed(name, i)) for name in graph.dims()}
+
+    def own(attr: object) -> object:
+        if isinstance(attr, tuple):
+            return tuple(own(a) for a in attr)
+        return dims.substitute(attr, known) if isinstance(attr, Expr) else attr
+
+    def port(value: Value) -> tuple[str, TensorType]:
+        shape: tuple[Size, ...] = tuple(dims.substitute(s, known) for s in value.shape)
+        return renamed(value.node.attrs["name"], i), TensorType(shape, value.dtype)
+
+    values = {v: builder.input(*port(v)) for v in graph.inputs}
+    values |= {v: builder.state_input(*port(v)) for v in graph.state}
+    for node in graph.nodes:
+        attrs = {k: own(a) for k, a in node.attrs.items()}
+        values.update(zip(node.outputs, builder.add(node.op, tuple(values[v] for v in node.inputs), attrs), strict=True))
+    return values
+
+
+def arrays_of(names: Sequence[str], arrays: Sequence[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
+    return zip(names, arrays, strict=True)
+
+
+def storage(dtype: DType, values: np.ndarray) -> np.ndarray:
+    """``values`` as an array of ``dtype``."""
+    return values.astype(dtype.numpy)
