@@ -67,16 +67,14 @@ class CPU:
 
     def build(self, graph: Graph, cells: Cells, level: int) -> Built:
         from runtime import cache
-        from runtime.fingerprint import program_environment
 
         store = cache.default()
-        environment = program_environment()
-        key = f"{canonical.digest(graph)} cpu level={level}"
-        program = store.load_program(key, environment, graph.name)
+        key = "\n".join([f"cpu level={level}", canonical.digest(graph), *_lines_in_messages(graph)])
+        program = store.load_program(key, graph.name)
         found = program is not None
         if program is None:
             program = _compile(graph, level)
-            store.store_program(key, environment, program)
+            store.store_program(key, program)
         return self._load(program, cells, found)
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
@@ -111,6 +109,12 @@ class Reference:
         from passes.autodiff import expand_gradients
 
         observe("autodiff", expand_gradients(graph))
+
+
+def _lines_in_messages(graph: Graph) -> list[str]:
+    """The user's lines that a program can name when it fails: one that was cached must name those of today."""
+    places = [n.location for n in graph.nodes if n.op.kind == "check"] + [a.location for a in graph.assumptions]
+    return [str(place) for place in places]
 
 
 def _no_plan(sizes: Mapping[str, int]) -> dict[str, int]:
