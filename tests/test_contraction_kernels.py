@@ -78,7 +78,7 @@ def test_constant_operand_is_the_one_packed() -> None:
 
 @pytest.mark.parametrize("dtype", [dtypes.f32, dtypes.f64])
 def test_batches_broadcast_and_reversed_strides(dtype: DType) -> None:
-    """``a`` is (3, 2, m, k) read backwards along k, ``b`` is (2, k, n), and a bias varies along the first batch axis."""
+    """``a`` is (3, 2, m, k) read backwards along k, ``b`` is (2, k, n); a bias varies along the first batch axis."""
     m, n, k = 9, 21, 17
     a = Access("a", dtype, (*elements((3, 2, m, k))[:3], -1), k - 1)
     b = Access("b", dtype, (0, *elements((2, k, n))))

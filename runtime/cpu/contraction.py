@@ -91,7 +91,7 @@ def choose(spec: KernelSpec, core: Contraction, constant: Collection[str]) -> Pl
     b_side = Operand(swapped, n, spec.axes[n])
     tile = host_tile(core.a.dtype)
     ways = [(a_side, b_side), (b_side, a_side)]
-    rows, columns = min(ways, key=lambda way: _cost(spec, core, tile, *way, constant))
+    rows, columns = min(ways, key=lambda way: _cost(spec, core, tile, way[0], way[1], constant))
     packed = not _readable(columns, rows, tile)
     return Plan(rows, columns, packed, tile, *_block(spec, rows, columns, core.k, tile))
 
@@ -234,15 +234,15 @@ def _main_call(spec: KernelSpec, core: Contraction, plan: Plan, kept: list[int],
     task += [
         f"m0 = {m_block} * {block_rows}",
         f"n0 = {n_block} * {block_columns}",
-        f"rows = min({block_rows}, {m} - m0)",
-        f"columns = min({block_columns}, {n} - n0)",
+        f"rows = minimum({block_rows}, {m} - m0)",
+        f"columns = minimum({block_columns}, {n} - n0)",
         f"a_first = {a} + ({total(a_batch, times('m0', row_stride))}) * {size}",
         f"b_first = {b_first}",
         "k0 = 0",
         "while True:",
-        f"    deep = min({depth}, {k} - k0)",
+        f"    deep = minimum({depth}, {k} - k0)",
         f"    for r in range(rows + {tile.rows - 1}):",
-        f"        row = {times('min(r, rows - 1)', row_stride)}",
+        f"        row = {times('minimum(r, rows - 1)', row_stride)}",
         f"        {store(dtypes.i64, 'row_table', 'r', row_address, scope)}",
         f"    panel = b_first + k0 * {b_row}",
         f"    for c in range(0, columns, {width}):",

@@ -210,7 +210,7 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
     lines = [*split, f"group = {group}", f"channel_block = {channel_block}"]
     for axis, (index, letter) in enumerate(((tile_y, "h"), (tile_x, "w"))):
         limit, step = table.size(core.out_size[axis]), table.size(plan.size[axis])
-        lines += [f"o{letter}0 = {times(index, step)}", f"tile_{letter} = min({step}, {limit} - o{letter}0)"]
+        lines += [f"o{letter}0 = {times(index, step)}", f"tile_{letter} = minimum({step}, {limit} - o{letter}0)"]
     lines += image_lines(plan, table, n)
     computed, names = tile_lines(plan, table, table.pointer(packed.buffer.name))
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table,
@@ -246,6 +246,6 @@ def image_lines(plan: ConvTile, table: ArgTable, n: str) -> list[str]:
     return [
         f"image = {x} + ({total(times(n, n_stride), first)}) * {core.x.dtype.itemsize}",
         f"first_channel = channel_block * {table.size(plan.channels)}",
-        f"columns = min({table.size(plan.channels)}, {outputs} - first_channel)",
+        f"columns = minimum({table.size(plan.channels)}, {outputs} - first_channel)",
         f"channel0 = group * {outputs} + first_channel",
     ]

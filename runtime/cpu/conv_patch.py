@@ -73,7 +73,7 @@ class Patch:
             return loop("v", first, last, [store(self.dtype, "line", "v", constant(0, self.dtype), scope)])
 
         if self.x_dilation[1] == 1:
-            left, right = f"min(first - start_w, {width})", f"min(last - start_w, {width})"
+            left, right = f"minimum(first - start_w, {width})", f"minimum(last - start_w, {width})"
             around = [*clear("0", times(left, channels))], [*clear(times(right, channels), pitch)]
         else:
             around = clear("0", pitch), []
@@ -94,8 +94,8 @@ class Patch:
         return [
             f"start_h = {times('oh0', stride_h)} - {pad_h}",
             f"start_w = {times('ow0', stride_w)} - {pad_w}",
-            f"first = {divided_up('max(start_w, 0)', dilation_w)}",
-            f"last = max(first, min({in_w}, {divided_up(f'max(start_w + {width}, 0)', dilation_w)}))",
+            f"first = {divided_up('maximum(start_w, 0)', dilation_w)}",
+            f"last = maximum(first, minimum({in_w}, {divided_up(f'maximum(start_w + {width}, 0)', dilation_w)}))",
             *loop("row", "0", f"{times('(tile_h - 1)', stride_h)} + {table.size(self.reach(0))}", row),
         ]
 

@@ -70,9 +70,9 @@ def _covered(core: MaxPool2d, plan: ConvTile, table: ArgTable, axis: int, letter
     end = f"{times(f'(p{letter}0 + count_{letter} - 1)', stride)} - {padding} + {table.size(_reach(core, axis))}"
     return [
         f"p{letter}0 = {times(tile, step)}",
-        f"count_{letter} = min({step}, {table.size(count)} - p{letter}0)",
-        f"o{letter}0 = max({times(f'p{letter}0', stride)} - {padding}, 0)",
-        f"tile_{letter} = min({end}, {limit}) - o{letter}0",
+        f"count_{letter} = minimum({step}, {table.size(count)} - p{letter}0)",
+        f"o{letter}0 = maximum({times(f'p{letter}0', stride)} - {padding}, 0)",
+        f"tile_{letter} = minimum({end}, {limit}) - o{letter}0",
     ]
 
 
@@ -93,7 +93,8 @@ def _pool_inside(spec: KernelSpec, core: MaxPool2d, plan: ConvTile, table: ArgTa
     size, channels, value = plan.dtype.itemsize, table.size(plan.channels), core.inner[-1]
     taps = [(kh, kw) for kh in range(core.kernel[0]) for kw in range(core.kernel[1])]
     element = load(plan.dtype, "corner", "at_{} + j", table.scope(SCRATCH))
-    body, inner = _emitters(spec, core, plan, table, len(taps), {0: "best", 1: "position"}, element)
+    outputs = {0: f"best_{len(taps) - 1}", 1: f"position_{len(taps) - 1}"}
+    body, inner = _emitters(spec, core, plan, table, len(taps), outputs, element)
     everyone = [body, *inner]
     start = [line for emitter in everyone for line in emitter.start()]
     dilation_h, dilation_w = (table.size(d) for d in core.dilation)
@@ -116,10 +117,13 @@ def _pool_inside(spec: KernelSpec, core: MaxPool2d, plan: ConvTile, table: ArgTa
         inside += emitter.enter(3, "channel0 + j", inline=True)
         found = emitter.value(value.name)
         if k == 0:
-            inside += [f"best = {found}", "position = uint8(0)"]
-        else:
-            inside += [f"better = {_beats(found, 'best')}", f"best = select(better, {found}, best)",
-                       f"position = select(better, uint8({k}), position)"]  # fmt: skip
+            inside += [f"best_0 = {found}", "position_0 = uint8(0)"]
+            continue
+        inside += [
+            f"better_{k} = {_beats(found, f'best_{k - 1}')}",
+            f"best_{k} = select(better_{k}, {found}, best_{k - 1})",
+            f"position_{k} = select(better_{k}, uint8({k}), position_{k - 1})",
+        ]
     inside += body.enter(3, "channel0 + j", inline=True)
     columns = loop("s", "0", "count_w", [*by_column, *loop("j", "0", "columns", inside)])
     return start, [*task, *loop("r", "0", "count_h", by_row + columns)]

@@ -98,12 +98,12 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
         body = loop(name, "0", table.size(axis.size), body)
     task = [
         *split,
-        f"width = min({columns}, {n_size} - {panel} * {columns})",
+        f"width = minimum({columns}, {n_size} - {panel} * {columns})",
         f"start = {source} + ({first}) * {panels.dtype.itemsize}",
         f"first = {chunk} * {ROWS_PER_TASK}",
         f"done = quotient(task, {table.size(chunks)}) * {depth} + first * {inner_rows}",
         f"out = {result} + done * {columns * dtype.itemsize}",
-        *loop("k0", "first", f"min(first + {ROWS_PER_TASK}, {table.size(panels.rows[0].size)})", body),
+        *loop("k0", "first", f"minimum(first + {ROWS_PER_TASK}, {table.size(panels.rows[0].size)})", body),
     ]
     code = kernel(f"pack_{panels.dtype}", loop("task", "lo", "hi", task), table)
     call = Call(code.key, f"pack {label}", table.args, product(space), (panels.buffer,), (target,), nodes=nodes)
