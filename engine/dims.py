@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import math
+import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Union
@@ -327,17 +328,23 @@ class Assumption:
         return f"{self.expr} {self.relation}"
 
 
-_recording: list[list[Assumption]] = []
+_active = threading.local()
+
+
+def _recordings() -> list[list[Assumption]]:
+    if not hasattr(_active, "stack"):
+        _active.stack = []
+    return _active.stack
 
 
 @contextlib.contextmanager
 def recording(into: list[Assumption]) -> Iterator[None]:
     """While active, :func:`assume` appends to ``into``."""
-    _recording.append(into)
+    _recordings().append(into)
     try:
         yield
     finally:
-        _recording.pop()
+        _recordings().pop()
 
 
 def assume(expr: Size, relation: str, reason: str) -> None:
@@ -349,11 +356,27 @@ def assume(expr: Size, relation: str, reason: str) -> None:
         if not {"== 0": expr == 0, "!= 0": expr != 0, ">= 0": expr >= 0}[relation]:
             raise ShapeError(reason)
         return
-    if not _recording:
+    if relation == ">= 0" and _never_negative(expr):
+        return
+    if not _recordings():
         raise ShapeError(f"{reason} (it cannot be told whether {expr} {relation})")
     found = Assumption(expr, relation, reason, user_location())
-    if not any(a.expr == expr and a.relation == relation for a in _recording[-1]):
-        _recording[-1].append(found)
+    known = _recordings()[-1]
+    if not any(a.expr == expr and a.relation == relation for a in known):
+        known.append(found)
+
+
+def _never_negative(size: Size) -> bool:
+    """Whether it is a sum of products of what cannot be negative: dims are sizes, so at least 0."""
+    if isinstance(size, int):
+        return size >= 0
+    return all(c >= 0 and all(map(_atom_never_negative, mono)) for mono, c in size.terms)
+
+
+def _atom_never_negative(atom: Atom) -> bool:
+    if isinstance(atom, Symbol):
+        return True
+    return _never_negative(atom.denominator) and (atom.modulo or _never_negative(atom.numerator))
 
 
 def broadcast(*shapes: Shape) -> Shape:

@@ -89,7 +89,8 @@ def as_dtype(value: object) -> DType:
 
 
 def promote(*dtypes: DType) -> DType:
-    """The dtype that NumPy gives a result of these; bf16 with f16 gives f32, with other floats the wider one."""
+    """The dtype that NumPy gives a result of these (i32 for its int16); bf16 with f16 gives f32, with other floats the
+    wider one."""
     result = dtypes[0]
     for other in dtypes[1:]:
         result = _promote2(result, other)
@@ -104,7 +105,8 @@ def _promote2(a: DType, b: DType) -> DType:
         if other.is_float:
             return f32 if other == f16 else other
         return bf16 if other.itemsize == 1 else (f64 if other.itemsize == 8 or other == i32 else f32)
-    return as_dtype(np.result_type(a.numpy, b.numpy))
+    found = np.result_type(a.numpy, b.numpy)
+    return i32 if found == np.int16 else as_dtype(found)
 
 
 def of_scalar(value: object, beside: DType | None = None) -> DType:
