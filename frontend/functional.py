@@ -167,7 +167,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
         return x * 0
     drawn = dtypes.f64 if x.dtype == dtypes.f64 else dtypes.f32
     kept = creation.rand(x.shape, dtype=drawn) >= p  # type: ignore[arg-type]
-    return x * call("where", kept, 1 / (1 - p), 0.0).to(x.dtype)
+    return x * (kept.to(x.dtype) * (1 / (1 - p)))
 
 
 # --- losses -----------------------------------------------------------------------------------------------------
