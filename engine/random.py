@@ -40,7 +40,8 @@ def uniform_reference(seed: int, step: int, stream: int, index: np.ndarray, dtyp
     """The uniform draws in [0, 1) for an array of element indices; f64 where ``dtype`` is f64, else f32."""
     index = np.asarray(index).astype(np.uint64)
     rest = [np.full(index.shape, v & 0xFFFFFFFF, np.uint64) for v in (stream, step)]
-    words = philox4x32(np.stack([index & _LOW, index >> _WORD, *rest], axis=-1), (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF))
+    key = (seed & 0xFFFFFFFF, seed >> 32 & 0xFFFFFFFF)
+    words = philox4x32(np.stack([index & _LOW, index >> _WORD, *rest], axis=-1), key)
     if dtype == f64:
         both = (words[..., 0] << _WORD) | words[..., 1]
         return (both >> np.uint64(11)).astype(np.float64) * 2.0**-53

@@ -34,31 +34,34 @@ from runtime.cpu.rows import split_task
 
 _ROW_BLOCK = 256
 """Rows added up in a column before their sum goes to the outer sum."""
+_LANES = 4
+"""Rows in a narrow strip that add to accumulators of their own: one alone would wait for its last store each time."""
 _LEAST_WIDTH, _MOST_WIDTH = 64, 1024
 
 
 @dataclass(frozen=True)
 class _Accumulator:
-    """One value a column in scratch memory; ``left`` below is the first column of the strip."""
+    """One value a column in scratch memory; ``left`` below is the first column of the strip, ``lane`` where the
+    values of a lane begin."""
 
     name: str
     dtype: DType
     pointer: str
     scope: int
 
-    def read(self, left: str) -> str:
-        return load(self.dtype, self.pointer, self._at(left), self.scope)
+    def read(self, left: str, lane: str = "0") -> str:
+        return load(self.dtype, self.pointer, total(lane, _at(left)), self.scope)
 
-    def write(self, value: str, left: str) -> str:
-        return store(self.dtype, self.pointer, self._at(left), value, self.scope)
+    def write(self, value: str, left: str, lane: str = "0") -> str:
+        return store(self.dtype, self.pointer, total(lane, _at(left)), value, self.scope)
 
-    def update(self, new: Callable[[str], str], left: str) -> list[str]:
+    def update(self, new: Callable[[str], str], left: str, lane: str = "0") -> list[str]:
         """Lines that replace the value by ``new`` of it."""
-        return [f"{self.name} = {self.read(left)}", self.write(new(self.name), left)]
+        return [f"{self.name} = {self.read(left, lane)}", self.write(new(self.name), left, lane)]
 
-    @staticmethod
-    def _at(left: str) -> str:
-        return "j" if left == "0" else f"j - {left}"
+
+def _at(left: str) -> str:
+    return "j" if left == "0" else f"j - {left}"
 
 
 def _computed(stmt: Stmt) -> DType:
@@ -122,46 +125,53 @@ class _ColumnKernel:
         code = kernel(spec.name, lines, table)
         return Lowered((call(spec, code, table, tasks, self.scratch.size),), (code,))
 
-    def _accumulator(self, name: str, dtype: DType) -> _Accumulator:
-        place = self.scratch.take(self.width, max(4, dtype.itemsize))
+    def _accumulator(self, name: str, dtype: DType, lanes: int = 1) -> _Accumulator:
+        place = self.scratch.take(self.width * lanes, max(4, dtype.itemsize))
         return _Accumulator(name, dtype, total("scratch", str(place)), self.table.scope(f"{SCRATCH}{place}"))
 
     def _reduce(self, bounds: tuple[str, str]) -> list[str]:
         """Lines that leave every reduction of these columns in its accumulator."""
-        spec = self.spec
+        spec, left, last = self.spec, bounds[0], self.spec.reduced[-1]
         self.sums = {s.name: self._accumulator(f"sum{i}", _computed(s)) for i, s in enumerate(self.reductions)}
         arguments = [s for s in self.reductions if "_arg" in s.op]
         plain = [s for s in self.reductions if s not in arguments]
-        self.bests = {s.name: self._accumulator(f"best{i}", _computed(self._value_of(s))) for i, s in enumerate(arguments)}
-        last = spec.reduced[-1]
+        self.bests = {
+            s.name: self._accumulator(f"best{i}", _computed(self._value_of(s))) for i, s in enumerate(arguments)
+        }
         extent = spec.split if last == 0 and spec.split is not None else spec.axes[last]
         blocked = bool(plain) and (len(spec.reduced) > 1 or not isinstance(extent, int) or extent > _ROW_BLOCK)
-        parts = {s.name: self._accumulator(f"part{i}", _computed(s)) for i, s in enumerate(plain)} if blocked else self.sums
+        lanes = _LANES if blocked and left == "0" else 1
+        lane = f"(i{last} & {lanes - 1}) * {self.width}" if lanes > 1 else "0"
+        parts = self.sums
+        if blocked:
+            parts = {s.name: self._accumulator(f"part{i}", _computed(s), lanes) for i, s in enumerate(plain)}
 
         effects = [s.name for s in spec.body if s.op in ("store", "check_index") and self._varies(s.name)]
         inner = self.emitter.fork(only=[str(a) for s in self.reductions for a in s.args] + effects)
         heads = [inner.enter(axis, f"i{axis}") for axis in spec.reduced]
         body = inner.enter(self.column, "j", inline=True)
         for stmt in plain:
-            body += parts[stmt.name].update(lambda old, s=stmt: combined(s, old, inner.value(str(s.args[0]))), bounds[0])
+            value = inner.value(str(stmt.args[0]))
+            body += parts[stmt.name].update(lambda old, s=stmt, v=value: combined(s, old, v), left, lane)
         for stmt in arguments:
-            body += self._update_best(stmt, *(inner.value(str(a)) for a in stmt.args), bounds[0])
-
-        def clear(accumulators: dict[str, _Accumulator], stmts: list[Stmt]) -> list[str]:
-            return self._columns(bounds, [accumulators[s.name].write(identity(s), bounds[0]) for s in stmts])
+            body += self._update_best(stmt, *(inner.value(str(a)) for a in stmt.args), left)
 
         start, stop = self._bounds(last)
+        row = heads[-1] + self._columns(bounds, body)
         if blocked:
-            add = [line for s in plain for line in self.sums[s.name].update(
-                lambda old, s=s: combined(s, old, parts[s.name].read(bounds[0])), bounds[0])]  # fmt: skip
-            block = loop(f"i{last}", "first", f"min(first + {_ROW_BLOCK}, {stop})", heads[-1] + self._columns(bounds, body))
+            places = [str(k * self.width) for k in range(lanes)]
+            clear = [parts[s.name].write(identity(s), left, k) for s in plain for k in places]
+            add = [line for s in plain for k in places for line in self.sums[s.name].update(
+                lambda old, s=s, k=k: combined(s, old, parts[s.name].read(left, k)), left)]  # fmt: skip
+            block = loop(f"i{last}", "first", f"min(first + {_ROW_BLOCK}, {stop})", row)
             lines = [f"for first in range({start}, {stop}, {_ROW_BLOCK}):",
-                     *indent([*clear(parts, plain), *block, *self._columns(bounds, add)])]  # fmt: skip
+                     *indent([*self._columns(bounds, clear), *block, *self._columns(bounds, add)])]  # fmt: skip
         else:
-            lines = loop(f"i{last}", start, stop, heads[-1] + self._columns(bounds, body))
+            lines = loop(f"i{last}", start, stop, row)
         for axis, head in zip(reversed(spec.reduced[:-1]), reversed(heads[:-1]), strict=True):
             lines = loop(f"i{axis}", *self._bounds(axis), head + lines)
-        return clear(self.sums, plain) + self._clear_bests(arguments, bounds) + lines
+        clear = [self.sums[s.name].write(identity(s), left) for s in plain]
+        return self._columns(bounds, clear) + self._clear_bests(arguments, bounds) + lines
 
     def _finish(self, bounds: tuple[str, str]) -> list[str]:
         """The statements over what is kept, and the stores."""
@@ -191,7 +201,8 @@ class _ColumnKernel:
         body = []
         for stmt in arguments:
             value = self._value_of(stmt).dtype
-            body.append(self.bests[stmt.name].write(constant(extreme(value, stmt.op == "reduce_argmin"), value), bounds[0]))
+            worst = constant(extreme(value, largest=stmt.op == "reduce_argmin"), value)
+            body.append(self.bests[stmt.name].write(worst, bounds[0]))
             body.append(self.sums[stmt.name].write(constant(extreme(dtypes.i64, True), stmt.dtype), bounds[0]))
         return self._columns(bounds, body)
 

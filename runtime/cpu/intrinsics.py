@@ -20,6 +20,9 @@ from numba.extending import intrinsic
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
+CONSTANT_SCOPE = 127
+"""The alias scope of constant tables, above those of the buffers that a loop may write."""
+
 EXACT = ("nsz",)
 """Flags for floating-point instructions whose order matters. Numba adds the kernel's own flags (reassoc among
 them) to every instruction that has none."""
@@ -28,7 +31,7 @@ them) to every instruction that has none."""
 # --- memory ------------------------------------------------------------------------------------------------
 
 
-def _mark(module: ir.Module, instruction: ir.Instruction, scope: int) -> None:
+def mark_scope(module: ir.Module, instruction: ir.Instruction, scope: int) -> None:
     """Put ``instruction`` into alias scope ``scope``. It suffices that of two scopes the higher names the lower."""
     domain = module.add_metadata(["tenon"])
     scopes = [module.add_metadata([f"buffer{i}", domain]) for i in range(scope + 1)]
@@ -89,7 +92,7 @@ def _memory(stored: ir.Type, value: types.Type, widen: Conversion, narrow: Conve
         def codegen(context, builder, signature, args):
             loaded = builder.load(_address(builder, args[0], args[1], stored))
             loaded.align = align
-            _mark(builder.module, loaded, number)
+            mark_scope(builder.module, loaded, number)
             return widen(builder, loaded)
 
         return value(types.int64, types.int64, scope), codegen
@@ -101,7 +104,7 @@ def _memory(stored: ir.Type, value: types.Type, widen: Conversion, narrow: Conve
         def codegen(context, builder, signature, args):
             stored_now = builder.store(narrow(builder, args[2]), _address(builder, args[0], args[1], stored))
             stored_now.align = align
-            _mark(builder.module, stored_now, number)
+            mark_scope(builder.module, stored_now, number)
             return context.get_dummy_value()
 
         return types.void(types.int64, types.int64, value, scope), codegen

@@ -18,7 +18,7 @@ from runtime.cpu.axes import collapse
 
 
 def lower(item: KernelSpec | Bundle) -> Lowered:
-    """The calls, kernels and buffers for one item of a schedule. Raises UnsupportedError for a core it does not know."""
+    """The calls, kernels and buffers for one item of a schedule. Raises UnsupportedError for an unknown core."""
     if isinstance(item, Bundle):
         from runtime.cpu.bundle import lower_bundle
 

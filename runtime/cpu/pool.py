@@ -244,7 +244,8 @@ class _MaxPoolGrad(_PoolKernel):
         head = [f"window_y = quotient(y + {py}, {sy})", *self._tap(0, f"(y + {py} - window_y * {sy})"),
                 f"at_y = min(window_y, {rows})", *self.inner.enter(1, "at_y")]  # fmt: skip
         window = [f"at_x = min(window_x, {columns})", *self.inner.enter(2, "at_x")]
-        point = [*self._tap(1, "inside"), f"tap = int32(select(found_y & found_x, tap_y * {core.kernel[1]} + tap_x, -1))"]
+        point = self._tap(1, "inside")
+        point.append(f"tap = int32(select(found_y & found_x, tap_y * {core.kernel[1]} + tap_x, -1))")
         point += self.outer.enter(2, "x")
         body = self.inner.enter(_CHANNEL, "c", inline=True)
         body += [f"gathered = {self._chosen()}", *self.outer.enter(_CHANNEL, "c", inline=True)]
@@ -262,11 +263,11 @@ class _MaxPoolGrad(_PoolKernel):
         clear = self.channels([store(self.dtype, pointer, place, constant(0, self.dtype), scope)], True)
         parts = []
         for axis, name in enumerate("yx"):
-            start = f"{name} + {core.padding[axis]} - k{name} * {core.dilation[axis]}"
+            stride, count = core.stride[axis], table.size(core.out_size[axis])
             parts.append([
-                f"start_{name} = {start}",
-                f"window_{name} = quotient(max(start_{name}, 0), {core.stride[axis]})",
-                f"if (window_{name} * {core.stride[axis]} == start_{name}) & (window_{name} < {table.size(core.out_size[axis])}):",
+                f"start_{name} = {name} + {core.padding[axis]} - k{name} * {core.dilation[axis]}",
+                f"window_{name} = quotient(max(start_{name}, 0), {stride})",
+                f"if (window_{name} * {stride} == start_{name}) & (window_{name} < {count}):",
             ])  # fmt: skip
         row, column = self.inner.enter(1, "window_y"), self.inner.enter(2, "window_x")
         column.append(f"tap = int32(ky * {core.kernel[1]} + kx)")

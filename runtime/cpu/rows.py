@@ -40,13 +40,13 @@ from runtime.cpu.reductions import (
 )
 
 _SCRATCH_BYTES = 128 * 1024
-_COSTLY = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf", "pow",
-                     "div", "sqrt", "floordiv", "mod", "uniform"})  # fmt: skip
+_COSTLY = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf",
+                     "pow", "div", "sqrt", "floordiv", "mod", "uniform"})  # fmt: skip
 
 
 @dataclass(frozen=True)
 class _Pass:
-    """One pass over the reduced axes: what it reduces, what else it must do, what it takes from and puts into scratch."""
+    """One pass over the reduced axes: what it reduces, what else it does, what it takes from and puts into scratch."""
 
     reductions: tuple[Stmt, ...]
     effects: tuple[str, ...]
@@ -209,7 +209,8 @@ class _RowKernel:
             return [f"{prefix}{names[s.name]} = {identity(s)}" for s in reductions]
 
         def join(prefix: str, others: dict[str, str]) -> list[str]:
-            return [f"{prefix}{names[s.name]} = {combined(s, prefix + names[s.name], others[s.name])}" for s in reductions]
+            mine = {s.name: prefix + names[s.name] for s in reductions}
+            return [f"{mine[s.name]} = {combined(s, mine[s.name], others[s.name])}" for s in reductions]
 
         if not spec.reduced:
             return begin("") + body + join("", values)

@@ -13,6 +13,7 @@ from functools import lru_cache
 
 from llvmlite import ir
 
+from runtime.cpu.intrinsics import CONSTANT_SCOPE, mark_scope
 from runtime.cpu.irvalue import F32, F64, I32, I64, Num, fast_two_sum, two_product, two_sum
 
 _PI_BITS = 1400
@@ -69,7 +70,9 @@ def _gather(x: Num, name: str, values: list[float], index: Num) -> Num:
         array.global_constant = True
         array.linkage = "internal"
         array.initializer = ir.Constant(kind, values)
-    return Num(x.builder, x.builder.load(x.builder.gep(array, [I64(0), index.value], inbounds=True)))
+    loaded = x.builder.load(x.builder.gep(array, [I64(0), index.value], inbounds=True))
+    mark_scope(module, loaded, CONSTANT_SCOPE)
+    return Num(x.builder, loaded)
 
 
 def _row(exponent: Num, first: int, last: int) -> Num:
