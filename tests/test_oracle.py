@@ -1,0 +1,89 @@
+"""Models with PyTorch's weights give PyTorch's outputs and train as in PyTorch, step for step.
+
+The golden file holds what PyTorch said; where it is installed, it is asked again.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import numpy as np
+import oracle_cases
+import pytest
+from oracle_cases import CASES, GOLDEN, MODELS
+
+import tenon as tn
+from tenon import F, nn, optim
+
+
+def model(name: str) -> Any:
+    """Tenon's model with the fixed weights."""
+    found = MODELS[name](nn)
+    found.load_state_dict(oracle_cases.weights(name))
+    return found
+
+
+def specs(name: str) -> list[tn.TensorSpec]:
+    return [tn.spec("B", *a.shape[2:], dtype=a.dtype) for a in oracle_cases.batches(name)]
+
+
+@cache
+def outputs(name: str) -> np.ndarray:
+    """What the untrained model says to the first batch."""
+    x, _ = oracle_cases.batches(name)
+    return tn.compile(model(name).eval(), specs(name)[0])(x[0])
+
+
+@cache
+def losses(name: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """The loss before each step of a case, and the weights after the last."""
+    case = CASES[name]
+    trained = model(case.model)
+    optimizer = getattr(optim, case.optimizer)(trained.parameters(), **case.options)
+    loss_of = F.mse_loss if case.model == "line" else F.cross_entropy
+    step = tn.train_step(trained, loss_of, optimizer, specs(case.model))
+    found = [float(step(x, y)) for x, y in zip(*oracle_cases.batches(case.model), strict=True)]
+    assert step.executable.compile_count == 1
+    return np.array(found), trained.state_dict()
+
+
+@cache
+def golden(what: str) -> np.ndarray:
+    with np.load(GOLDEN) as file:
+        return file[what]
+
+
+slow_cnn = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("cnn") else name for name in MODELS]
+slow_cases = [pytest.param(name, marks=pytest.mark.slow) if name.startswith("cnn") else name for name in CASES]
+
+
+@pytest.mark.parametrize("name", slow_cnn)
+def test_outputs_are_those_in_the_golden_file(name):
+    np.testing.assert_allclose(outputs(name), golden(f"outputs of {name}"), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", slow_cases)
+def test_losses_are_those_in_the_golden_file(name):
+    np.testing.assert_allclose(losses(name)[0], golden(f"losses of {name}"), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", slow_cnn)
+def test_outputs_are_pytorchs(name):
+    pytest.importorskip("torch")
+    import pytorch_oracle
+
+    np.testing.assert_allclose(outputs(name), pytorch_oracle.outputs(name), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", slow_cases)
+def test_losses_and_trained_weights_are_pytorchs(name):
+    pytest.importorskip("torch")
+    import pytorch_oracle
+
+    expected, trained = pytorch_oracle.train(CASES[name])
+    found, weights = losses(name)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    assert weights.keys() == trained.keys()
+    for key, array in trained.items():
+        assert np.abs(weights[key] - array).max() <= 1e-3 * np.abs(array).max(), key
