@@ -10,7 +10,7 @@ from tenon.executable import Executable
 from tenon.specs import as_specs
 from tenon.tracing import trace
 
-LEVELS = (0, 1, 2, 3)
+LEVELS = (0, 1, 2)
 
 
 def compile(
@@ -23,8 +23,8 @@ def compile(
     """Trace ``function`` once on inputs of these specs and make one program of it.
 
     ``function`` is a Module (its forward, in the mode that it is in: train or eval) or any function of Tensors that
-    returns Tensors, alone or in tuples, lists and dicts. ``level`` 0 lowers op by op, 1 simplifies, 2 fuses and plans
-    memory, 3 adds what trades rounding or compile time for speed. ``target`` is ``"cpu"`` or ``"reference"`` (NumPy).
+    returns Tensors, alone or in tuples, lists and dicts. ``level`` 0 lowers op by op, 1 simplifies, 2 chooses
+    layouts and fuses too. ``target`` is ``"cpu"`` or ``"reference"`` (NumPy).
     ``name`` is what dumps and reports call it; by default the function's own.
 
     Raises TenonError where the specs, the options or what the function does cannot be compiled.
