@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import insort
 from collections.abc import Mapping
+
+import numpy as np
 
 ALIGNMENT = 64
 """Every buffer starts on a cache line; sizes are rounded up to it."""
@@ -21,29 +22,24 @@ def place(lifetimes: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]) ->
     memory management for deep neural net inference"): the largest first, each in the smallest gap that holds it
     between those already placed that live with it. The result depends only on the arguments.
     """
-    offsets: dict[str, int] = {}
-    placed: list[tuple[int, int, int, int]] = []  # (offset, end, first step, last step), by offset
-    total = 0
-    for name in sorted(lifetimes, key=lambda n: (-sizes[n], lifetimes[n], n)):
+    offsets = dict.fromkeys(lifetimes, 0)
+    order = sorted((n for n in lifetimes if sizes[n]), key=lambda n: (-sizes[n], lifetimes[n], n))
+    first, last, start, end = np.zeros((4, len(order)), np.int64)
+    for i, name in enumerate(order):
         need = round_up(sizes[name])
-        if not need:
-            offsets[name] = 0
-            continue
-        first, last = lifetimes[name]
-        at = _smallest_gap(need, [(start, end) for start, end, born, dies in placed if born <= last and first <= dies])
-        offsets[name] = at
-        insort(placed, (at, at + need, first, last))
-        total = max(total, at + need)
-    return offsets, total
+        first[i], last[i] = lifetimes[name]
+        together = (first[:i] <= last[i]) & (last[:i] >= first[i])
+        start[i] = offsets[name] = _smallest_gap(need, start[:i][together], end[:i][together])
+        end[i] = start[i] + need
+    return offsets, int(end.max(initial=0))
 
 
-def _smallest_gap(need: int, taken: list[tuple[int, int]]) -> int:
-    """Where ``need`` bytes fit best between the ranges ``taken`` (sorted), or the end of the last one."""
-    best, best_size = -1, 0
-    end = 0
-    for start, stop in taken:
-        gap = start - end
-        if gap >= need and (best < 0 or gap < best_size):
-            best, best_size = end, gap
-        end = max(end, stop)
-    return best if best >= 0 else end
+def _smallest_gap(need: int, starts: np.ndarray, ends: np.ndarray) -> int:
+    """Where ``need`` bytes fit best between the ranges that are taken, or behind the last of them."""
+    by_start = np.argsort(starts, kind="stable")
+    free_from = np.maximum.accumulate(np.concatenate(([0], ends[by_start])))
+    gaps = starts[by_start] - free_from[:-1]
+    fitting = np.flatnonzero(gaps >= need)
+    if not fitting.size:
+        return int(free_from[-1])
+    return int(free_from[fitting[np.argmin(gaps[fitting])]])

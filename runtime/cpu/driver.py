@@ -27,13 +27,12 @@ SCRATCH = 4  # address of thread 0's scratch
 SCRATCH_STRIDE = 5  # bytes from one thread's scratch to the next
 ERROR = 6  # address of the error word
 GOMP_PARALLEL = 7  # addresses of libgomp's functions
-GOMP_BARRIER = 8
-OMP_THREAD_NUM = 9
-OMP_NUM_THREADS = 10
-YIELD = 11  # address of a function that gives up the processor, or 0
-MEETING = 12  # address of the spin barrier, or 0 where libgomp's is used
-COUNT_STEPS = 13  # steps and barriers so far
-COUNT_BARRIERS = 14
+OMP_THREAD_NUM = 8
+OMP_NUM_THREADS = 9
+YIELD = 10  # address of a function that gives up the processor, or 0
+MEETING = 11  # address of the spin barrier
+COUNT_STEPS = 12  # steps and barriers so far
+COUNT_BARRIERS = 13
 CONTROL_SLOTS = 16
 
 # Fields of a step.
@@ -48,7 +47,9 @@ FIELDS = 5
 BARRIER = 1  # all threads meet before it
 CHECK = 2  # having met, they leave if the error word is set
 
-# Slots of the spin barrier: how many have arrived and, on its own cache line, how often all have met.
+# The threads meet at a barrier of the driver's own, whoever started them: libgomp's took three times as long, and
+# milliseconds where the machine is busy, as it spins for long before it yields.
+# Its slots: how many have arrived and, on its own cache line, how often all have met.
 ARRIVED = 0
 GENERATION = 8
 MEETING_SLOTS = 16
@@ -90,13 +91,11 @@ class Driver:
         control[SCRATCH_STRIDE] = stride
         control[ERROR] = self.error.ctypes.data
         control[YIELD] = threads.yield_address()
+        control[MEETING] = self._meeting.ctypes.data
         if self._runtime is not None:
             control[GOMP_PARALLEL] = self._runtime.parallel
-            control[GOMP_BARRIER] = self._runtime.barrier
             control[OMP_THREAD_NUM] = self._runtime.thread_num
             control[OMP_NUM_THREADS] = self._runtime.num_threads
-        elif count > 1:
-            control[MEETING] = self._meeting.ctypes.data
         self._control = memoryview(control)  # type: ignore[arg-type]
         self._error = memoryview(self.error)  # type: ignore[arg-type]
         self._control_address = control.ctypes.data

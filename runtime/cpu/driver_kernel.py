@@ -8,33 +8,10 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from runtime.cpu.driver import (
-    ARGUMENTS,
-    ARRIVED,
-    BARRIER,
-    CHECK,
-    COUNT_BARRIERS,
-    COUNT_STEPS,
-    ERROR,
-    FIELDS,
-    FLAGS,
-    FUNCTION,
-    GENERATION,
-    GOMP_BARRIER,
-    GOMP_PARALLEL,
-    MEETING,
-    OMP_NUM_THREADS,
-    OMP_THREAD_NUM,
-    OWNER,
-    SCRATCH,
-    SCRATCH_STRIDE,
-    SELF,
-    SPINS_BEFORE_YIELD,
-    STEP_COUNT,
-    STEPS,
-    TASKS,
-    THREADS,
-    YIELD,
+from runtime.cpu.driver import (  # isort: skip
+    ARGUMENTS, ARRIVED, BARRIER, CHECK, COUNT_BARRIERS, COUNT_STEPS, ERROR, FIELDS, FLAGS, FUNCTION, GENERATION,
+    GOMP_PARALLEL, MEETING, OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, SCRATCH, SCRATCH_STRIDE, SELF, SPINS_BEFORE_YIELD,
+    STEP_COUNT, STEPS, TASKS, THREADS, YIELD,
 )  # fmt: skip
 
 _WORD, _INT, _VOID, _BYTES = ir.IntType(64), ir.IntType(32), ir.VoidType(), ir.IntType(8).as_pointer()
@@ -183,10 +160,7 @@ def driver(control, thread, threads, _unused):
         flags = load(steps, FLAGS)
         if flags & BARRIER:
             if threads > 1:
-                if meeting != 0:
-                    spin_barrier(meeting, threads, load(control, YIELD))
-                else:
-                    ask(load(control, GOMP_BARRIER))
+                spin_barrier(meeting, threads, load(control, YIELD))
                 barriers += 1
             if flags & CHECK and load_shared(load(control, ERROR), 0) != 0:
                 break

@@ -61,7 +61,6 @@ class OpenMP:
     """Addresses of libgomp's functions."""
 
     parallel: int
-    barrier: int
     thread_num: int
     num_threads: int
 
@@ -73,7 +72,7 @@ def _libgomp() -> OpenMP | None:
             library = ctypes.CDLL(name)
             found = [
                 _address(getattr(library, f))
-                for f in ("GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads")
+                for f in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
             ]
         except (OSError, AttributeError):
             continue
