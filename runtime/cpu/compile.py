@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 """Never nnan or ninf: NaN and infinity propagate as in NumPy."""
 
-_FEW = 3
-"""Up to so many kernels are compiled in this process: a worker takes as long to start."""
+_WORTH_A_WORKER = 3
+"""Kernels for each worker, at least: it takes about as long to start."""
 _PATIENCE = 120.0
 """Seconds that a worker may take over one kernel before it counts as dead."""
 
@@ -169,7 +169,7 @@ def compile_kernels(kernels: Sequence[Kernel], workers: int | None = None) -> di
     """
     work = _Work(kernels)
     if workers is None:
-        workers = min(thread_count() - 1, len(work.waiting) - _FEW)
+        workers = min(thread_count() - 1, len(work.waiting) // _WORTH_A_WORKER)
     feeders = [threading.Thread(target=work.in_worker, name="tenon-compile") for _ in range(workers)]
     try:
         for feeder in feeders:
