@@ -98,7 +98,9 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"y = x on five points: the prediction for 6 is {fit_line(1000, options.lr):.4f}")
     history, target, predicted, ours, exact = fit_diabetes(options.epochs, options.lr, options.batch_size)
     plot(history, target, predicted, options.out)
-    print(f"diabetes: R² on {len(target)} test patients {ours:.3f}, by least squares {exact:.3f}; plot in {options.out}")
+    print(
+        f"diabetes: R² on {len(target)} test patients {ours:.3f}, by least squares {exact:.3f}; plot in {options.out}"
+    )
     return 0
 
 

@@ -13,7 +13,7 @@ from engine.errors import TenonError
 from tenon import cache, executable
 from tenon.executable import Executable, unused_folder
 from tenon.machine import devices
-from tenon.text_format import bytes_text
+from tenon.text_format import bytes_text, plural
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,7 +74,7 @@ def _add_script(parser: argparse.ArgumentParser) -> None:
 def _run(options: argparse.Namespace) -> int:
     created: list[Executable] = []
     status = _run_script(options, created)
-    print(f"\n{len(created)} programs compiled by {options.script.name}:", file=sys.stderr)
+    print(f"\n{plural(len(created), 'program')} compiled by {options.script.name}:", file=sys.stderr)
     for one in created:
         print(f"  {one.report}", file=sys.stderr)
     return status

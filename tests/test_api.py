@@ -269,7 +269,11 @@ def _count(x):
     ("make", "error", "message"),
     [
         (lambda: tn.compile(3), tn.TenonError, "takes a Module or a function of Tensors, not int 3"),
-        (lambda: tn.compile(abs, tn.spec(2), target="tpu"), tn.UnsupportedError, "no target 'tpu'; expected one of 'cpu'"),
+        (
+            lambda: tn.compile(abs, tn.spec(2), target="tpu"),
+            tn.UnsupportedError,
+            "no target 'tpu'; expected one of 'cpu'",
+        ),
         (lambda: tn.compile(abs, tn.spec(2), level=7), tn.TenonError, "level is 7; expected one of 0, 1, 2, 3"),
         (lambda: tn.compile(abs, 3), tn.TenonError, "got int 3 where a spec was expected"),
         (lambda: tn.compile(Net()), tn.TenonError, r"Net\(x\) was given 0 specs"),

@@ -1,0 +1,91 @@
+"""The command line, and the environment variables that work with any script."""
+
+from __future__ import annotations
+
+import pytest
+
+from tenon import cli
+
+SCRIPT = """
+import sys
+import numpy as np
+import tenon as tn
+
+def double(x):
+    return 2 * x
+
+exe = tn.compile(double, tn.spec("B"))
+print(sys.argv[1:], exe(np.ones(2, np.float32)).tolist(), __name__)
+sys.exit(int(sys.argv[1]) if len(sys.argv) > 1 else 0)
+"""
+
+
+@pytest.fixture
+def script(tmp_path):
+    path = tmp_path / "double.py"
+    path.write_text(SCRIPT, encoding="utf-8")
+    return path
+
+
+def test_run_passes_arguments_on_and_reports(script, python):
+    found = python("-m", "tenon", "run", script, "3", "--flag", status=3)
+    assert found.stdout.strip() == "['3', '--flag'] [2.0, 2.0] __main__"
+    assert "1 program compiled by double.py:\n  double: 2 nodes in 1 fused kernel" in found.stderr
+
+
+def test_dump_writes_each_program(script, python, tmp_path):
+    found = python("-m", "tenon", "dump", "-o", tmp_path / "out", script)
+    assert f"dumped {tmp_path / 'out' / 'double'}" in found.stderr
+    assert (tmp_path / "out" / "double" / "00-trace.py").is_file()
+    again = python("-m", "tenon", "dump", "-o", tmp_path / "out", script)
+    assert f"dumped {tmp_path / 'out' / 'double-2'}" in again.stderr
+
+
+def test_tenon_dump_works_with_any_script(script, python, tmp_path):
+    python(script, TENON_DUMP=str(tmp_path / "out"))
+    kernels = list((tmp_path / "out" / "double" / "kernels").iterdir())
+    assert {p.suffix for p in kernels} == {".py", ".ll", ".s"}
+
+
+def test_cache_info_explain_and_clear(script, python, tmp_path):
+    folder = str(tmp_path / "cache")
+    explained = python("-m", "tenon", "cache", "explain", script, TENON_CACHE_DIR=folder).stderr
+    assert "program double: absent" in explained
+    shown = python("-m", "tenon", "cache", "info", TENON_CACHE_DIR=folder).stdout
+    assert f"folder: {folder}" in shown and "programs: 1" in shown
+    explained = python("-m", "tenon", "cache", "explain", script, TENON_CACHE_DIR=folder).stderr
+    assert "program double: hit" in explained
+    assert "entries deleted" in python("-m", "tenon", "cache", "clear", TENON_CACHE_DIR=folder).stdout
+    assert "programs: 0" in python("-m", "tenon", "cache", "info", TENON_CACHE_DIR=folder).stdout
+
+
+def test_devices(capsys):
+    assert cli.main(["devices"]) == 0
+    assert capsys.readouterr().out.startswith("cpu: ")
+
+
+@pytest.mark.parametrize("arguments", ([], ["run"], ["cache"], ["fly"]))
+def test_a_wrong_command_line_shows_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(arguments)
+    assert "usage: tenon" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", (["--help"], ["run", "--help"], ["dump", "-h"], ["cache", "explain", "-h"]))
+def test_help(arguments, capsys):
+    with pytest.raises(SystemExit, match="0"):
+        cli.main(arguments)
+    assert "usage: tenon" in capsys.readouterr().out
+
+
+def test_a_missing_script_is_named(tmp_path, capsys):
+    assert cli.main(["run", str(tmp_path / "nothing.py")]) == 1
+    assert "there is no file" in capsys.readouterr().err
+
+
+def test_an_unsafe_cache_is_an_error_without_a_traceback(python, tmp_path):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    folder.chmod(0o777)
+    failed = python("-m", "tenon", "cache", "info", status=1, TENON_CACHE_DIR=str(folder)).stderr
+    assert failed.startswith("tenon: the compile cache does not use") and "Traceback" not in failed

@@ -1,0 +1,125 @@
+"""The examples run as a user runs them, and say what they should."""
+
+from __future__ import annotations
+
+import gzip
+import importlib.util
+import re
+import struct
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
+
+pytest.importorskip("sklearn")
+pytest.importorskip("matplotlib")
+
+
+def load(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", sorted(p.name for p in EXAMPLES.glob("*.py")))
+def test_help(name, python):
+    assert f"usage: {name}" in python(EXAMPLES / name, "--help").stdout
+
+
+@pytest.mark.slow
+def test_digits_cnn_learns_to_read(python, tmp_path):
+    printed = python(EXAMPLES / "digits_cnn.py", "--out", "plot.png").stdout
+    accuracy = re.search(r"test accuracy ([\d.]+)", printed)
+    assert accuracy and float(accuracy[1]) >= 0.98
+    assert re.search(r"train: \d+ nodes in \d+ fused kernels \(\d+ compiled, \d+ loaded from the cache", printed)
+    assert re.search(r"arena \S+ MiB", printed)
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.slow
+def test_linear_regression_finds_the_line(python, tmp_path):
+    printed = python(EXAMPLES / "linear_regression.py", "--out", "plot.png").stdout
+    assert "the prediction for 6 is 6.0000" in printed
+    ours, exact = map(float, re.findall(r"(\d\.\d+)[,;]", printed.splitlines()[1]))
+    assert ours == pytest.approx(exact, abs=0.05) and exact > 0.3
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- the digits' data --------------------------------------------------------------------------------------
+
+
+def write_idx(path: Path, array: np.ndarray) -> None:
+    content = bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}I", *array.shape) + array.tobytes()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+
+
+@pytest.fixture
+def mnist(tmp_path: Path) -> Path:
+    """MNIST's four files with 40 and 20 made-up digits."""
+    rng = np.random.default_rng(0)
+    for prefix, count, suffix in (("train", 40, ".gz"), ("t10k", 20, "")):
+        images = rng.integers(0, 256, (count, 28, 28)).astype(np.uint8)
+        write_idx(tmp_path / f"{prefix}-images-idx3-ubyte{suffix}", images)
+        write_idx(tmp_path / f"{prefix}-labels-idx1-ubyte{suffix}", (np.arange(count) % 10).astype(np.uint8))
+    return tmp_path
+
+
+def test_mnist_files_are_read(mnist):
+    data = load("digits_cnn").mnist(mnist)
+    assert data.x.shape == (40, 1, 28, 28) and data.x_test.shape == (20, 1, 28, 28)
+    assert data.x.dtype == np.float32 and data.y.dtype == np.int64
+    assert abs(data.x.mean()) < 1e-5 and data.x.std() == pytest.approx(1, rel=1e-4)
+    assert data.y_test.tolist() == [*range(10), *range(10)]
+
+
+def test_bundled_digits_are_split_and_resized():
+    data = load("digits_cnn").bundled_digits(seed=0)
+    assert len(data.x) == 1438 and len(data.x_test) == 359
+    assert data.x.shape[1:] == (1, 28, 28)
+    again = load("digits_cnn").bundled_digits(seed=0)
+    assert (again.y_test == data.y_test).all()
+
+
+def test_resizing_is_bilinear():
+    resize = load("digits_cnn").resize
+    ramp = np.add.outer(np.arange(8.0), 10 * np.arange(8.0))[None]
+    assert np.allclose(resize(ramp, 8), ramp)
+    doubled = resize(ramp, 16)[0]
+    assert np.allclose(np.diff(doubled[1:-1], axis=0), 0.5) and np.allclose(np.diff(doubled[:, 1:-1], axis=1), 5)
+    assert doubled.min() == ramp.min() and doubled.max() == ramp.max()
+
+
+def cut(folder: Path) -> None:
+    path = folder / "t10k-labels-idx1-ubyte"
+    path.write_bytes(path.read_bytes()[:-3])
+
+
+def damage_gzip(folder: Path) -> None:
+    path = folder / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda d: (d / "t10k-labels-idx1-ubyte").unlink(), "neither t10k-labels-idx1-ubyte nor t10k-labels"),
+        (cut, r"announces \(20,\), and holds 17 bytes"),
+        (damage_gzip, "cannot be read"),
+        (lambda d: (d / "t10k-images-idx3-ubyte").write_bytes(b"hello"), "is not an IDX file of unsigned bytes with 3"),
+        (lambda d: write_idx(d / "t10k-labels-idx1-ubyte", np.zeros(3, np.uint8)), "20 test images and 3 labels"),
+        (lambda d: write_idx(d / "t10k-labels-idx1-ubyte", np.full(20, 11, np.uint8)), "labels reach 11"),
+        (lambda d: write_idx(d / "t10k-images-idx3-ubyte", np.zeros((20, 8, 8), np.uint8)), "are 8x8; 28x28 was"),
+    ],
+)
+def test_bad_files_are_explained(mnist, spoil, message, capsys):
+    module = load("digits_cnn")
+    spoil(mnist)
+    with pytest.raises(module.DataError, match=message):
+        module.mnist(mnist)
+    assert module.main(["--data", str(mnist)]) == 1
+    assert capsys.readouterr().err.startswith("digits_cnn.py: ")
