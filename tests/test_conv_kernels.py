@@ -232,7 +232,8 @@ POOLS = {
 
 
 @pytest.mark.parametrize("name, pool", [
-    ("one channel", "halves"), ("three channels, stride 2", "padded"), ("wide", "overlapping"), ("many channels", "dilated"),
+    ("one channel", "halves"), ("three channels, stride 2", "padded"), ("wide", "overlapping"),
+    ("many channels", "dilated"),
 ])  # fmt: skip
 def test_convolution_with_pooling(name: str, pool: str) -> None:
     """The inner body adds a bias and takes the relu; a NaN in the image reaches every window that sees it."""

@@ -12,12 +12,12 @@ from dataclasses import dataclass
 
 from engine import dims, dtypes
 from engine.dims import Size, ceil_div, product
-from engine.program import Call, Lowered
+from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import Access, Contraction, KernelSpec
 from runtime.cpu.contraction_scalar import lower_scalar_contraction
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, kernel, load, loop, store, times, total
-from runtime.cpu.loops import outer_indices
+from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
 from runtime.cpu.packing import Axis, Packed, Panels, pack
+from runtime.cpu.tasks import coordinates
 from runtime.cpu.tiles import Tile, host_tile
 
 TYPICAL = 64
@@ -144,132 +144,113 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
 
 
 def _lower_tiled(spec: KernelSpec, core: Contraction, plan: Plan) -> Lowered:
-    batch_axes = range(len(spec.axes) - 2)
-    kept = [axis for axis in batch_axes if plan.columns.batch[axis] != 0] if plan.packed else list(batch_axes)
-    packed: Packed | None = None
-    if plan.packed:
-        side = plan.columns
-        panels = Panels(
-            side.access.buffer, side.access.offset, side.access.dtype,
-            [Axis(spec.axes[a], side.batch[a]) for a in kept], [Axis(core.k, side.k_stride)],
-            Axis(side.size, side.stride), plan.tile.columns, core.a.dtype,
-        )  # fmt: skip
-        packed = pack(panels, f"{spec.name}.panels", spec.name, spec.nodes)
-    main, code = _main_call(spec, core, plan, kept, packed)
-    if packed is None:
+    if not plan.packed:
+        main, code = _multiply(spec, core, plan, None)
         return Lowered((main,), (code,))
+    side = plan.columns
+    batch = [Axis(size, stride) for size, stride in zip(spec.axes[:-2], side.batch, strict=True) if stride != 0]
+    panels = Panels(
+        side.access.buffer, side.access.offset, side.access.dtype, batch, [Axis(core.k, side.k_stride)],
+        Axis(side.size, side.stride), plan.tile.columns, side.access.dtype,
+    )  # fmt: skip
+    packed = pack(panels, f"{spec.name}.panels", spec.name, spec.nodes)
+    main, code = _multiply(spec, core, plan, packed)
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def heights(rows: Size | None, tile: Tile) -> list[int]:
-    """Rows of the microkernels that a kernel needs for ``rows`` rows (None: any number): the tile's, and half of
-    it where that may be enough for the last."""
-    half = tile.rows // 2
-    if isinstance(rows, int) and not 0 < rows % tile.rows <= half:
-        return [tile.rows]
-    return [tile.rows, half]
-
-
 def row_blocks(names: Sequence[str], sizes: Sequence[int], call: str) -> list[str]:
-    """Lines that run the microkernels ``names`` (of ``sizes`` rows) over ``rows`` rows; ``call`` has a ``{tile}``.
-    Inside it ``r`` is the first row. A last part that fits the smaller one takes that."""
-    full = call.format(tile=names[0])
-    if len(names) == 1:
-        return [f"for r in range(0, rows, {sizes[0]}):", f"    {full}"]
+    """Lines that run the microkernels ``names`` (the second of half as many rows) over ``rows`` rows; ``call`` has
+    a ``{tile}``. Inside it ``r`` is the first row. A last part that fits the smaller one takes that."""
     return [
         f"for r in range(0, rows, {sizes[0]}):",
         f"    if rows - r > {sizes[1]}:",
-        f"        {full}",
+        f"        {call.format(tile=names[0])}",
         "    else:",
         f"        {call.format(tile=names[1])}",
     ]
 
 
-def _main_call(spec: KernelSpec, core: Contraction, plan: Plan, kept: list[int], packed: Packed | None):  # type: ignore[no-untyped-def]
-    table = ArgTable()
-    dtype, tile = core.a.dtype, plan.tile
+def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | None) -> tuple[Call, Kernel]:
+    """The call that multiplies and runs the body."""
+    dtype, tile, rows, columns = core.a.dtype, plan.tile, plan.rows, plan.columns
     size, width = dtype.itemsize, tile.columns
-    rows, columns = plan.rows, plan.columns
-    unit_k = rows.k_stride == 1
-    a = table.pointer(rows.access.buffer, rows.access.offset * size)
-    b = table.pointer(packed.buffer.name) if packed else table.pointer(columns.access.buffer,
-                                                                       columns.access.offset * size)  # fmt: skip
-    m, n, k = table.size(rows.size), table.size(columns.size), table.size(core.k)
-    block_rows, block_columns = table.size(plan.block_rows), table.size(plan.block_columns)
+    table = ArgTable()
     scope = table.scope(SCRATCH)
-    depth = max(PANEL_BYTES // (width * size), 1)
+    batch = {f"b{i}": axis_size for i, axis_size in enumerate(spec.axes[:-2])}
+    space: dict[str, Size] = dict(batch)
+    space |= {"n_block": ceil_div(columns.size, plan.block_columns), "m_block": ceil_div(rows.size, plan.block_rows)}
     tile_bytes = plan.block_rows * plan.block_columns * size
-
-    space = (*spec.axes[:-2], ceil_div(columns.size, plan.block_columns), ceil_div(rows.size, plan.block_rows))
-    split, indices = outer_indices(table, space, "task")
-    *batch, n_block, m_block = indices
-    a_batch = total(*(times(batch[i], table.size(rows.batch[i])) for i in range(len(batch))))
-    row_stride, row_k, column_k = (table.size(s) for s in (rows.stride, rows.k_stride, columns.k_stride))
+    table.declare(
+        left=Pointer(rows.access.buffer, rows.access.offset * size), m=rows.size, n=columns.size, k=core.k,
+        left_m=rows.stride, left_k=rows.k_stride, block_rows=plan.block_rows, block_columns=plan.block_columns,
+        table_at=tile_bytes, **{f"left_{name}": stride for name, stride in zip(batch, rows.batch, strict=True)},
+    )  # fmt: skip
     if packed:
+        # Panels are packed once for batch axes along which the operand does not move.
+        moving = [name for name, stride in zip(batch, columns.batch, strict=True) if stride != 0]
         number = "0"
-        for axis in kept:
-            number = total(times(number, table.size(spec.axes[axis])), batch[axis])
-        panels = table.size(ceil_div(columns.size, width))
-        first_panel = total(times(number, panels), f"quotient(n0, {width})")
-        b_first, b_panel = f"{b} + ({first_panel}) * {k} * {width * size}", f"{k} * {width * size}"
-        b_row = str(width * size)
+        for name in moving:
+            table.declare(**{f"{name}_size": batch[name]})
+            number = total(times(number, f"{name}_size"), name)
+        table.declare(right=Pointer(packed.buffer.name), panels=ceil_div(columns.size, width))
+        right_row, next_panel = str(width * size), f"k * {width * size}"
+        right_first = f"({total(times(number, 'panels'), f'quotient(n0, {width})')}) * {next_panel}"
     else:
-        b_batch = total(*(times(batch[i], table.size(columns.batch[i])) for i in range(len(batch))), "n0")
-        b_first, b_panel = f"{b} + ({b_batch}) * {size}", str(width * size)
-        b_row = f"{column_k} * {size}"
+        table.declare(
+            right=Pointer(columns.access.buffer, columns.access.offset * size), right_k=columns.k_stride,
+            **{f"right_{name}": stride for name, stride in zip(batch, columns.batch, strict=True)},
+        )  # fmt: skip
+        right_row, next_panel = f"right_k * {size}", str(width * size)
+        right_first = f"({total(*(f'{name} * right_{name}' for name in batch), 'n0')}) * {size}"
 
-    row_address = f"a_first + ({total('row', times('k0', row_k))}) * {size}"
-    sizes = heights(rows.size, tile)
+    unit_k = rows.k_stride == 1
+    sizes = [tile.rows, tile.rows // 2]
     names = [tile.name(dtype, height, unit_k, plan.packed) for height in sizes]
     call = (
-        f"{{tile}}(1, deep, {times(row_k, str(size))}, row_table + r * 8, panel, {b_row}, "
-        f"block + (r * {block_columns} + c) * {size}, {block_columns} * {size}, k0)"
+        f"{{tile}}(1, deep, left_k * {size}, row_table + r * 8, panel, {right_row}, "
+        f"block + (r * block_columns + c) * {size}, block_columns * {size}, k0)"
     )
+    address = f"left_first + (minimum(r, rows - 1) * left_m + k0 * left_k) * {size}"
+    depth = max(PANEL_BYTES // (width * size), 1)
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
                           core={0: load(dtype, "values", "j", scope)})  # fmt: skip
     lines = emitter.start()
-    task = [*split]
+    task = coordinates(table, "task", space)
     for axis, name in enumerate(batch):
         task += emitter.enter(axis, name)
     task += [
-        f"m0 = {m_block} * {block_rows}",
-        f"n0 = {n_block} * {block_columns}",
-        f"rows = minimum({block_rows}, {m} - m0)",
-        f"columns = minimum({block_columns}, {n} - n0)",
-        f"a_first = {a} + ({total(a_batch, times('m0', row_stride))}) * {size}",
-        f"b_first = {b_first}",
+        "m0 = m_block * block_rows",
+        "n0 = n_block * block_columns",
+        "rows = minimum(block_rows, m - m0)",
+        "columns = minimum(block_columns, n - n0)",
+        f"left_first = left + ({total(*(f'{name} * left_{name}' for name in batch), 'm0 * left_m')}) * {size}",
+        f"right_first = right + {right_first}",
         "k0 = 0",
         "while True:",
-        f"    deep = minimum({depth}, {k} - k0)",
-        f"    for r in range(rows + {tile.rows - 1}):",
-        f"        row = {times('minimum(r, rows - 1)', row_stride)}",
-        f"        {store(dtypes.i64, 'row_table', 'r', row_address, scope)}",
-        f"    panel = b_first + k0 * {b_row}",
+        f"    deep = minimum({depth}, k - k0)",
+        *indent(loop("r", "0", f"rows + {tile.rows - 1}", [store(dtypes.i64, "row_table", "r", address, scope)])),
+        f"    panel = right_first + k0 * {right_row}",
         f"    for c in range(0, columns, {width}):",
-        *("        " + line for line in row_blocks(names, sizes, call)),
-        f"        panel += {b_panel}",
+        *indent(row_blocks(names, sizes, call), 2),
+        f"        panel += {next_panel}",
         f"    k0 += {depth}",
-        f"    if k0 >= {k}:",
+        "    if k0 >= k:",
         "        break",
     ]
-    inner = emitter_loop(emitter, rows.axis, columns.axis, block_columns, size)
-    lines += ["block = scratch", f"row_table = scratch + {tile_bytes}", *loop("task", "lo", "hi", task + inner)]
+    by_row = emitter.enter(rows.axis, "i")
+    inside = emitter.enter(columns.axis, "n0 + j", inline=True)
+    task += loop("r", "0", "rows", [
+        "i = m0 + r",
+        f"values = block + r * block_columns * {size}",
+        *by_row,
+        *loop("j", "0", "columns", inside),
+    ])  # fmt: skip
+    lines += ["block = scratch", "row_table = scratch + table_at", *loop("task", "lo", "hi", task)]
     code = kernel(f"contract_{dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
-    scratch = tile_bytes + (plan.block_rows + tile.rows) * 8
     reads = dict.fromkeys([rows.access.buffer, packed.buffer.name if packed else columns.access.buffer,
                            *(access.buffer for access in spec.reads)])  # fmt: skip
     writes = dict.fromkeys(access.buffer for access in spec.writes)
-    made = Call(code.key, spec.name, table.args, product(space), tuple(reads), tuple(writes), scratch, spec.nodes)
+    scratch = tile_bytes + (plan.block_rows + tile.rows) * 8
+    made = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), scratch,
+                spec.nodes)  # fmt: skip
     return made, code
-
-
-def emitter_loop(emitter: BodyEmitter, row_axis: int, column_axis: int, row_length: str, size: int) -> list[str]:
-    """The body on the finished block: rows ``m0 + r``, columns ``n0 + j``; ``values`` is a row of the block."""
-    outside = emitter.enter(row_axis, "i")
-    inside = emitter.enter(column_axis, "n0 + j", inline=True)
-    return loop("r", "0", "rows", [
-        "i = m0 + r",
-        f"values = block + r * {row_length} * {size}",
-        *outside,
-        *loop("j", "0", "columns", inside),
-    ])  # fmt: skip

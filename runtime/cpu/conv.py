@@ -14,13 +14,13 @@ from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
-from engine.program import Call, Lowered
+from engine.program import Call, Lowered, Pointer
 from engine.schedule import Conv2d, KernelSpec
-from runtime.cpu.contraction import heights, row_blocks
+from runtime.cpu.contraction import row_blocks
 from runtime.cpu.conv_patch import Patch
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
-from runtime.cpu.loops import outer_indices
+from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store
 from runtime.cpu.packing import Axis, Packed, Panels, pack
+from runtime.cpu.tasks import coordinates
 from runtime.cpu.tiles import Tile, host_tile, scratch_parts
 
 TILE_BYTES = 32768
@@ -35,7 +35,7 @@ PANELS = 4
 class ConvTile:
     """The blocking of a convolution. ``points`` is a tile in what is made of it (its outputs, or points that pool
     these), ``size`` in the outputs which that takes, ``channels`` how many output channels of a group a task
-    computes, ``ragged`` whether some tiles are smaller."""
+    computes."""
 
     core: Conv2d
     tile: Tile
@@ -43,7 +43,6 @@ class ConvTile:
     points: tuple[int, int]
     size: tuple[int, int]
     channels: int
-    ragged: bool
 
     @property
     def group_inputs(self) -> int:
@@ -78,7 +77,7 @@ class ConvTile:
     def scratch(self, **more: int) -> dict[str, int]:
         """The byte offset of every part of the scratch memory, and its ``end``; ``more`` parts by name and bytes."""
         sizes = {"block": self.block_bytes, "patch": self.patch.bytes, "bases": (self.rows + self.tile.rows) * 8,
-                 "table": self.rows * self.patch.runs()[0] * 8}  # fmt: skip
+                 "table": self.rows * self.core.kernel[0] * self.patch.runs()[0] * 8}  # fmt: skip
         return scratch_parts(sizes | more)
 
 
@@ -102,8 +101,7 @@ def plan_tile(core: Conv2d, counts: tuple[Size, Size], span: Callable[[int, int]
     channels = -(-panels // -(-panels // PANELS)) * tile.columns
 
     def sized(points: tuple[int, int]) -> ConvTile:
-        ragged = any(not isinstance(n, int) or n % p for n, p in zip(counts, points, strict=True))
-        return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels, ragged)
+        return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels)
 
     def fits(rows: int) -> bool:
         trial = sized((rows, columns))
@@ -144,54 +142,50 @@ def pack_weights(spec: KernelSpec, plan: ConvTile) -> Packed:
 
 def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str], list[str]]:
     """Lines that compute the tile at (``oh0``, ``ow0``) of ``tile_h`` x ``tile_w`` points into ``block``, and the
-    names of the microkernels used. ``image`` is the address of the group's first input, ``group`` and
-    ``channel_block`` say which of the channels; ``columns`` of them are to be computed."""
+    names of the microkernels used. ``n`` is the image's number, ``group`` and ``channel_block`` say which of the
+    channels; they set ``columns``, how many these are, and ``channel0``, the first."""
     core, tile, patch = plan.core, plan.tile, plan.patch
     size, scope = plan.dtype.itemsize, table.scope(SCRATCH)
-    outer, inner = patch.runs()
-    kernel_height, taps_wide = core.kernel[0], outer // core.kernel[0]
-    run, taps = (table.size(v) for v in (inner, outer))
-    pitches = patch.pitch * size, plan.group_inputs * size
-    step_h, step_w = (table.size(p * s) for p, s in zip(pitches, core.stride, strict=True))
-    tap_h, tap_w = (table.size(p * d) for p, d in zip(pitches, core.dilation, strict=True))
-    panels = table.size(ceil_div(plan.group_outputs, tile.columns))
-    panel_bytes = table.size(plan.depth * tile.columns * size)
-    channels = table.size(plan.channels)
-    sizes = heights(None if plan.ragged else plan.size[0] * plan.size[1], tile)
+    taps_across, run = patch.runs()
+    table.declare(
+        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), weights=Pointer(weights),
+        x_n=core.x.strides[0], x_group=core.x.strides[3] * plan.group_inputs,
+        outputs=plan.group_outputs, block_channels=plan.channels,
+        panels=ceil_div(plan.group_outputs, tile.columns), panel_bytes=plan.depth * tile.columns * size,
+        taps=core.kernel[0] * taps_across, taps_h=core.kernel[0], taps_w=taps_across, run=run,
+        step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
+    )  # fmt: skip
+    sizes = [tile.rows, tile.rows // 2]
     names = [tile.name(plan.dtype, height, True, True) for height in sizes]
-    half = sizes[-1]
-    high = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} if rows - r > {half} else {half}"
-    at = f"r * {taps} + tap * high + i"
-    first_input = total("patch", times("r", step_h), times("s", step_w))
-    first_panel = f"group * {panels} + channel_block * {table.size(plan.channels // tile.columns)}"
-    entry = total(times("kh", tap_h), times("kw", tap_w))
+    address = f"{load(dtypes.i64, 'bases', 'r + i', scope)} + kh * tap_h + kw * tap_w"
     call = (
-        f"{{tile}}({taps}, {run}, {size}, table + r * {taps} * 8, panel, {tile.columns * size}, "
-        f"block + (r * {channels} + c) * {size}, {channels} * {size}, 0)"
+        f"{{tile}}(taps, run, {size}, table + r * taps * 8, panel, {tile.columns * size}, "
+        f"block + (r * block_channels + c) * {size}, block_channels * {size}, 0)"
     )
     lines = [
+        f"image = x + (n * x_n + group * x_group) * {core.x.dtype.itemsize}",
         *patch.copy_lines(table, scope),
         "rows = tile_h * tile_w",
         *loop("r", "0", "tile_h", loop("s", "0", "tile_w", [
-            store(dtypes.i64, "bases", "r * tile_w + s", first_input, scope)
+            store(dtypes.i64, "bases", "r * tile_w + s", "patch + r * step_h + s * step_w", scope)
         ])),
         *loop("r", "rows", f"rows + {tile.rows - 1}", [
             store(dtypes.i64, "bases", "r", load(dtypes.i64, "bases", "rows - 1", scope), scope)
         ]),
         f"for r in range(0, rows, {tile.rows}):",
-        f"    high = {high}",
-        "    tap = 0",
-        *indent(loop("kh", "0", table.size(kernel_height), loop("kw", "0", table.size(taps_wide), [
-            f"moved = {entry}",
-            *loop("i", "0", "high", [
-                store(dtypes.i64, "table", at, f"{load(dtypes.i64, 'bases', 'r + i', scope)} + moved", scope)
-            ]),
-            "tap += 1",
+        f"    high = {sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}",
+        "    entry = r * taps",
+        *indent(loop("kh", "0", "taps_h", loop("kw", "0", "taps_w", [
+            *loop("i", "0", "high", [store(dtypes.i64, "table", "entry + i", address, scope)]),
+            "entry += high",
         ]))),
-        f"panel = {weights} + ({first_panel}) * {panel_bytes}",
+        "first_channel = channel_block * block_channels",
+        "columns = minimum(block_channels, outputs - first_channel)",
+        "channel0 = group * outputs + first_channel",
+        f"panel = weights + (group * panels + quotient(first_channel, {tile.columns})) * panel_bytes",
         f"for c in range(0, columns, {tile.columns}):",
         *indent(row_blocks(names, sizes, call)),
-        f"    panel += {panel_bytes}",
+        "    panel += panel_bytes",
     ]  # fmt: skip
     return lines, names
 
@@ -203,49 +197,45 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
     plan = plan_tile(core, core.out_size, lambda _, points: points)
     packed = pack_weights(spec, plan)
     table = ArgTable()
-    size = plan.dtype.itemsize
-    tiles = [ceil_div(n, t) for n, t in zip(core.out_size, plan.size, strict=True)]
-    space = (spec.axes[0], *tiles, core.groups, plan.channel_blocks)
-    split, (n, tile_y, tile_x, group, channel_block) = outer_indices(table, space, "task")
-    lines = [*split, f"group = {group}", f"channel_block = {channel_block}"]
-    for axis, (index, letter) in enumerate(((tile_y, "h"), (tile_x, "w"))):
-        limit, step = table.size(core.out_size[axis]), table.size(plan.size[axis])
-        lines += [f"o{letter}0 = {times(index, step)}", f"tile_{letter} = minimum({step}, {limit} - o{letter}0)"]
-    lines += image_lines(plan, table, n)
-    computed, names = tile_lines(plan, table, table.pointer(packed.buffer.name))
+    space = tile_space(plan, spec.axes[0], core.out_size)
+    table.declare(out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1])
+    computed, names = tile_lines(plan, table, packed.buffer.name)
+    parts = plan.scratch()
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table,
                           core={0: load(plan.dtype, "values", "j", table.scope(SCRATCH))})  # fmt: skip
-    start = [*scratch_lines(plan.scratch(), table), *emitter.start()]
-    lines += [*computed, *emitter.enter(0, n)]
+    lines = [*scratch_lines(parts, table), *emitter.start()]
+    task = [
+        *coordinates(table, "task", space),
+        "oh0 = tile_y * tall",
+        "ow0 = tile_x * wide",
+        "tile_h = minimum(tall, out_h - oh0)",
+        "tile_w = minimum(wide, out_w - ow0)",
+        *computed,
+        *emitter.enter(0, "n"),
+    ]
     by_row = ["oh = oh0 + r", *emitter.enter(1, "oh")]
     by_column = ["ow = ow0 + s", *emitter.enter(2, "ow"),
-                 f"values = block + (r * tile_w + s) * {table.size(plan.channels)} * {size}"]  # fmt: skip
+                 f"values = block + (r * tile_w + s) * block_channels * {plan.dtype.itemsize}"]  # fmt: skip
     inside = emitter.enter(3, "channel0 + j", inline=True)
-    lines += loop("r", "0", "tile_h", by_row + loop("s", "0", "tile_w", by_column + loop("j", "0", "columns", inside)))
-    code = kernel(f"conv2d_{plan.dtype}", [*start, *loop("task", "lo", "hi", lines)], table,
+    task += loop("r", "0", "tile_h", by_row + loop("s", "0", "tile_w", by_column + loop("j", "0", "columns", inside)))
+    code = kernel(f"conv2d_{plan.dtype}", [*lines, *loop("task", "lo", "hi", task)], table,
                   modules={"runtime.cpu.microkernel": names})  # fmt: skip
     reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
-    main = Call(code.key, spec.name, table.args, product(space), tuple(reads), tuple(writes), plan.scratch()["end"],
+    main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
                 spec.nodes)  # fmt: skip
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
+def tile_space(plan: ConvTile, images: Size, points: tuple[Size, Size]) -> dict[str, Size]:
+    """The tasks of a convolution that makes ``points`` rows and columns of every image."""
+    down, across = (ceil_div(n, t) for n, t in zip(points, plan.points, strict=True))
+    groups, blocks = plan.core.groups, plan.channel_blocks
+    return {"n": images, "tile_y": down, "tile_x": across, "group": groups, "channel_block": blocks}
+
+
 def scratch_lines(parts: dict[str, int], table: ArgTable) -> list[str]:
-    """Name the parts of the scratch memory."""
-    return [f"{name} = {total('scratch', table.size(at))}" for name, at in parts.items() if name != "end"]
-
-
-def image_lines(plan: ConvTile, table: ArgTable, n: str) -> list[str]:
-    """``image``, the address of image ``n`` at the group's first channel, and the task's range of output channels."""
-    core = plan.core
-    x = table.pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize)
-    n_stride, c_stride = (table.size(core.x.strides[axis]) for axis in (0, 3))
-    first = times(f"group * {table.size(plan.group_inputs)}", c_stride)
-    outputs = table.size(plan.group_outputs)
-    return [
-        f"image = {x} + ({total(times(n, n_stride), first)}) * {core.x.dtype.itemsize}",
-        f"first_channel = channel_block * {table.size(plan.channels)}",
-        f"columns = minimum({table.size(plan.channels)}, {outputs} - first_channel)",
-        f"channel0 = group * {outputs} + first_channel",
-    ]
+    """Name the parts of the scratch memory, which are at these byte offsets."""
+    starts = {name: at for name, at in parts.items() if name != "end"}
+    table.declare(**{f"{name}_at": at for name, at in starts.items()})
+    return [f"{name} = scratch + {name}_at" for name in starts]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engine import dtypes
 from engine.dtypes import DType
-from engine.schedule import Access, Conv2d, ConvWeightGrad
+from engine.schedule import Conv2d, ConvWeightGrad
 from runtime.cpu.emit import ArgTable, cast, constant, indent, load, loop, store, times, total
 
 
@@ -29,8 +29,7 @@ class Patch:
 
     def extent(self, axis: int) -> int:
         """Input positions that the tile spans along ``axis`` (0 rows, 1 columns)."""
-        core = self.core
-        return (self.tile[axis] - 1) * core.stride[axis] + self.reach(axis)
+        return (self.tile[axis] - 1) * self.core.stride[axis] + self.reach(axis)
 
     def reach(self, axis: int) -> int:
         """Input positions that one output point spans."""
@@ -45,16 +44,22 @@ class Patch:
     def bytes(self) -> int:
         return self.extent(0) * self.pitch * self.dtype.itemsize
 
-    @property
-    def x_dilation(self) -> tuple[int, int]:
-        return self.core.x_dilation if isinstance(self.core, Conv2d) else (1, 1)
+    def step(self, axis: int) -> int:
+        """Bytes from one output point's first input to that of the next."""
+        return (self.pitch, self.channels)[axis] * self.core.stride[axis] * self.dtype.itemsize
+
+    def tap(self, axis: int) -> int:
+        """Bytes from one tap to the next."""
+        return (self.pitch, self.channels)[axis] * self.core.dilation[axis] * self.dtype.itemsize
 
     def runs(self) -> tuple[int, int]:
-        """(outer, inner) of the taps: with columns not dilated, a row of taps is one run of ``inner`` elements."""
-        kernel_height, kernel_width = self.core.kernel
-        if self.core.dilation[1] == 1:
-            return kernel_height, kernel_width * self.channels
-        return kernel_height * kernel_width, self.channels
+        """(taps across, elements): with columns not dilated, a row of taps is one run of elements."""
+        width = self.core.kernel[1]
+        return (1, width * self.channels) if self.core.dilation[1] == 1 else (width, self.channels)
+
+    @property
+    def _x_dilation(self) -> tuple[int, int]:
+        return self.core.x_dilation if isinstance(self.core, Conv2d) else (1, 1)
 
     def copy_lines(self, table: ArgTable, scope: int) -> list[str]:
         """Lines that fill ``patch`` for the tile at output row ``oh0`` and column ``ow0``, ``tile_h`` rows high.
@@ -63,68 +68,63 @@ class Patch:
         input; the tile's first is (``start_h``, ``start_w``). Columns ``first .. last`` of the input are in it.
         """
         core, x, size = self.core, self.core.x, self.dtype.itemsize
-        in_h, in_w = (table.size(s) for s in core.in_size)
-        stride_h, stride_w = (table.size(s) for s in core.stride)
-        dilation_h, dilation_w = (table.size(d) for d in self.x_dilation)
-        pad_h, pad_w = (table.size(p) for p in core.padding)
-        width, channels, pitch = (table.size(v) for v in (self.extent(1), self.channels, self.pitch))
+        dilated = self._x_dilation != (1, 1)
+        table.declare(
+            in_h=core.in_size[0], in_w=core.in_size[1], stride_h=core.stride[0], stride_w=core.stride[1],
+            pad_h=core.padding[0], pad_w=core.padding[1], reach_h=self.reach(0), patch_w=self.extent(1),
+            pitch=self.pitch, channels=self.channels, x_h=x.strides[1],
+        )  # fmt: skip
 
         def clear(first: str, last: str) -> list[str]:
             return loop("v", first, last, [store(self.dtype, "line", "v", constant(0, self.dtype), scope)])
 
-        if self.x_dilation[1] == 1:
-            left, right = f"minimum(first - start_w, {width})", f"minimum(last - start_w, {width})"
-            around = [*clear("0", times(left, channels))], [*clear(times(right, channels), pitch)]
+        if dilated:
+            table.declare(x_dilation_h=self._x_dilation[0], x_dilation_w=self._x_dilation[1])
+            head = [
+                "first = quotient(maximum(start_w, 0) + x_dilation_w - 1, x_dilation_w)",
+                "last = minimum(in_w, quotient(maximum(start_w + patch_w, 0) + x_dilation_w - 1, x_dilation_w))",
+            ]
+            row = ["ih = quotient(position, x_dilation_h)", "inside = position >= 0 and ih * x_dilation_h == position"]
+            copied = [*clear("0", "pitch"), *self._copy_lines(table, scope, "(iw * x_dilation_w - start_w)")]
         else:
-            around = clear("0", pitch), []
-        row = [
-            f"line = patch + row * {times(pitch, str(size))}",
-            "dilated_h = start_h + row",
-            f"source_h = {divided('dilated_h', dilation_h)}",
-            f"if dilated_h >= 0 and source_h < {in_h} and {times('source_h', dilation_h)} == dilated_h:",
-            *indent([
-                f"source = {times('source_h', table.size(x.strides[1]))}",
-                *around[0],
-                *self._copy_columns(table, x, scope),
-                *around[1],
-            ]),
-            "else:",
-            *indent(clear("0", pitch)),
-        ]  # fmt: skip
+            head = [
+                "first = maximum(start_w, 0)",
+                "last = maximum(first, minimum(in_w, start_w + patch_w))",
+                "left = minimum(first - start_w, patch_w) * channels",
+                "right = minimum(last - start_w, patch_w) * channels",
+            ]
+            row = ["ih = position", "inside = ih >= 0"]
+            copied = [*clear("0", "left"), *self._copy_lines(table, scope, "(iw - start_w)"), *clear("right", "pitch")]
         return [
-            f"start_h = {times('oh0', stride_h)} - {pad_h}",
-            f"start_w = {times('ow0', stride_w)} - {pad_w}",
-            f"first = {divided_up('maximum(start_w, 0)', dilation_w)}",
-            f"last = maximum(first, minimum({in_w}, {divided_up(f'maximum(start_w + {width}, 0)', dilation_w)}))",
-            *loop("row", "0", f"{times('(tile_h - 1)', stride_h)} + {table.size(self.reach(0))}", row),
-        ]
+            "start_h = oh0 * stride_h - pad_h",
+            "start_w = ow0 * stride_w - pad_w",
+            *head,
+            *loop("row", "0", "(tile_h - 1) * stride_h + reach_h", [
+                f"line = patch + row * pitch * {size}",
+                "position = start_h + row",
+                *row,
+                "if inside and ih < in_h:",
+                *indent([f"source = image + ih * x_h * {x.dtype.itemsize}", *copied]),
+                "else:",
+                *indent(clear("0", "pitch")),
+            ]),
+        ]  # fmt: skip
 
-    def _copy_columns(self, table: ArgTable, x: Access, scope: int) -> list[str]:
-        """Copy columns ``first .. last`` of the input row at element ``source`` into ``line``."""
-        w_stride, c_stride = (table.size(s) for s in x.strides[2:])
-        channels, read = table.size(self.channels), table.scope(x.buffer)
-        if self.x_dilation[1] == 1 and x.strides[3] == 1 and x.strides[2] == self.channels:
-            value = self._value(load(x.dtype, "image", total("source", times("first", channels), "v"), read))
-            copied = store(self.dtype, "line", total(times("(first - start_w)", channels), "v"), value, scope)
-            return loop("v", "0", times("(last - first)", channels), [copied])
-        value = self._value(load(x.dtype, "image", total("source", times("iw", w_stride), times("c", c_stride)), read))
-        column = f"({times('iw', table.size(self.x_dilation[1]))} - start_w)"
-        copied = store(self.dtype, "line", total(times(column, channels), "c"), value, scope)
-        if x.strides[3] != 1:
-            return loop("c", "0", channels, loop("iw", "first", "last", [copied]))
-        return loop("iw", "first", "last", loop("c", "0", channels, [copied]))
+    def _copy_lines(self, table: ArgTable, scope: int, column: str) -> list[str]:
+        """Copy columns ``first .. last`` of the input row at address ``source`` into ``line``."""
+        x = self.core.x
+        stored = dtypes.f32 if x.dtype.storage_only else x.dtype
 
-    def _value(self, loaded: str) -> str:
-        """A loaded element in the dtype of the copy; the storage types load as f32."""
-        source = self.core.x.dtype
-        return cast(loaded, dtypes.f32 if source.storage_only else source, self.dtype)
+        def copy(target: str, index: str) -> list[str]:
+            value = cast(load(x.dtype, "source", index, table.scope(x.buffer)), stored, self.dtype)
+            return [store(self.dtype, "line", target, value, scope)]
 
-
-def divided(value: str, divisor: str) -> str:
-    """``value // divisor`` of indices."""
-    return value if divisor == "1" else f"quotient({value}, {divisor})"
-
-
-def divided_up(value: str, divisor: str) -> str:
-    """``value / divisor`` rounded up."""
-    return value if divisor == "1" else f"quotient({value} + {divisor} - 1, {divisor})"
+        if self._x_dilation == (1, 1) and x.strides[3] == 1 and x.strides[2] == self.channels:
+            return loop("v", "0", "right - left", copy("left + v", "first * channels + v"))
+        table.declare(x_w=x.strides[2], x_c=x.strides[3])
+        across = "1" if x.strides[2] == 1 else "x_w"
+        along = "1" if x.strides[3] == 1 else "x_c"
+        element = copy(f"{column} * channels + c", total(times("iw", across), times("c", along)))
+        if along == "1":
+            return loop("iw", "first", "last", loop("c", "0", "channels", element))
+        return loop("c", "0", "channels", loop("iw", "first", "last", element))

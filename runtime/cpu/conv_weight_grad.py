@@ -13,26 +13,13 @@ from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
-from engine.program import Call, Kernel, Lowered
+from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import Buffer, ConvWeightGrad, KernelSpec
-from runtime.cpu.contraction import heights, row_blocks, typical
+from runtime.cpu.contraction import row_blocks, typical
 from runtime.cpu.conv import piece, scratch_lines
-from runtime.cpu.conv_patch import Patch, divided
-from runtime.cpu.emit import (
-    SCRATCH,
-    ArgTable,
-    BodyEmitter,
-    cast,
-    constant,
-    indent,
-    kernel,
-    load,
-    loop,
-    store,
-    times,
-    total,
-)
-from runtime.cpu.loops import outer_indices
+from runtime.cpu.conv_patch import Patch
+from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
+from runtime.cpu.tasks import coordinates
 from runtime.cpu.tiles import Tile, host_tile, scratch_parts
 
 TILE_BYTES = 16384
@@ -159,100 +146,90 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
     core, tile, patch, size = plan.core, plan.tile, plan.patch, plan.dtype.itemsize
     table = ArgTable()
     scope = table.scope(SCRATCH)
-    x = table.pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize)
-    dy = table.pointer(core.dy.buffer, core.dy.offset * core.dy.dtype.itemsize)
-    result = table.pointer(partial.name)
-    x_n, x_c = (table.size(core.x.strides[a]) for a in (0, 3))
-    dy_n, dy_h, dy_w, dy_c = (table.size(s) for s in core.dy.strides)
-    inputs, outputs, points = (table.size(v) for v in (plan.inputs, plan.outputs, plan.points))
-    group_inputs, group_outputs = table.size(plan.group_inputs), table.size(plan.group_outputs)
-    line = table.size(patch.pitch * core.stride[0] * size)
-    tap_h, tap_w = (table.size(v * d * size) for v, d in zip((patch.pitch, plan.inputs), core.dilation, strict=True))
-    tall, wide = (table.size(v) for v in plan.size)
-    all_units = core.batch * product(plan.tiles)
-    units, per_chunk = table.size(all_units), table.size(ceil_div(all_units, plan.chunks))
-    split, (chunk, group, in_block, out_block) = outer_indices(
-        table, (plan.chunks, core.groups, *plan.channel_blocks), "task")  # fmt: skip
-    unit_split, (n, tile_y, tile_x) = outer_indices(table, (core.batch, *plan.tiles), "unit", prefix="u")
-    sizes = heights(plan.rows, tile)
+    units = core.batch * product(plan.tiles)
+    table.declare(
+        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), x_n=core.x.strides[0], x_c=core.x.strides[3],
+        dy=Pointer(core.dy.buffer, core.dy.offset * core.dy.dtype.itemsize), dy_n=core.dy.strides[0],
+        dy_h=core.dy.strides[1], dy_w=core.dy.strides[2], dy_channel=core.dy.strides[3], partial=Pointer(partial.name),
+        group_inputs=plan.group_inputs, group_outputs=plan.group_outputs, inputs=plan.inputs, outputs=plan.outputs,
+        out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1], rows=plan.rows,
+        block_size=plan.block, units=units, per_chunk=ceil_div(units, plan.chunks), kernel_w=core.kernel[1],
+        step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
+    )  # fmt: skip
+    space: dict[str, Size] = {"chunk": plan.chunks, "group": core.groups}
+    space |= dict(zip(("in_block", "out_block"), plan.channel_blocks, strict=True))
+    sizes = [tile.rows, tile.rows // 2]
     names = [tile.name(plan.dtype, height, False, not plan.in_place) for height in sizes]
-
-    rows_of_dy = total(times(n, dy_n), times("oh0", dy_h), times("ow0", dy_w), times("channel0", dy_c))
     parts = {"patch": patch.bytes, "table": (plan.rows + tile.rows) * plan.size[0] * 8}
     if plan.in_place:
-        fetch = [f"panel = gradient + c * {size}"]
-        step = f"{dy_w} * {size}"
+        fetch, panel, step = [], f"gradient + c * {size}", f"dy_w * {size}"
     else:
         parts["panels"] = plan.points * plan.outputs * size
-        fetch = [f"panel = panels + c * {points} * {size}"]
-        step = str(tile.columns * size)
+        table.declare(points=plan.points)
+        fetch = _copy_gradient(plan, table, scope)
+        panel, step = f"panels + c * points * {size}", str(tile.columns * size)
     call = (
-        f"{{tile}}(tile_h, tile_w, {table.size(plan.inputs * core.stride[1] * size)}, table + r * {tall} * 8, panel, "
-        f"{step}, block + (r * {outputs} + c) * {size}, {outputs} * {size}, unit - begin)"
+        f"{{tile}}(tile_h, tile_w, step_w, table + r * tall * 8, panel, {step}, "
+        f"block + (r * outputs + c) * {size}, outputs * {size}, unit - begin)"
     )
     unit = [
-        *unit_split,
-        f"oh0 = {times(tile_y, tall)}",
-        f"ow0 = {times(tile_x, wide)}",
-        f"tile_h = minimum({tall}, {table.size(core.out_size[0])} - oh0)",
-        f"tile_w = minimum({wide}, {table.size(core.out_size[1])} - ow0)",
-        f"image = first_image + {times(n, x_n)} * {core.x.dtype.itemsize}",
+        *coordinates(table, "unit", dict(zip(("n", "tile_y", "tile_x"), (core.batch, *plan.tiles), strict=True))),
+        "oh0 = tile_y * tall",
+        "ow0 = tile_x * wide",
+        "tile_h = minimum(tall, out_h - oh0)",
+        "tile_w = minimum(wide, out_w - ow0)",
+        f"image = x + (n * x_n + first_input * x_c) * {core.x.dtype.itemsize}",
         *patch.copy_lines(table, scope),
-        f"gradient = {dy} + ({rows_of_dy}) * {core.dy.dtype.itemsize}",
-        *([] if plan.in_place else _copy_gradient(plan, table, scope)),
-        f"for c in range(0, {outputs}, {tile.columns}):",
-        *indent([*fetch, *row_blocks(names, sizes, call)]),
+        f"gradient = dy + (n * dy_n + oh0 * dy_h + ow0 * dy_w + channel0 * dy_channel) * {core.dy.dtype.itemsize}",
+        *fetch,
+        f"for c in range(0, outputs, {tile.columns}):",
+        f"    panel = {panel}",
+        *indent(row_blocks(names, sizes, call)),
     ]
-    high = str(sizes[0]) if len(sizes) == 1 else f"{sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}"
-    entry = total("bases_row", times("t", line))
+    zero = store(plan.dtype, "block", "v", constant(0, plan.dtype), table.scope(partial.name))
     task = [
-        *split,
-        f"first_image = {x} + ({times(f'({group} * {group_inputs} + {in_block} * {inputs})', x_c)})"
-        f" * {core.x.dtype.itemsize}",
-        f"channel0 = {group} * {group_outputs} + {out_block} * {outputs}",
-        f"columns = minimum({outputs}, {group_outputs} - {out_block} * {outputs})",
-        f"block = {result} + task * {table.size(plan.block)} * {size}",
-        f"begin = {chunk} * {per_chunk}",
-        f"end = minimum(begin + {per_chunk}, {units})",
+        *coordinates(table, "task", space),
+        "first_input = group * group_inputs + in_block * inputs",
+        "channel0 = group * group_outputs + out_block * outputs",
+        "columns = minimum(outputs, group_outputs - out_block * outputs)",
+        f"block = partial + task * block_size * {size}",
+        "begin = chunk * per_chunk",
+        "end = minimum(begin + per_chunk, units)",
         "if begin >= end:",
-        *indent(loop("v", "0", table.size(plan.block), [
-            store(plan.dtype, "block", "v", constant(0, plan.dtype), table.scope(partial.name))
-        ])),
+        *indent(loop("v", "0", "block_size", [zero])),
         *loop("unit", "begin", "end", unit),
-    ]  # fmt: skip
+    ]
+    entry = store(dtypes.i64, "table", "r * tall + t * high + i", "base + t * step_h", scope)
     row_table = [
-        "rows = " + table.size(plan.rows),
         f"for r in range(0, rows, {tile.rows}):",
-        f"    high = {high}",
+        f"    high = {sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}",
         *indent(loop("i", "0", "high", [
-            "row = minimum(r + i, rows - 1)",
-            f"tap = {divided('row', inputs)}",
-            f"kh = quotient(tap, {table.size(core.kernel[1])})",
-            f"kw = tap - kh * {table.size(core.kernel[1])}",
-            f"bases_row = {total('patch', times('kh', tap_h), times('kw', tap_w), f'(row - tap * {inputs}) * {size}')}",
-            *loop("t", "0", tall, [store(dtypes.i64, "table", f"r * {tall} + t * high + i", entry, scope)]),
+            "tap_row = minimum(r + i, rows - 1)",
+            "tap = quotient(tap_row, inputs)",
+            "kh = quotient(tap, kernel_w)",
+            "kw = tap - kh * kernel_w",
+            f"base = patch + kh * tap_h + kw * tap_w + (tap_row - tap * inputs) * {size}",
+            *loop("t", "0", "tall", [entry]),
         ])),
     ]  # fmt: skip
     offsets = scratch_parts(parts)
     lines = [*scratch_lines(offsets, table), *row_table, *loop("task", "lo", "hi", task)]
     code = kernel(f"conv_weight_grad_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
-    tasks = plan.chunks * core.groups * product(plan.channel_blocks)
-    made = Call(code.key, f"{spec.name} tiles", table.args, tasks, (core.x.buffer, core.dy.buffer), (partial.name,),
-                offsets["end"], spec.nodes)  # fmt: skip
+    made = Call(code.key, f"{spec.name} tiles", table.args, product(space.values()), (core.x.buffer, core.dy.buffer),
+                (partial.name,), offsets["end"], spec.nodes)  # fmt: skip
     return made, code
 
 
 def _copy_gradient(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
     """Lines that copy the tile of dy at address ``gradient`` into ``panels``, with zeros beyond ``columns``."""
     dy, tile, size = plan.core.dy, plan.tile, plan.dtype.itemsize
-    dy_h, dy_w, dy_c = (table.size(s) for s in dy.strides[1:])
-    value = load(dy.dtype, "gradient", total(times("r", dy_h), times("s", dy_w), times("(c + j)", dy_c)),
-                 table.scope(dy.buffer))  # fmt: skip
+    channel = "(c + j)" if dy.strides[3] == 1 else "(c + j) * dy_channel"
+    value = load(dy.dtype, "gradient", f"r * dy_h + s * dy_w + {channel}", table.scope(dy.buffer))
     value = cast(value, dtypes.f32 if dy.dtype.storage_only else dy.dtype, plan.dtype)
     point = [
-        f"for c in range(0, {table.size(plan.outputs)}, {tile.columns}):",
+        f"for c in range(0, outputs, {tile.columns}):",
         *indent([
-            f"out = panels + (c * {table.size(plan.points)} + (r * tile_w + s) * {tile.columns}) * {size}",
+            f"out = panels + (c * points + (r * tile_w + s) * {tile.columns}) * {size}",
             f"present = maximum(minimum({tile.columns}, columns - c), 0)",
             *loop("j", "0", "present", [store(plan.dtype, "out", "j", value, scope)]),
             *loop("j", "present", str(tile.columns), [store(plan.dtype, "out", "j", constant(0, plan.dtype), scope)]),
@@ -266,32 +243,33 @@ def _combine(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, K
     core, size = plan.core, plan.dtype.itemsize
     table = ArgTable()
     scope, read = table.scope(SCRATCH), table.scope(partial.name)
-    source = table.pointer(partial.name)
-    inputs, outputs, block = (table.size(v) for v in (plan.inputs, plan.outputs, plan.block))
-    in_blocks, out_blocks = (table.size(v) for v in plan.channel_blocks)
-    chunk_size = table.size(core.groups * product(plan.channel_blocks) * plan.block)
-    split, (group, kh, kw) = outer_indices(table, spec.axes[:3], "task")
+    table.declare(
+        partial=Pointer(partial.name), inputs=plan.inputs, outputs=plan.outputs, in_blocks=plan.channel_blocks[0],
+        out_blocks=plan.channel_blocks[1], group_outputs=plan.group_outputs, kernel_w=core.kernel[1],
+        block_size=plan.block, chunks=plan.chunks,
+        chunk_bytes=core.groups * product(plan.channel_blocks) * plan.block * size,
+    )  # fmt: skip
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 5, table,
                           core={0: load(plan.dtype, "scratch", "j", scope)})  # fmt: skip
     start = emitter.start()
-    task = [*split]
-    for axis, name in enumerate((group, kh, kw)):
+    task = coordinates(table, "task", {"group": core.groups, "kh": core.kernel[0], "kw": core.kernel[1]})
+    for axis, name in enumerate(("group", "kh", "kw")):
         task += emitter.enter(axis, name)
     by_row = emitter.enter(3, "ic")
     inside = emitter.enter(4, "channel0 + j", inline=True)
-    added = f"{load(plan.dtype, 'scratch', 'j', scope)} + {load(plan.dtype, 'row', 'j', read)}"
-    task += loop("in_block", "0", in_blocks, loop("i", "0", inputs, [
-        f"ic = in_block * {inputs} + i",
+    element = load(plan.dtype, "row", "j", read)
+    added = f"{load(plan.dtype, 'scratch', 'j', scope)} + {element}"
+    task += loop("in_block", "0", "in_blocks", loop("i", "0", "inputs", [
+        "ic = in_block * inputs + i",
         *by_row,
-        *loop("out_block", "0", out_blocks, [
-            f"channel0 = out_block * {outputs}",
-            f"columns = minimum({outputs}, {table.size(plan.group_outputs)} - channel0)",
-            f"number = ({group} * {in_blocks} + in_block) * {out_blocks} + out_block",
-            f"tap_row = ({kh} * {table.size(core.kernel[1])} + {kw}) * {inputs} + i",
-            f"row = {source} + (number * {block} + tap_row * {outputs}) * {size}",
-            *loop("j", "0", "columns", [store(plan.dtype, "scratch", "j", load(plan.dtype, "row", "j", read), scope)]),
-            *loop("chunk", "1", table.size(plan.chunks), [
-                f"row += {chunk_size} * {size}",
+        *loop("out_block", "0", "out_blocks", [
+            "channel0 = out_block * outputs",
+            "columns = minimum(outputs, group_outputs - channel0)",
+            "number = (group * in_blocks + in_block) * out_blocks + out_block",
+            f"row = partial + (number * block_size + ((kh * kernel_w + kw) * inputs + i) * outputs) * {size}",
+            *loop("j", "0", "columns", [store(plan.dtype, "scratch", "j", element, scope)]),
+            *loop("chunk", "1", "chunks", [
+                "row += chunk_bytes",
                 *loop("j", "0", "columns", [store(plan.dtype, "scratch", "j", added, scope)]),
             ]),
             *loop("j", "0", "columns", inside),

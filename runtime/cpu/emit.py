@@ -36,10 +36,12 @@ def computed_type(dtype: DType) -> str:
 
 
 class ArgTable:
-    """The argument block of one call: each distinct address or size gets one slot and one name."""
+    """The argument block of one call. Addresses and sizes asked for by value share a slot where they are equal;
+    those asked for by name have slots of their own."""
 
     def __init__(self) -> None:
-        self._slots: dict[Arg, str] = {}
+        self._slots: list[tuple[str, Arg]] = []
+        self._found: dict[Arg, str] = {}
         self._scopes: dict[str, int] = {}
 
     def pointer(self, buffer: str, byte_offset: Size = 0) -> str:
@@ -57,20 +59,31 @@ class ArgTable:
         """The name of the address of a nested argument block."""
         return self._name(Block(args), "b")
 
+    def declare(self, **named: Pointer | Size) -> None:
+        """Give each of these a slot under its name. The source then does not depend on their values: kernels that
+        differ only in them are one."""
+        for name, arg in named.items():
+            if isinstance(arg, Pointer):
+                self.scope(arg.buffer)
+            self._slots.append((name, arg))
+
     def scope(self, buffer: str) -> int:
         """The alias scope of ``buffer``, or of :data:`SCRATCH`."""
         return self._scopes.setdefault(buffer, len(self._scopes))
 
     def _name(self, arg: Arg, prefix: str) -> str:
-        return self._slots.setdefault(arg, f"{prefix}{len(self._slots)}")
+        if arg not in self._found:
+            self._found[arg] = f"{prefix}{len(self._slots)}"
+            self._slots.append((self._found[arg], arg))
+        return self._found[arg]
 
     @property
     def args(self) -> tuple[Arg, ...]:
-        return tuple(self._slots)
+        return tuple(arg for _, arg in self._slots)
 
     def prologue(self, block: str = "args") -> list[str]:
         """The lines that read every slot of ``block``; to be placed first, once the body is complete."""
-        return [f"{name} = slot({block}, {i})" for i, name in enumerate(self._slots.values())]
+        return [f"{name} = slot({block}, {i})" for i, (name, _) in enumerate(self._slots)]
 
 
 def load(dtype: DType, pointer: str, index: str, scope: int) -> str:

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
-from engine.program import Call, Kernel
+from engine.program import Call, Kernel, Pointer
 from engine.schedule import Buffer
 from runtime.cpu.emit import ArgTable, cast, constant, kernel, load, loop, store, times, total
-from runtime.cpu.loops import outer_indices
+from runtime.cpu.tasks import coordinates
 
 ROWS_PER_TASK = 256
 
@@ -70,45 +70,44 @@ class Packed:
 
 def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -> Packed:
     """Pack ``panels`` into a new temp buffer called ``target``. One task packs up to 256 rows of one panel."""
+    dtype, columns, itemsize = panels.packed_dtype, panels.columns, panels.dtype.itemsize
+    width = columns * dtype.itemsize
+    batch = {f"b{i}": axis for i, axis in enumerate(panels.batch)}
+    rows = {f"k{i}": axis for i, axis in enumerate(panels.rows)}
     table = ArgTable()
-    dtype, columns = panels.packed_dtype, panels.columns
-    source = table.pointer(panels.buffer, panels.offset * panels.dtype.itemsize)
-    result = table.pointer(target)
-    read, written = table.scope(panels.buffer), table.scope(target)
-    chunks = ceil_div(panels.rows[0].size, ROWS_PER_TASK)
-    space = (*(axis.size for axis in panels.batch), panels.count, chunks)
-    split, indices = outer_indices(table, space, "task")
-    *batch_names, panel, chunk = indices
-    n_size, n_stride = table.size(panels.n.size), table.size(panels.n.stride)
-    inner_rows = table.size(product(axis.size for axis in panels.rows[1:]))
-    depth, columns_first = table.size(panels.depth), times(f"{panel} * {columns}", n_stride)
-    first = total(*_offsets(table, batch_names, panels.batch), columns_first)
-    row_names = [f"k{a}" for a in range(len(panels.rows))]
-    row_offset = total(*_offsets(table, row_names, panels.rows))
+    table.declare(
+        source=Pointer(panels.buffer, panels.offset * itemsize), packed=Pointer(target), n=panels.n.size,
+        depth=panels.depth, inner_rows=product(axis.size for axis in panels.rows[1:]),
+        **{f"{name}_size": axis.size for name, axis in rows.items()},
+        **{f"{name}_stride": axis.stride for name, axis in (batch | rows).items()},
+    )  # fmt: skip
+    if panels.n.stride != 1:
+        table.declare(n_stride=panels.n.stride)
+    n_stride = "1" if panels.n.stride == 1 else "n_stride"
+    space: dict[str, Size] = {name: axis.size for name, axis in batch.items()}
+    space |= {"panel": panels.count, "chunk": ceil_div(panels.rows[0].size, ROWS_PER_TASK)}
 
-    computed = dtypes.f32 if panels.dtype.storage_only else panels.dtype
-    value = cast(load(panels.dtype, "start", total("at", times("j", n_stride)), read), computed, dtype)
+    stored = dtypes.f32 if panels.dtype.storage_only else panels.dtype
+    element = load(panels.dtype, "start", total("at", times("j", n_stride)), table.scope(panels.buffer))
+    value = cast(element, stored, dtype)
     body = [
-        f"at = {row_offset}",
-        *loop("j", "0", "width", [store(dtype, "out", "j", value, written)]),
-        *loop("j", "width", str(columns), [store(dtype, "out", "j", constant(0, dtype), written)]),
-        f"out += {columns * dtype.itemsize}",
+        f"at = {total(*(f'{name} * {name}_stride' for name in rows))}",
+        *loop("j", "0", "width", [store(dtype, "out", "j", value, table.scope(target))]),
+        *loop("j", "width", str(columns), [store(dtype, "out", "j", constant(0, dtype), table.scope(target))]),
+        f"out += {width}",
     ]
-    for name, axis in reversed(list(zip(row_names[1:], panels.rows[1:], strict=True))):
-        body = loop(name, "0", table.size(axis.size), body)
+    for name in reversed(list(rows)[1:]):
+        body = loop(name, "0", f"{name}_size", body)
+    first = total(*(f"{name} * {name}_stride" for name in batch), times(f"panel * {columns}", n_stride))
     task = [
-        *split,
-        f"width = minimum({columns}, {n_size} - {panel} * {columns})",
-        f"start = {source} + ({first}) * {panels.dtype.itemsize}",
-        f"first = {chunk} * {ROWS_PER_TASK}",
-        f"done = quotient(task, {table.size(chunks)}) * {depth} + first * {inner_rows}",
-        f"out = {result} + done * {columns * dtype.itemsize}",
-        *loop("k0", "first", f"minimum(first + {ROWS_PER_TASK}, {table.size(panels.rows[0].size)})", body),
+        *coordinates(table, "task", space),
+        f"width = minimum({columns}, n - panel * {columns})",
+        f"start = source + ({first}) * {itemsize}",
+        f"first = chunk * {ROWS_PER_TASK}",
+        f"out = packed + (quotient(task, chunk_count) * depth + first * inner_rows) * {width}",
+        *loop("k0", "first", f"minimum(first + {ROWS_PER_TASK}, k0_size)", body),
     ]
     code = kernel(f"pack_{panels.dtype}", loop("task", "lo", "hi", task), table)
-    call = Call(code.key, f"pack {label}", table.args, product(space), (panels.buffer,), (target,), nodes=nodes)
+    tasks = product(space.values())
+    call = Call(code.key, f"pack {label}", table.args, tasks, (panels.buffer,), (target,), nodes=nodes)
     return Packed(call, code, Buffer(target, "temp", dtype, panels.size))
-
-
-def _offsets(table: ArgTable, names: Sequence[str], axes: Sequence[Axis]) -> list[str]:
-    return [times(name, table.size(axis.stride)) for name, axis in zip(names, axes, strict=True)]
