@@ -132,7 +132,7 @@ class Body:
 
     def _elementwise(self, node: Node, args: list[str]) -> str:
         if node.op.name == "cast":
-            return self.cast(args[0], computing(node.attrs["dtype"]))
+            return self.cast(args[0], node.attrs["dtype"])  # rounds to the types that are only stored, too
         assert node.op.expression is not None
         known = dict(zip(node.op.inputs, args, strict=True))
         types = tuple(v.dtype for v in node.inputs)

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
-import pytest
 
 from engine import dims, dtypes, interpreter
 from engine.dims import Expr, Size
-from engine.dtypes import DType
 from engine.graph import Builder, Graph, TensorType, Value
 from engine.program import Program
 from engine.state import Cell
@@ -29,24 +26,17 @@ Named = Mapping[str, np.ndarray]
 LEVELS = (0, 1, 2)
 
 TOLERANCE = {dtypes.f64: 1e-11, dtypes.f32: 3e-5, dtypes.f16: 4e-3, dtypes.bf16: 3e-2}
-"""Of a float's error against the greatest finite magnitude of its array, or against its own."""
-
-
-@cache
-def _folder() -> TemporaryDirectory:
-    return TemporaryDirectory(prefix="tenon-tests-")
+"""Of an error against the greatest finite magnitude of its array; pointwise, against the number itself."""
 
 
 def kernels() -> Cache:
-    """The compile cache of this test session."""
-    return Cache(Path(_folder().name) / "cache")
+    """The compile cache that all tests share."""
+    return Cache(Path(os.environ["TENON_CACHE_DIR"]) / "graphs")
 
 
 def program(graph: Graph, level: int = 2) -> Program:
-    """``graph`` through every pass at ``level``, verified after each."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TENON_VERIFY", "1")
-        return compile_graph(graph, target(), lower, level)
+    """``graph`` through every pass at ``level``; conftest.py has each stage verified."""
+    return compile_graph(graph, target(), lower, level)
 
 
 def cells(graph: Graph, state: Named | None) -> dict[str, Cell]:
@@ -72,10 +62,10 @@ def check(
     inputs: Named | Sequence[Named],
     state: Named | None = None,
     levels: Sequence[int] = LEVELS,
-    exactly: bool = False,
+    pointwise: bool = False,
 ) -> None:
     """Compiled at every one of ``levels``, ``graph`` gives the interpreter's outputs and new state for each of the
-    ``inputs``, which may differ in their sizes."""
+    ``inputs``, which may differ in their sizes. ``pointwise`` is as for :func:`difference`."""
     cases = [inputs] if isinstance(inputs, Mapping) else list(inputs)
     expected = [interpreter.run(verify(expand_gradients(graph), expanded=True), case, state) for case in cases]
     for level in levels:
@@ -88,31 +78,34 @@ def check(
             named = {f"output {i} ({v.name})": (a, b) for i, (v, a, b) in
                      enumerate(zip(graph.outputs, found, outputs, strict=True))}  # fmt: skip
             named |= {f"state {name}": (cell.array, after[name]) for name, cell in store.items()}
-            wrong = [f"{what}: {why}" for what, (a, b) in named.items() if (why := difference(a, b, exactly))]
+            wrong = [f"{what}: {why}" for what, (a, b) in named.items() if (why := difference(a, b, pointwise))]
             if wrong:
                 shapes = {k: np.shape(a) for k, a in case.items()}
                 raise AssertionError("\n".join([f"level {level}, inputs {shapes}", *wrong, str(graph)]))
 
 
-def difference(found: np.ndarray, expected: np.ndarray, exactly: bool = False, slack: object = 0.0) -> str | None:
-    """What is wrong with ``found``, or None. Floats may err by their dtype's tolerance, and by ``slack`` besides."""
+def difference(
+    found: np.ndarray, expected: np.ndarray, pointwise: bool = False, slack: np.ndarray | float = 0.0
+) -> str | None:
+    """What is wrong with ``found``, or None. Floats may err by their dtype's tolerance, of every number on its own
+    where ``pointwise``, and by ``slack`` besides; NaN and infinity must be where they are expected."""
     if (found.dtype, found.shape) != (expected.dtype, expected.shape):
         return f"{found.dtype}{found.shape} instead of {expected.dtype}{expected.shape}"
-    if exactly or not dtypes.as_dtype(expected.dtype).is_float:
-        equal = (found == expected) | ((found != found) & (expected != expected))
-    else:
-        equal = _close(found, expected, TOLERANCE[dtypes.as_dtype(expected.dtype)], np.asarray(slack, np.float64))
+    dtype = dtypes.as_dtype(expected.dtype)
+    equal = _close(found, expected, TOLERANCE[dtype], pointwise, slack) if dtype.is_float else found == expected
     if np.all(equal):
         return None
     at = tuple(int(i) for i in np.argwhere(~equal)[0])
     return f"{np.count_nonzero(~equal)} of {equal.size} are wrong; {found[at]!r} instead of {expected[at]!r} at {at}"
 
 
-def _close(found: np.ndarray, expected: np.ndarray, tolerance: float, slack: np.ndarray) -> np.ndarray:
+def _close(
+    found: np.ndarray, expected: np.ndarray, tolerance: float, pointwise: bool, slack: np.ndarray | float
+) -> np.ndarray:
     a, b = found.astype(np.float64), expected.astype(np.float64)
-    scale = np.abs(b[np.isfinite(b)]).max(initial=0.0)
+    scale = np.abs(b) if pointwise else np.abs(b[np.isfinite(b)]).max(initial=0.0)
     with np.errstate(invalid="ignore"):
-        near = np.abs(a - b) <= tolerance * scale + slack
+        near = np.isfinite(b) & (np.abs(a - b) <= tolerance * scale + slack)
         return near | (a == b) | (np.isnan(a) & np.isnan(b)) | ~np.isfinite(slack)
 
 
@@ -156,14 +149,6 @@ def _replay(graph: Graph, builder: Builder, i: int) -> dict[Value, Value]:
     values |= {v: builder.state_input(*port(v)) for v in graph.state}
     for node in graph.nodes:
         attrs = {k: own(a) for k, a in node.attrs.items()}
-        values.update(zip(node.outputs, builder.add(node.op, tuple(values[v] for v in node.inputs), attrs), strict=True))
+        made = builder.add(node.op, tuple(values[v] for v in node.inputs), attrs)
+        values.update(zip(node.outputs, made, strict=True))
     return values
-
-
-def arrays_of(names: Sequence[str], arrays: Sequence[np.ndarray]) -> Iterator[tuple[str, np.ndarray]]:
-    return zip(names, arrays, strict=True)
-
-
-def storage(dtype: DType, values: np.ndarray) -> np.ndarray:
-    """``values`` as an array of ``dtype``."""
-    return values.astype(dtype.numpy)
