@@ -69,7 +69,7 @@ def bundled_digits(seed: int, test_share: float = 0.2) -> Digits:
 
 
 def resize(images: np.ndarray, size: int) -> np.ndarray:
-    """Bilinear interpolation of images (n, h, w) to (n, size, size); pixels are squares, their values at the centres."""
+    """Bilinear interpolation of images (n, h, w) to (n, size, size); values stand at the centres of pixels."""
 
     def along(values: np.ndarray, axis: int) -> np.ndarray:
         length = values.shape[axis]
