@@ -7,7 +7,6 @@ are taken in blocks, whose sums are added up by themselves, so that errors grow 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine import dims, dtypes
@@ -34,34 +33,32 @@ from runtime.cpu.rows import split_task
 
 _ROW_BLOCK = 256
 """Rows added up in a column before their sum goes to the outer sum."""
-_LANES = 4
-"""Rows in a narrow strip that add to accumulators of their own: one alone would wait for its last store each time."""
+_ROWS_AT_ONCE = 4
+"""Rows of a cheap body that are added to one another before they reach the accumulator, which is a load, a store and
+the wait between them."""
+_CHEAP_BODY = 8
 _LEAST_WIDTH, _MOST_WIDTH = 64, 1024
+_COLUMN = "j - left"
 
 
 @dataclass(frozen=True)
 class _Accumulator:
-    """One value a column in scratch memory; ``left`` below is the first column of the strip, ``lane`` where the
-    values of a lane begin."""
+    """One value a column in scratch memory."""
 
     name: str
     dtype: DType
     pointer: str
     scope: int
 
-    def read(self, left: str, lane: str = "0") -> str:
-        return load(self.dtype, self.pointer, total(lane, _at(left)), self.scope)
+    def read(self) -> str:
+        return load(self.dtype, self.pointer, _COLUMN, self.scope)
 
-    def write(self, value: str, left: str, lane: str = "0") -> str:
-        return store(self.dtype, self.pointer, total(lane, _at(left)), value, self.scope)
+    def write(self, value: str) -> str:
+        return store(self.dtype, self.pointer, _COLUMN, value, self.scope)
 
-    def update(self, new: Callable[[str], str], left: str, lane: str = "0") -> list[str]:
-        """Lines that replace the value by ``new`` of it."""
-        return [f"{self.name} = {self.read(left, lane)}", self.write(new(self.name), left, lane)]
-
-
-def _at(left: str) -> str:
-    return "j" if left == "0" else f"j - {left}"
+    def take(self, reduction: Stmt, value: str) -> list[str]:
+        """Lines that combine the accumulated value with one more."""
+        return [f"{self.name} = {self.read()}", self.write(combined(reduction, self.name, value))]
 
 
 def _computed(stmt: Stmt) -> DType:
@@ -111,78 +108,97 @@ class _ColumnKernel:
             if count != "1":
                 head += [f"point = quotient(block, {count})", f"strip = block - point * {count}"]
         step = table.size(self.width)
-        whole = columns == self.width
-        # A narrow kept axis is one strip of literal width, over which LLVM unrolls.
-        bounds = ("0", str(self.width)) if whole and self.width <= _LEAST_WIDTH else ("left", "right")
-        if bounds[0] == "left":
-            head += [f"left = {times(strip, step)}", f"right = min(left + {step}, {table.size(columns)})"]
+        head += [f"left = {times(strip, step)}", f"right = min(left + {step}, {table.size(columns)})"]
         head += self.emitter.start()
         decompose, names = outer_indices(table, outer_sizes, point)
         head += decompose
         for axis, name in zip(self.outer, names, strict=True):
             head += self.emitter.enter(axis, name)
-        lines = loop("task", "lo", "hi", head + self._reduce(bounds) + self._finish(bounds))
+        lines = loop("task", "lo", "hi", head + self._reduce() + self._finish())
         code = kernel(spec.name, lines, table)
         return Lowered((call(spec, code, table, tasks, self.scratch.size),), (code,))
 
-    def _accumulator(self, name: str, dtype: DType, lanes: int = 1) -> _Accumulator:
-        place = self.scratch.take(self.width * lanes, max(4, dtype.itemsize))
+    def _accumulator(self, name: str, dtype: DType) -> _Accumulator:
+        place = self.scratch.take(self.width, max(4, dtype.itemsize))
         return _Accumulator(name, dtype, total("scratch", str(place)), self.table.scope(f"{SCRATCH}{place}"))
 
-    def _reduce(self, bounds: tuple[str, str]) -> list[str]:
+    def _reduce(self) -> list[str]:
         """Lines that leave every reduction of these columns in its accumulator."""
-        spec, left, last = self.spec, bounds[0], self.spec.reduced[-1]
-        self.sums = {s.name: self._accumulator(f"sum{i}", _computed(s)) for i, s in enumerate(self.reductions)}
+        spec, last = self.spec, self.spec.reduced[-1]
         arguments = [s for s in self.reductions if "_arg" in s.op]
         plain = [s for s in self.reductions if s not in arguments]
+        self.sums = {s.name: self._accumulator(f"sum{i}", _computed(s)) for i, s in enumerate(self.reductions)}
         self.bests = {
             s.name: self._accumulator(f"best{i}", _computed(self._value_of(s))) for i, s in enumerate(arguments)
         }
         extent = spec.split if last == 0 and spec.split is not None else spec.axes[last]
         blocked = bool(plain) and (len(spec.reduced) > 1 or not isinstance(extent, int) or extent > _ROW_BLOCK)
-        lanes = _LANES if blocked and left == "0" else 1
-        lane = f"(i{last} & {lanes - 1}) * {self.width}" if lanes > 1 else "0"
-        parts = self.sums
-        if blocked:
-            parts = {s.name: self._accumulator(f"part{i}", _computed(s), lanes) for i, s in enumerate(plain)}
+        clear = [self.sums[s.name].write(identity(s)) for s in plain]
+        lines = self._columns(clear) + self._clear_bests(arguments)
 
         effects = [s.name for s in spec.body if s.op in ("store", "check_index") and self._varies(s.name)]
         inner = self.emitter.fork(only=[str(a) for s in self.reductions for a in s.args] + effects)
-        heads = [inner.enter(axis, f"i{axis}") for axis in spec.reduced]
+        heads = [inner.enter(axis, f"i{axis}") for axis in spec.reduced[:-1]]
+        start, stop = self._bounds(last)
+        if blocked:
+            parts = {s.name: self._accumulator(f"part{i}", _computed(s)) for i, s in enumerate(plain)}
+            first, end = "first", f"min(first + {_ROW_BLOCK}, {stop})"
+        else:
+            parts, first, end = self.sums, start, stop
+        rows: list[str] = []
+        if not effects and not arguments and sum(self._varies(s.name) for s in spec.body) <= _CHEAP_BODY:
+            rows += [f"end = {end}", f"single = {first} + ((end - {first}) & {-_ROWS_AT_ONCE})"]
+            rows += [f"for i{last} in range({first}, single, {_ROWS_AT_ONCE}):",
+                     *indent(self._several_rows(inner, plain, parts))]  # fmt: skip
+            first, end = "single", "end"
+        head = inner.enter(last, f"i{last}")
+        rows += loop(f"i{last}", first, end, head + self._row(inner, plain, arguments, parts))
+        if blocked:
+            begin = self._columns([parts[s.name].write(identity(s)) for s in plain])
+            add = self._columns([line for s in plain for line in self.sums[s.name].take(s, parts[s.name].read())])
+            rows = [f"for first in range({start}, {stop}, {_ROW_BLOCK}):", *indent([*begin, *rows, *add])]
+        for axis, above in zip(reversed(spec.reduced[:-1]), reversed(heads), strict=True):
+            rows = loop(f"i{axis}", *self._bounds(axis), above + rows)
+        return lines + rows
+
+    def _row(self, inner: BodyEmitter, plain: list[Stmt], arguments: list[Stmt],
+             parts: dict[str, _Accumulator]) -> list[str]:  # fmt: skip
+        """The loop over columns that takes one row into the accumulators."""
         body = inner.enter(self.column, "j", inline=True)
         for stmt in plain:
-            value = inner.value(str(stmt.args[0]))
-            body += parts[stmt.name].update(lambda old, s=stmt, v=value: combined(s, old, v), left, lane)
+            body += parts[stmt.name].take(stmt, inner.value(str(stmt.args[0])))
         for stmt in arguments:
-            body += self._update_best(stmt, *(inner.value(str(a)) for a in stmt.args), left)
+            value, index = (inner.value(str(a)) for a in stmt.args)
+            body += self._update_best(stmt, value, index)
+        return self._columns(body)
 
-        start, stop = self._bounds(last)
-        row = heads[-1] + self._columns(bounds, body)
-        if blocked:
-            places = [str(k * self.width) for k in range(lanes)]
-            clear = [parts[s.name].write(identity(s), left, k) for s in plain for k in places]
-            add = [line for s in plain for k in places for line in self.sums[s.name].update(
-                lambda old, s=s, k=k: combined(s, old, parts[s.name].read(left, k)), left)]  # fmt: skip
-            block = loop(f"i{last}", "first", f"min(first + {_ROW_BLOCK}, {stop})", row)
-            lines = [f"for first in range({start}, {stop}, {_ROW_BLOCK}):",
-                     *indent([*self._columns(bounds, clear), *block, *self._columns(bounds, add)])]  # fmt: skip
-        else:
-            lines = loop(f"i{last}", start, stop, row)
-        for axis, head in zip(reversed(spec.reduced[:-1]), reversed(heads[:-1]), strict=True):
-            lines = loop(f"i{axis}", *self._bounds(axis), head + lines)
-        clear = [self.sums[s.name].write(identity(s), left) for s in plain]
-        return self._columns(bounds, clear) + self._clear_bests(arguments, bounds) + lines
+    def _several_rows(self, inner: BodyEmitter, plain: list[Stmt], parts: dict[str, _Accumulator]) -> list[str]:
+        """The same for rows that are combined in pairs first."""
+        last = self.spec.reduced[-1]
+        heads, body, rows = [], [], []
+        for k in range(_ROWS_AT_ONCE):
+            row = inner.fork(tag=f"r{k}_")
+            heads += row.enter(last, total(f"i{last}", str(k)))
+            body += row.enter(self.column, "j", inline=True)
+            rows.append(row)
+        for stmt in plain:
+            values = [row.value(str(stmt.args[0])) for row in rows]
+            for k, (a, b) in enumerate(zip(values[::2], values[1::2], strict=True)):
+                body.append(f"pair{k} = {combined(stmt, a, b)}")
+            body.append(f"four = {combined(stmt, 'pair0', 'pair1')}")
+            body += parts[stmt.name].take(stmt, "four")
+        return heads + self._columns(body)
 
-    def _finish(self, bounds: tuple[str, str]) -> list[str]:
+    def _finish(self) -> list[str]:
         """The statements over what is kept, and the stores."""
         known = {name: accumulator.name for name, accumulator in self.sums.items()}
-        body = [f"{a.name} = {a.read(bounds[0])}" for a in self.sums.values()]
+        body = [f"{a.name} = {a.read()}" for a in self.sums.values()]
         last = self.emitter.fork()
         body += last.enter(self.column, "j", inline=True)
-        return self._columns(bounds, body + last.place_known(known))
+        return self._columns(body + last.place_known(known))
 
-    def _columns(self, bounds: tuple[str, str], body: list[str]) -> list[str]:
-        return loop("j", *bounds, body) if body else []
+    def _columns(self, body: list[str]) -> list[str]:
+        return loop("j", "left", "right", body) if body else []
 
     def _bounds(self, axis: int) -> tuple[str, str]:
         size = self.table.size(self.spec.axes[axis])
@@ -197,21 +213,21 @@ class _ColumnKernel:
     def _value_of(self, stmt: Stmt) -> Stmt:
         return next(s for s in self.spec.body if s.name == stmt.args[0])
 
-    def _clear_bests(self, arguments: list[Stmt], bounds: tuple[str, str]) -> list[str]:
+    def _clear_bests(self, arguments: list[Stmt]) -> list[str]:
         body = []
         for stmt in arguments:
             value = self._value_of(stmt).dtype
             worst = constant(extreme(value, largest=stmt.op == "reduce_argmin"), value)
-            body.append(self.bests[stmt.name].write(worst, bounds[0]))
-            body.append(self.sums[stmt.name].write(constant(extreme(dtypes.i64, True), stmt.dtype), bounds[0]))
-        return self._columns(bounds, body)
+            body.append(self.bests[stmt.name].write(worst))
+            body.append(self.sums[stmt.name].write(constant(extreme(dtypes.i64, True), stmt.dtype)))
+        return self._columns(body)
 
-    def _update_best(self, stmt: Stmt, value: str, index: str, left: str) -> list[str]:
+    def _update_best(self, stmt: Stmt, value: str, index: str) -> list[str]:
         """A better value, or a NaN where there was none, replaces the best; among equals the least index stays."""
         best, place = self.bests[stmt.name], self.sums[stmt.name]
         b, at = best.name, place.name
         better = f"({value} {'>' if stmt.op == 'reduce_argmax' else '<'} {b})"
-        lines = [f"{b} = {best.read(left)}", f"{at} = {place.read(left)}"]
+        lines = [f"{b} = {best.read()}", f"{at} = {place.read()}"]
         if best.dtype.is_float:
             lines.append(f"nan_{b} = is_nan({value})")
             lines.append(f"same_{b} = ({value} == {b}) | (nan_{b} & is_nan({b}))")
@@ -219,6 +235,6 @@ class _ColumnKernel:
         else:
             lines.append(f"same_{b} = {value} == {b}")
         lines.append(f"take_{b} = {better} | (same_{b} & ({index} < {at}))")
-        lines.append(best.write(f"select(take_{b}, {value}, {b})", left))
-        lines.append(place.write(f"select(take_{b}, {index}, {at})", left))
+        lines.append(best.write(f"select(take_{b}, {value}, {b})"))
+        lines.append(place.write(f"select(take_{b}, {index}, {at})"))
         return lines

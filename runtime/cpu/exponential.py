@@ -21,13 +21,13 @@ _EXP_F64 = tuple(1 / math.factorial(k) for k in range(13, 1, -1))
 def _reduce(x: Num) -> tuple[Num, Num, Num]:
     """n (integer), r and p with x = n ln 2 + r and exp(r) - 1 = p; |r| <= ln 2 / 2 (Cody and Waite)."""
     if x.is_f32:
-        magic, high, low, coefficients = 1.5 * 2.0**23, 0.693359375, -2.12194440e-4, _EXP_F32
+        magic, high, low = 1.5 * 2.0**23, 0.693359375, -2.12194440e-4
     else:
-        magic, high, low, coefficients = 1.5 * 2.0**52, _LN2_HIGH, _LN2_LOW, _EXP_F64
+        magic, high, low = 1.5 * 2.0**52, _LN2_HIGH, _LN2_LOW
     shifted = x.fma(_LOG2E, magic)
     n = shifted - magic
     r = n.fma(-low, n.fma(-high, x))
-    return shifted.bits() - x.like(magic).bits(), r, (r * r).fma(r.polynomial(coefficients), r)
+    return shifted.bits() - x.like(magic).bits(), r, (r * r).fma(r.polynomial(_EXP_F32 if x.is_f32 else _EXP_F64), r)
 
 
 def _power_of_two(n: Num) -> Num:
