@@ -91,10 +91,11 @@ class Port:
 @dataclass(frozen=True)
 class Check:
     """A run-time check; its position in ``Program.checks`` plus one is its error code. ``message`` has ``{value}``
-    for what was found; ``location`` is the user's line as text."""
+    for what was found; ``location`` is the user's line as text, ``node`` the graph node that asks for it."""
 
     message: str
     location: str
+    node: str = ""
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ def to_json(program: Program) -> str:
             "prepare": [_call_out(c) for c in program.prepare],
             "kernels": [[k.name, k.key, k.source] for k in program.kernels],
             "assumptions": [_assumption_out(a) for a in program.assumptions],
-            "checks": [[c.message, c.location] for c in program.checks],
+            "checks": [[c.message, c.location, c.node] for c in program.checks],
             "lifetimes": program.lifetimes,
             "statistics": program.statistics,
             "constants": {n: base64.b64encode(v).decode("ascii") for n, v in program.constants.items()},

@@ -115,6 +115,5 @@ def lifetimes(main: Iterable[Call], buffers: Iterable[Buffer]) -> dict[str, tupl
 
 def _check(node: Node) -> Check:
     limit = node.attrs["limit"]
-    return Check(
-        f"index {{value}} is out of range: expected 0 <= index < {limit}", str(node.location) if node.location else ""
-    )
+    message = f"index {{value}} is out of range: expected 0 <= index < {limit}"
+    return Check(message, str(node.location) if node.location else "", node.name)

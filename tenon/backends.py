@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,13 +69,13 @@ class CPU:
         from runtime import cache
 
         store = cache.default()
-        key = "\n".join([f"cpu level={level}", canonical.digest(graph), *_lines_in_messages(graph)])
+        key = f"{canonical.digest(graph)} cpu level={level}"
         program = store.load_program(key, graph.name)
         found = program is not None
         if program is None:
             program = _compile(graph, level)
             store.store_program(key, program)
-        return self._load(program, cells, found)
+        return self._load(_located(program, graph), cells, found)
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
         assert built.program is not None
@@ -111,10 +111,15 @@ class Reference:
         observe("autodiff", expand_gradients(graph))
 
 
-def _lines_in_messages(graph: Graph) -> list[str]:
-    """The user's lines that a program can name when it fails: one that was cached must name those of today."""
-    places = [n.location for n in graph.nodes if n.op.kind == "check"] + [a.location for a in graph.assumptions]
-    return [str(place) for place in places]
+def _located(program: Program, graph: Graph) -> Program:
+    """``program`` with the lines of ``graph`` in its messages: one from the cache was made of an older source."""
+    lines = {n.name: str(n.location) for n in graph.nodes if n.location is not None}
+    facts = {(a.expr, a.relation, a.reason): a for a in graph.assumptions}
+    return replace(
+        program,
+        checks=tuple(replace(c, location=lines.get(c.node, c.location)) for c in program.checks),
+        assumptions=tuple(facts.get((a.expr, a.relation, a.reason), a) for a in program.assumptions),
+    )
 
 
 def _no_plan(sizes: Mapping[str, int]) -> dict[str, int]:
