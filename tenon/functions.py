@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 from engine import graph
 from engine.errors import TenonError
 from tenon.compiling import compile
+from tenon.modes import mode
 from tenon.specs import TensorSpec, as_specs
 
 if TYPE_CHECKING:
@@ -120,12 +121,8 @@ def train_step(
         raise TenonError(f"train_step needs the specs of the model's inputs and of the target, and got {len(found)}")
 
     def train_step(*inputs: Any) -> Any:
-        was_training = model.training
-        model.train()
-        try:
+        with mode(model, training=True):
             loss = loss_fn(model(*inputs[:-1]), inputs[-1])
-        finally:
-            model.train(was_training)
         optimizer.minimize(loss)
         return loss
 

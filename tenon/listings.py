@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from engine import dims
+from engine.graph import TensorType
 from engine.program import Call, Program
 from engine.schedule import Access, Bundle, Core, KernelSpec, Schedule, Stmt
 from tenon.text_format import bytes_text, plural, table
@@ -95,7 +96,7 @@ def program_text(program: Program) -> str:
     lines = [f"program {program.name}", ""]
     for title, ports in (("inputs", program.inputs), ("outputs", program.outputs), ("state", program.state)):
         lines.append(f"{title}:")
-        rows = [(f"  {p.name}", f"{p.dtype}{dims.shape_text(p.shape)}", p.buffer) for p in ports]
+        rows = [(f"  {p.name}", str(TensorType(p.shape, p.dtype)), p.buffer) for p in ports]
         lines += [table(rows) if rows else "  none", ""]
     if program.updates:
         lines += [f"updates: {', '.join(program.updates)}", ""]
@@ -116,7 +117,7 @@ def program_text(program: Program) -> str:
 
 def _call(number: int, call: Call, names: Mapping[str, str]) -> str:
     text = f"{number:4} {call.label}: {names.get(call.kernel, call.kernel)} x {call.tasks}"
-    text += f", {', '.join(call.reads) or 'nothing'} -> {', '.join(call.writes)}"
+    text += f", {', '.join(call.reads) or 'nothing'} -> {', '.join(call.writes) or 'nothing'}"
     return text + (f", scratch {bytes_text(call.scratch)}" if call.scratch else "")
 
 

@@ -13,7 +13,7 @@ from tenon.text_format import bytes_text, plural
 class Report:
     """How an executable was built.
 
-    ``nodes`` were traced and became ``kernels`` calls a run. Of the generated functions behind them (and the native
+    ``nodes`` were traced and became ``kernels`` fused kernels. Of the generated functions behind them (and the native
     driver) ``compiled`` were compiled now, ``loaded`` came from the cache on disk, ``shared`` were in this process.
     ``from_cache`` says that the program itself was in the cache, so no pass ran. ``arena_bytes`` is what the arena
     has grown to so far. ``seconds`` is the time from the traced graph until it could run.
@@ -36,7 +36,7 @@ class Report:
             name=graph.name,
             target=target,
             nodes=len(graph.nodes),
-            kernels=len(built.program.main) if built.program else 0,
+            kernels=built.program.statistics["kernels"] if built.program else 0,
             compiled=built.origin.compiled,
             loaded=built.origin.loaded,
             shared=built.origin.shared,

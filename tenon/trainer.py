@@ -16,6 +16,7 @@ from tenon.batches import Data, as_data, split
 from tenon.callbacks import AnyCallback, Callback, EpochFunction, History
 from tenon.compiling import compile
 from tenon.executable import Executable
+from tenon.modes import mode
 from tenon.progress import Progress
 
 if TYPE_CHECKING:
@@ -128,14 +129,10 @@ class Trainer:
 
     def program(self, kind: str, data: Data) -> Executable:
         """The executable behind ``"train"``, ``"evaluate"`` or ``"predict"`` for such data; compiled at first use."""
-        key = (kind, data.specs)
+        key = (kind, data.specs, self.optimizer, self.loss, tuple(self.metrics.items()))
         if key not in self._programs:
-            training = self.model.training
-            self.model.train(kind == "train")
-            try:
+            with mode(self.model, training=kind == "train"):
                 self._programs[key] = compile(self._function(kind), *data.specs, **self._options)
-            finally:
-                self.model.train(training)
         return self._programs[key]
 
     @property

@@ -38,7 +38,6 @@ def imported(path: Path) -> set[str]:
 def test_layers(package):
     for path in (ROOT / package).rglob("*.py"):
         others = imported(path) & ALLOWED.keys() - ALLOWED[package]
-        # The engine's own printer names the language that dumps are written in, but does not import it.
         assert not others, f"{path.relative_to(ROOT)} imports {others}"
 
 

@@ -110,12 +110,21 @@ def test_modes_are_traced_as_they_should_be_and_restored():
     model = nn.Sequential(nn.Dropout(0.9), nn.Linear(2, 1))
     trainer = tn.Trainer(model, optim.SGD(model.parameters(), lr=0.0), F.mse_loss, target="reference")
     x, y = np.ones((8, 2), np.float32), np.zeros((8, 1), np.float32)
-    model.eval()
+    model[0].eval()
     losses = trainer.fit(x, y, epochs=4, verbose=0).history["loss"]
-    assert not model.training
+    assert [m.training for m in model.modules()] == [True, False, True]
     assert len(set(losses)) > 1  # dropout is on
     expected = float((model[1].weight.numpy().sum() + model[1].bias.numpy()[0]) ** 2)
     assert trainer.evaluate(x, y)["loss"] == pytest.approx(expected, rel=1e-4)  # and off
+
+
+def test_another_loss_means_another_program():
+    trainer = make()
+    x, y = blobs(8)
+    one = trainer.evaluate(x, y)["loss"]
+    trainer.loss = lambda prediction, target: 2 * F.cross_entropy(prediction, target)
+    assert trainer.evaluate(x, y)["loss"] == pytest.approx(2 * one, rel=1e-5)
+    assert len(trainer.executables) == 2
 
 
 def test_metrics_are_names_or_functions():
