@@ -124,7 +124,7 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
     """Rows and columns of a task's block: as large as leaves enough tasks of enough work each."""
     m, n = typical(rows.size), typical(columns.size)
     work = typical(product(spec.axes[:-2]))
-    height = min(BLOCK[0], -(-m // tile.rows) * tile.rows)
+    height = min(BLOCK[0] // tile.rows, -(-m // tile.rows)) * tile.rows
     panels = min(BLOCK[1], -(-n // tile.columns))
 
     def tasks() -> int:

@@ -16,15 +16,17 @@ from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Lowered, Pointer
 from engine.schedule import Conv2d, KernelSpec
-from runtime.cpu.contraction import row_blocks
+from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks, typical
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.tasks import coordinates
 from runtime.cpu.tiles import Tile, host_tile, scratch_parts
 
-TILE_BYTES = 32768
-"""The most that the output block of a tile, or the copy of its input, should take."""
+PATCH_BYTES = 32768
+"""The most that the copy of a tile's input should take, so that it stays in the first-level cache."""
+BLOCK_BYTES = 65536
+"""The most that a tile's outputs should take; they are written and read once."""
 WIDEST = 64
 """The most output columns of a tile."""
 PANELS = 4
@@ -89,8 +91,8 @@ def computed_dtype(core: Conv2d) -> DType:
     return dtypes.f32 if found.storage_only else found
 
 
-def plan_tile(core: Conv2d, counts: tuple[Size, Size], span: Callable[[int, int], int]) -> ConvTile:
-    """A tile that fits the first-level cache, as wide as the image where that can be.
+def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Callable[[int, int], int]) -> ConvTile:
+    """A tile that fits the nearest caches, as wide as the image where that can be, and leaves enough tasks.
 
     ``counts`` rows and columns of points are to be made; ``span(axis, n)`` says how many outputs of ``core`` along
     ``axis`` it takes to make ``n`` of them.
@@ -103,9 +105,12 @@ def plan_tile(core: Conv2d, counts: tuple[Size, Size], span: Callable[[int, int]
     def sized(points: tuple[int, int]) -> ConvTile:
         return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels)
 
+    def tasks(trial: ConvTile) -> int:
+        return typical(product(tile_space(trial, images, counts).values()))
+
     def fits(rows: int) -> bool:
         trial = sized((rows, columns))
-        return max(trial.block_bytes, trial.patch.bytes) <= TILE_BYTES
+        return trial.block_bytes <= BLOCK_BYTES and trial.patch.bytes <= PATCH_BYTES and tasks(trial) >= ENOUGH_TASKS
 
     columns = WIDEST
     while columns > 1 and span(1, columns) > WIDEST:
@@ -194,7 +199,7 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
     """The calls for ``spec``, whose core is a Conv2d: one packs the weights, one convolves and runs the body."""
     core = spec.core
     assert isinstance(core, Conv2d)
-    plan = plan_tile(core, core.out_size, lambda _, points: points)
+    plan = plan_tile(core, spec.axes[0], core.out_size, lambda _, points: points)
     packed = pack_weights(spec, plan)
     table = ArgTable()
     space = tile_space(plan, spec.axes[0], core.out_size)

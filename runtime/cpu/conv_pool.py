@@ -24,7 +24,11 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
     assert isinstance(core, MaxPool2d) and core.source is not None
     conv = core.source
     pooled = (spec.axes[1], spec.axes[2])
-    plan = plan_tile(conv, pooled, lambda axis, points: (points - 1) * core.stride[axis] + _reach(core, axis))
+
+    def covered(axis: int, points: int) -> int:
+        return (points - 1) * core.stride[axis] + _reach(core, axis)
+
+    plan = plan_tile(conv, spec.axes[0], pooled, covered)
     packed = pack_weights(spec, plan)
     table = ArgTable()
     space = tile_space(plan, spec.axes[0], pooled)

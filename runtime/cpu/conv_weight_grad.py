@@ -15,14 +15,14 @@ from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import Buffer, ConvWeightGrad, KernelSpec
-from runtime.cpu.contraction import row_blocks, typical
+from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks, typical
 from runtime.cpu.conv import piece, scratch_lines
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
 from runtime.cpu.tasks import coordinates
 from runtime.cpu.tiles import Tile, host_tile, scratch_parts
 
-TILE_BYTES = 16384
+TILE_BYTES = 32768
 """The most that a tile's part of dy, or of x, should take: both stay in the first-level cache."""
 WIDEST = 64
 """The most columns of a tile."""
@@ -30,7 +30,6 @@ ROWS = 320
 """About how many (tap, input channel) rows a task computes."""
 PANELS = 4
 """The most panels of output channels that a task computes."""
-ENOUGH_TASKS = 16
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from engine.program import Call, Kernel, Pointer
 from engine.schedule import Buffer
 from runtime.cpu.emit import ArgTable, cast, constant, kernel, load, loop, store, times, total
 from runtime.cpu.tasks import coordinates
+from runtime.cpu.tiles import host_tile, transpose_name
 
 ROWS_PER_TASK = 256
 
@@ -90,14 +91,35 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     stored = dtypes.f32 if panels.dtype.storage_only else panels.dtype
     element = load(panels.dtype, "start", total("at", times("j", n_stride)), table.scope(panels.buffer))
     value = cast(element, stored, dtype)
+    last = f"k{len(rows) - 1}"
+    begin, end = ("first", "stop") if len(rows) == 1 else ("0", f"{last}_size")
     body = [
         f"at = {total(*(f'{name} * {name}_stride' for name in rows))}",
         *loop("j", "0", "width", [store(dtype, "out", "j", value, table.scope(target))]),
         *loop("j", "width", str(columns), [store(dtype, "out", "j", constant(0, dtype), table.scope(target))]),
         f"out += {width}",
     ]
-    for name in reversed(list(rows)[1:]):
+    modules: dict[str, list[str]] = {}
+    if panels.rows[-1].stride == 1 and panels.n.stride != 1 and dtype == panels.dtype and dtype.is_float:
+        lanes = host_tile(dtype).lanes
+        modules["runtime.cpu.transpose"] = [name := transpose_name(dtype, lanes)]
+        at = total(*(f"{name} * {name}_stride" for name in list(rows)[:-1]), last)
+        square = f"{name}(start + ({at} + j * n_stride) * {itemsize}, n_stride * {itemsize}, " \
+                 f"out + j * {itemsize}, {width})"
+        body = [
+            f"squares = ({end} - {begin}) & -{lanes} if width == {columns} else 0",
+            f"for {last} in range({begin}, {begin} + squares, {lanes}):",
+            f"    for j in range(0, {columns}, {lanes}):",
+            f"        {square}",
+            f"    out += {lanes * width}",
+            *loop(last, f"{begin} + squares", end, body),
+        ]
+    else:
+        body = loop(last, begin, end, body)
+    for name in reversed(list(rows)[1:-1]):
         body = loop(name, "0", f"{name}_size", body)
+    if len(rows) > 1:
+        body = loop("k0", "first", "stop", body)
     first = total(*(f"{name} * {name}_stride" for name in batch), times(f"panel * {columns}", n_stride))
     task = [
         *coordinates(table, "task", space),
@@ -105,9 +127,10 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
         f"start = source + ({first}) * {itemsize}",
         f"first = chunk * {ROWS_PER_TASK}",
         f"out = packed + (quotient(task, chunk_count) * depth + first * inner_rows) * {width}",
-        *loop("k0", "first", f"minimum(first + {ROWS_PER_TASK}, k0_size)", body),
+        f"stop = minimum(first + {ROWS_PER_TASK}, k0_size)",
+        *body,
     ]
-    code = kernel(f"pack_{panels.dtype}", loop("task", "lo", "hi", task), table)
+    code = kernel(f"pack_{panels.dtype}", loop("task", "lo", "hi", task), table, modules=modules)
     tasks = product(space.values())
     call = Call(code.key, f"pack {label}", table.args, tasks, (panels.buffer,), (target,), nodes=nodes)
     return Packed(call, code, Buffer(target, "temp", dtype, panels.size))

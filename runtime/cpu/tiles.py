@@ -62,6 +62,11 @@ def host_tile(dtype: DType) -> Tile:
     return Tile(rows, vectors, width // dtype.itemsize)
 
 
+def transpose_name(dtype: DType, lanes: int) -> str:
+    """The transposition (see transpose.py) of ``lanes`` x ``lanes`` elements, as generated source imports it."""
+    return f"transpose_{dtype}_{lanes}"
+
+
 def scratch_parts(sizes: dict[str, int]) -> dict[str, int]:
     """The byte offset in scratch memory of parts of these ``sizes``, each on a cache line of its own, and the
     ``end`` of all."""
