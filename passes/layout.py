@@ -24,8 +24,8 @@ def assign_layouts(graph: Graph, target: Target) -> Graph:
     for node in graph.nodes:
         if node.op.kind in _IMAGE_KINDS:
             flattened = node.op.name == "max_pool2d" and _only_flattened(node.outputs[0], users)
-            if not flattened:
-                chosen.update(dict.fromkeys(node.outputs, CHANNELS_LAST))
+            # The positions of a flattened pool stay channels-last: only its gradient reads them.
+            chosen.update(dict.fromkeys(node.outputs[flattened:], CHANNELS_LAST))
         elif node.op.kind in _FOLLOWS and len(node.output.shape) == 4:
             full = [v for v in node.inputs if v.shape == node.output.shape]
             if any(chosen.get(v) == CHANNELS_LAST for v in full) and not _only_flattened(node.output, users):

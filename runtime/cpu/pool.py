@@ -47,7 +47,8 @@ def lower_pool(spec: KernelSpec) -> Lowered:
         case MaxPool2d():
             return _MaxPool(spec, spec.core).lowered()
         case MaxPool2dGrad():
-            return _MaxPoolGrad(spec, spec.core).lowered()
+            tiled = _windows_tile(spec, spec.core)
+            return (_TiledMaxPoolGrad if tiled else _MaxPoolGrad)(spec, spec.core).lowered()
         case MaxPool2dGather():
             return _MaxPoolGather(spec, spec.core).lowered()
     raise AssertionError(spec.core)
@@ -76,14 +77,20 @@ class _PoolKernel:
         outputs = {0: "best", 1: "uint8(position)"} if isinstance(core, MaxPool2d) else {0: "gathered"}
         self.outer = BodyEmitter(spec.body, spec.reads, spec.writes, 4, self.table, core=outputs)
 
+    @property
+    def rows(self) -> tuple[Size, Size]:
+        """The rows of an image that tasks count, and the points in one."""
+        return self.spec.axes[1], self.spec.axes[2] * self.spec.axes[3]
+
     def lowered(self) -> Lowered:
         spec, table = self.spec, self.table
-        rows = spec.axes[0] * spec.axes[1]
-        per_task = max(1, TASK_POINTS // max(1, typical(spec.axes[2] * spec.axes[3])))
+        in_image, points = self.rows
+        rows = spec.axes[0] * in_image
+        per_task = max(1, TASK_POINTS // max(1, typical(points)))
         start = self.inner.start() + self.outer.start()
-        height = table.size(spec.axes[1])
+        height = table.size(in_image)
         head = [f"n = quotient(row, {height})", f"y = row - n * {height}"]
-        head += self.inner.enter(0, "n") + self.outer.enter(0, "n") + self.outer.enter(1, "y")
+        head += self.inner.enter(0, "n") + self.outer.enter(0, "n")
         row = head + self.row()
         step = table.size(per_task)
         lines = [*start, *loop("row", times("lo", step), f"min({times('hi', step)}, {table.size(rows)})", row)]
@@ -151,9 +158,10 @@ class _MaxPool(_PoolKernel):
         taps = core.kernel[0] * core.kernel[1]
         inside = _inside(core.in_size, self.spec.axes[1:3], core.kernel, core.stride, core.padding, core.dilation)
         unrolled = inside and taps <= _MOST_UNROLLED_TAPS
+        entered = self.outer.enter(1, "y")
         head = self.outer.enter(2, "x")
         body = self._unrolled() if unrolled else self._clipped()
-        return loop("x", "0", self.table.size(self.spec.axes[2]), head + body)
+        return entered + loop("x", "0", self.table.size(self.spec.axes[2]), head + body)
 
     def _unrolled(self) -> list[str]:
         core = self.core
@@ -218,8 +226,9 @@ class _MaxPoolGrad(_PoolKernel):
 
     def row(self) -> list[str]:
         core = self.core
+        entered = self.outer.enter(1, "y")
         apart = all(s >= d * (k - 1) + 1 for k, s, d in zip(core.kernel, core.stride, core.dilation, strict=True))
-        return self._straight() if apart else self._summed()
+        return entered + (self._straight() if apart else self._summed())
 
     def _chosen(self) -> str:
         """The gradient of the window where it chose position ``tap``, else 0."""
@@ -281,6 +290,46 @@ class _MaxPoolGrad(_PoolKernel):
                     head + self.strips(clear + down + self.channels(finish, True)))  # fmt: skip
 
 
+def _windows_tile(spec: KernelSpec, core: MaxPool2dGrad) -> bool:
+    """Whether every input point lies in exactly one window."""
+    return (
+        core.kernel == core.stride
+        and core.padding == (0, 0)
+        and core.dilation == (1, 1)
+        and core.kernel[0] * core.kernel[1] <= _MOST_UNROLLED_TAPS
+        and all(size * k == whole for size, k, whole in zip(core.out_size, core.kernel, spec.axes[1:3], strict=True))
+    )
+
+
+class _TiledMaxPoolGrad(_PoolKernel):
+    """Windows tile the input: each is read once, and all its points are written. A row is a row of windows."""
+
+    def __init__(self, spec: KernelSpec, core: MaxPool2dGrad):
+        super().__init__(spec, core)
+        self.core = core
+
+    @property
+    def rows(self) -> tuple[Size, Size]:
+        height, width = self.core.out_size
+        return height, width * dims.product(self.core.kernel) * self.spec.axes[_CHANNEL]
+
+    def row(self) -> list[str]:
+        kernel = self.core.kernel
+        lines = self.inner.enter(1, "y")
+        window = self.inner.enter(2, "x")
+        body = self.inner.enter(_CHANNEL, "c", inline=True)
+        value, position = self.inner.value(self.value), f"int32({self.inner.value(_POSITION)})"
+        for ky in range(kernel[0]):
+            band = self.outer.fork(tag=f"y{ky}_")
+            lines += [f"y_{ky} = y * {kernel[0]} + {ky}", *band.enter(1, f"y_{ky}")]
+            for kx in range(kernel[1]):
+                chosen = f"select({position} == {ky * kernel[1] + kx}, {value}, {constant(0, self.dtype)})"
+                point = band.fork(core={0: chosen}, tag=f"y{ky}x{kx}_")
+                window += [f"x_{ky}_{kx} = x * {kernel[1]} + {kx}", *point.enter(2, f"x_{ky}_{kx}")]
+                body += point.enter(_CHANNEL, "c", inline=True)
+        return lines + loop("x", "0", self.table.size(self.core.out_size[1]), window + self.channels(body))
+
+
 class _MaxPoolGather(_PoolKernel):
     def __init__(self, spec: KernelSpec, core: MaxPool2dGather):
         super().__init__(spec, core)
@@ -291,6 +340,7 @@ class _MaxPoolGather(_PoolKernel):
     def row(self) -> list[str]:
         core = self.core
         start = self.position.start() + self.position.enter(0, "n") + self.position.enter(1, "y")
+        start += self.outer.enter(1, "y")
         head = self.position.enter(2, "x") + self.outer.enter(2, "x")
         body = self.position.enter(_CHANNEL, "c", inline=True)
         body += [
