@@ -77,10 +77,9 @@ def _write_program(program: Program, folder: Path) -> None:
     _save(folder / "program.txt", listings.program_text(program))
     kernels = folder / "kernels"
     kernels.mkdir()
-    names: set[str] = set()
+    names = listings.kernel_names(program)
     for kernel in program.kernels:
-        name = kernel.name if kernel.name not in names else f"{kernel.name}-{kernel.key[:8]}"
-        names.add(name)
+        name = names[kernel.key]
         llvm, assembly = inspect_kernel(kernel)
         for suffix, content in ((".py", kernel.source), (".ll", llvm), (".s", assembly)):
             _save(kernels / f"{name}{suffix}", content)

@@ -104,7 +104,7 @@ def program_text(program: Program) -> str:
         lines.append(f"assumes {a}: {a.reason}")
     for number, check in enumerate(program.checks, 1):
         lines.append(f"checks {number}: {check.message}, from {check.location}")
-    names = {k.key: k.name for k in program.kernels}
+    names = kernel_names(program)
     parts = (
         ("bind (once for each combination of input shapes)", program.bind),
         ("prepare (when state that it reads was changed from outside)", program.prepare),
@@ -113,6 +113,14 @@ def program_text(program: Program) -> str:
     for title, calls in parts:
         lines += ["", f"{title}:", *(_call(i, c, names) for i, c in enumerate(calls))]
     return "\n".join(lines) + "\n"
+
+
+def kernel_names(program: Program) -> dict[str, str]:
+    """What each kernel, by key, is called in a dump: its name, with part of its key where that is another's too."""
+    names: dict[str, str] = {}
+    for kernel in program.kernels:
+        names[kernel.key] = f"{kernel.name}-{kernel.key[:8]}" if kernel.name in names.values() else kernel.name
+    return names
 
 
 def _call(number: int, call: Call, names: Mapping[str, str]) -> str:
