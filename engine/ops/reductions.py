@@ -99,6 +99,14 @@ def _mean(x: Value, axes: Axes, keepdims: bool) -> Value:
     return apply("sum", wide, axes=axes, keepdims=keepdims) / _count(x, axes)
 
 
+def _mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
+    wide = _wide(x)
+    if wide.dtype.kind != "f":
+        wide = wide.astype(np.float64)
+    # np.mean would warn of the mean over nothing.
+    return np.sum(wide, axis=axes, keepdims=keepdims) / np.prod([x.shape[a] for a in axes], dtype=wide.dtype)
+
+
 def _mean_gradient(node: Node, g: Value) -> tuple[Value]:
     x = node.inputs[0]
     return (apply("broadcast_to", _restored(node, g) / _count(x, node.attrs["axes"]), shape=x.shape),)
@@ -110,7 +118,7 @@ register(
         "composite",
         ("x",),
         _mean_rule,
-        lambda x, axes, keepdims: np.mean(_wide(x), axis=axes, keepdims=keepdims),
+        _mean_reference,
         _mean_gradient,
         _mean,
         attrs={"axes": REQUIRED, "keepdims": False},
