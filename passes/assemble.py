@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from engine.dims import Expr, Size
 from engine.graph import Graph, Node
 from engine.program import Arg, Block, Call, Check, Kernel, Lowered, Pointer, Port, Program
 from engine.schedule import Buffer, Bundle, KernelSpec, Schedule
@@ -80,26 +82,39 @@ def _renamed(lowered: Lowered, number: int) -> Lowered:
 
 
 def _hoist(main: list[Call], buffers: dict[str, Buffer], updated: set[str]) -> tuple[list[Call], list[Call]]:
-    """Move calls that read nothing but state that this program keeps (packing of weights) out of the step.
+    """Move calls that depend on nothing but state that this program keeps (packing of weights) out of the step.
 
-    Their results live on as ``packed`` buffers, refreshed when that state changes.
+    Their results live on as ``packed`` buffers, refreshed when that state changes. A call that takes a symbolic size
+    stays: its result changes with the binding.
     """
-    steady = {"const", "bound", "packed"}
-    writers: dict[str, int] = {}
-    for c in main:
-        for w in c.writes:
-            writers[w] = writers.get(w, 0) + 1
+    writers = Counter(w for c in main for w in c.writes)
+
+    def steady(call: Call) -> bool:
+        lasting = (
+            buffers[r].kind in ("const", "packed") or (buffers[r].kind == "state" and r not in updated)
+            for r in call.reads
+        )
+        own = (buffers[w].kind == "temp" and writers[w] == 1 for w in call.writes)
+        fixed = not any(isinstance(a, Expr) for a in (call.tasks, *_sizes(call.args)))
+        return bool(call.reads and call.writes) and all(lasting) and all(own) and fixed
+
     prepare: list[Call] = []
     rest: list[Call] = []
     for c in main:
-        lasting = all(buffers[r].kind in steady or (buffers[r].kind == "state" and r not in updated) for r in c.reads)
-        own = all(buffers[w].kind == "temp" and writers[w] == 1 for w in c.writes)
-        if c.reads and c.writes and lasting and own:
+        if steady(c):
             prepare.append(c)
             buffers.update((w, replace(buffers[w], kind="packed")) for w in c.writes)
         else:
             rest.append(c)
     return prepare, rest
+
+
+def _sizes(args: tuple[Arg, ...]) -> Iterator[Size]:
+    for arg in args:
+        if isinstance(arg, Block):
+            yield from _sizes(arg.args)
+        else:
+            yield arg.offset if isinstance(arg, Pointer) else arg
 
 
 def lifetimes(main: Iterable[Call], buffers: Iterable[Buffer]) -> dict[str, tuple[int, int]]:

@@ -40,6 +40,7 @@ class _Scheduler:
         self.views: dict[Value, View] = {}
         self.homes: dict[Value, View] = {}
         self.group_of = {n: g for g in graph.groups for n in g.nodes}
+        self.position = {id(g): i for i, g in enumerate(graph.groups)}
         self.readers = self._readers()
         self.codes = {n: i + 1 for i, n in enumerate(check_nodes(graph))}
 
@@ -52,14 +53,14 @@ class _Scheduler:
         for i, v in enumerate(graph.outputs):
             self._buffer(output_buffer(i), "output", v.dtype, v.type.size)
         self._choose_homes()
-        late = self._save_old_state()
+        late, saved = self._save_old_state()
         started: set[int] = set()
         for node in graph.nodes:
             group = self.group_of.get(node)
             if group is not None and id(group) not in started:
                 started.add(id(group))
                 self._emit(group)
-        self._finish(late)
+        self._finish(late, saved)
         return Schedule(tuple(self.buffers.values()), tuple(bundle_updates(self.kernels)))
 
     # -- buffers
@@ -113,7 +114,6 @@ class _Scheduler:
     def _readers(self) -> dict[Value, list[int]]:
         """For each state the positions of the groups that read it, through views too."""
         roots: dict[Value, Value] = {v: v for v in self.graph.state}
-        order = {id(g): i for i, g in enumerate(self.graph.groups)}
         found: dict[Value, list[int]] = {v: [] for v in self.graph.state}
         for node in self.graph.nodes:
             for v in node.inputs:
@@ -123,52 +123,58 @@ class _Scheduler:
                     roots[node.output] = roots[v]
                 group = self.group_of.get(node)
                 if group is not None:
-                    found[roots[v]].append(order[id(group)])
+                    found[roots[v]].append(self.position[id(group)])
         self.aliases = roots
         return found
 
     def _choose_homes(self) -> None:
         """Let kernels write new state and outputs straight into their buffers where nothing forbids it."""
-        order = {id(g): i for i, g in enumerate(self.graph.groups)}
         states = {v.node.attrs["name"]: v for v in self.graph.state}
         for name, value in self.graph.updates.items():
-            group = self.group_of.get(value.node)
-            if value in self.homes or group is None or value.node.op.kind in ("view", "check"):
-                continue
-            if all(i <= order[id(group)] for i in self.readers.get(states[name], ())):
+            if self._computed(value) and value not in self.homes and self._may_overwrite(states.get(name), value):
                 self.homes[value] = dense(state_buffer(name), value.shape)
         for i, value in enumerate(self.graph.outputs):
-            computed = value.node in self.group_of and value.node.op.kind not in ("view", "check")
-            if computed and value not in self.homes and value not in self.graph.layouts:
+            if self._computed(value) and value not in self.homes and value not in self.graph.layouts:
                 self.homes[value] = dense(output_buffer(i), value.shape)
 
-    def _save_old_state(self) -> set[int]:
-        """Copy outputs that are old state before anything overwrites it; returns the outputs still to be written."""
+    def _computed(self, value: Value) -> bool:
+        """Whether a kernel makes the value."""
+        return value.node in self.group_of and value.node.op.kind not in ("view", "check")
+
+    def _may_overwrite(self, old: Value | None, new: Value) -> bool:
+        """Whether the kernel of ``new`` may write over ``old``: no other reads it later, nor does a part of the same
+        one (a ``move`` writes in several), and no check can fail any more."""
+        here = self.position[id(self.group_of[new.node])]
+        checks = [self.position[id(self.group_of[n])] for n in self.codes]
+        last = here - (new.node.op.kind == "move")
+        readers = self.readers.get(old, []) if old is not None else []
+        return all(i <= last for i in readers) and all(i < here for i in checks)
+
+    def _save_old_state(self) -> tuple[set[int], dict[str, View]]:
+        """Copy old state that is an output, or another state's new value, before anything overwrites it. Gives the
+        outputs that are still to be written, and where the new values now lie, by name of the state."""
         written = {v for v in self.graph.state if v.node.attrs["name"] in self.graph.updates}
         late = set()
         for i, value in enumerate(self.graph.outputs):
             if self.aliases.get(value) in written:
                 self._copy(value, dense(output_buffer(i), value.shape))
-            elif self.homes.get(value, View("", (), ())).buffer != output_buffer(i):
+            elif value not in self.homes or self.homes[value].buffer != output_buffer(i):
                 late.add(i)
-        return late
+        saved: dict[str, View] = {}
+        for name, value in self.graph.updates.items():
+            if self.aliases.get(value) in written:
+                saved[name] = self._temporary(value, f"_for_{len(saved)}")
+                self._copy(value, saved[name])
+        return late, saved
 
-    def _finish(self, late: set[int]) -> None:
+    def _finish(self, late: set[int], saved: dict[str, View]) -> None:
+        """Write what no kernel has put in its place."""
         for i in sorted(late):
             value = self.graph.outputs[i]
             self._copy(value, dense(output_buffer(i), value.shape))
-        names = self.graph.updates
-        waiting = {n: v for n, v in names.items() if v not in self.homes or self.homes[v].buffer != state_buffer(n)}
-        updated = {state_buffer(n) for n in names}
-        saved: dict[str, View] = {}
-        for name, value in waiting.items():
-            if self.view(value).buffer in updated and self.aliases.get(value) is not None:
-                # Old state that becomes another state's new value: read it before either is written.
-                saved[name] = self._temporary(value, f"_saved_for_{len(saved)}")
-                self._copy(value, saved[name])
-        for name, value in waiting.items():
-            source = saved.get(name) or self.view(value)
-            self._copy(value, dense(state_buffer(name), value.shape), source=source)
+        for name, value in self.graph.updates.items():
+            if value not in self.homes or self.homes[value].buffer != state_buffer(name):
+                self._copy(value, dense(state_buffer(name), value.shape), source=saved.get(name))
 
     # -- kernels
 

@@ -72,8 +72,8 @@ def check(
         store = cells(graph, state)
         runner = executor(graph, store, level)
         for case, (outputs, after) in zip(cases, expected, strict=True):
-            for name, cell in store.items():
-                cell.write((state or {})[name])
+            for name in graph.updates:
+                store[name].write((state or {})[name])
             found = runner.run(dict(case))
             named = {f"output {i} ({v.name})": (a, b) for i, (v, a, b) in
                      enumerate(zip(graph.outputs, found, outputs, strict=True))}  # fmt: skip

@@ -54,6 +54,7 @@ def of_dtype(sample: Sample, dtype: DType) -> Sample:
 def _others() -> list[Sample]:
     seed, step = np.array(2**40 + 5), np.array(3)
     numbers = distinct(4, 5)
+    numbers.flags.writeable = False  # as a constant of a graph must be
     ties = np.array([[3.0, 7, 7, 1], [-1, -1, -5, -1], [0, NAN, 2, NAN]])
     flags = np.array([[True, False, True], [False, False, False], [True, True, True]])
     return [
