@@ -1,7 +1,8 @@
 """Choose the physical order of axes: images are kept channels-last, so that convolution and pooling run along memory.
 
-A layout never changes a value's logical shape, axes or random numbers. A pooled image that is only flattened is left
-row-major: the pooling kernel writes it so, and the flatten moves nothing.
+A layout never changes a value's logical shape, axes or random numbers. Where a row-major value meets channels-last ones
+it is copied, once for all its readers, by an ``identity`` node: a transposing copy costs less than strided accesses inside
+a convolution's or a pool's kernel. A flatten of a channels-last image copies likewise.
 """
 
 from __future__ import annotations
@@ -12,52 +13,41 @@ from engine.schedule import Target
 CHANNELS_LAST = (0, 2, 3, 1)
 
 _IMAGE_KINDS = frozenset({"conv2d", "pool"})
-_FOLLOWS = frozenset({"elementwise"})
+_IMAGE_INPUTS = {
+    "conv2d": (0,),
+    "conv2d_input_grad": (0,),
+    "conv2d_weight_grad": (0, 1),
+    "max_pool2d": (0,),
+    "max_pool2d_grad": (0, 1),
+    "max_pool2d_gather": (0, 1),
+}
 
 
 def assign_layouts(graph: Graph, target: Target) -> Graph:
-    """Annotate values with ``graph.layouts`` and copy row-major images that a convolution reads into channels-last."""
+    """Annotate values with ``graph.layouts``, and copy row-major images that meet channels-last ones."""
     if not target.channels_last or not any(n.op.kind in _IMAGE_KINDS for n in graph.nodes):
         return graph
-    users = graph.users()
     chosen: dict[Value, tuple[int, ...]] = {}
     for node in graph.nodes:
-        if node.op.kind in _IMAGE_KINDS:
-            flattened = node.op.name == "max_pool2d" and _only_flattened(node.outputs[0], users)
-            # The positions of a flattened pool stay channels-last: only its gradient reads them.
-            chosen.update(dict.fromkeys(node.outputs[flattened:], CHANNELS_LAST))
-        elif node.op.kind in _FOLLOWS and len(node.output.shape) == 4:
-            full = [v for v in node.inputs if v.shape == node.output.shape]
-            if any(chosen.get(v) == CHANNELS_LAST for v in full) and not _only_flattened(node.output, users):
-                chosen[node.output] = CHANNELS_LAST
+        if node.op.kind in _IMAGE_KINDS or any(v in chosen for v in _peers(node)):
+            chosen.update(dict.fromkeys(node.outputs, CHANNELS_LAST))
     return _convert_images(graph.with_(layouts=chosen))
 
 
-def _only_flattened(value: Value, users: dict[Value, list[Node]]) -> bool:
-    """Whether what reads the value, directly or through elementwise ops, reshapes it, and no convolution reads it."""
-    reshaped = False
-    pending = list(users[value])
-    for _ in range(16):
-        if not pending:
-            return reshaped
-        node = pending.pop()
-        if node.op.name == "reshape":
-            reshaped = True
-        elif node.op.kind == "elementwise":
-            pending.extend(users[node.output])
-        elif node.op.kind in ("conv2d", "conv2d_weight_grad") or node.op.name == "max_pool2d":
-            return False
-    return False
+def _peers(node: Node) -> list[Value]:
+    """The inputs that an elementwise op on images reads point by point."""
+    if node.op.kind != "elementwise" or len(node.output.shape) != 4:
+        return []
+    return [v for v in node.inputs if v.shape == node.output.shape]
 
 
 def _convert_images(graph: Graph) -> Graph:
-    """Convolutions read images of several channels channels-last: others are copied once, for all their readers."""
     rewriter = Rewriter(graph)
     layouts = dict(graph.layouts)
     copies: dict[Value, Value] = {}
 
     def image(old: Value, new: Value) -> Value:
-        if layouts.get(old) == CHANNELS_LAST or old.shape[1] == 1 or old.node.op.kind == "view":
+        if old in graph.layouts or old.shape[1] == 1:
             return new
         if new not in copies:
             copies[new] = apply("identity", new)
@@ -65,11 +55,12 @@ def _convert_images(graph: Graph) -> Graph:
         return copies[new]
 
     def emit(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        images = {"conv2d": (0,), "conv2d_input_grad": (0,), "conv2d_weight_grad": (0, 1)}.get(node.op.name, ())
-        mapped = tuple(
-            image(v, w) if i in images else w for i, (v, w) in enumerate(zip(node.inputs, inputs, strict=True))
-        )
-        found = rewriter.keep(node, mapped)
+        if node.op.kind == "elementwise" and node.output in graph.layouts:
+            images = set(_peers(node))
+        else:
+            images = {node.inputs[i] for i in _IMAGE_INPUTS.get(node.op.name, ())}
+        pairs = zip(node.inputs, inputs, strict=True)
+        found = rewriter.keep(node, tuple(image(old, new) if old in images else new for old, new in pairs))
         for old, new in zip(node.outputs, found, strict=True):
             if old in layouts:
                 layouts[new] = layouts[old]
