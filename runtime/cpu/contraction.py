@@ -158,12 +158,13 @@ def _lower_tiled(spec: KernelSpec, core: Contraction, plan: Plan) -> Lowered:
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def row_blocks(names: Sequence[str], sizes: Sequence[int], call: str) -> list[str]:
-    """Lines that run the microkernels ``names`` (the second of half as many rows) over ``rows`` rows; ``call`` has
-    a ``{tile}``. Inside it ``r`` is the first row. A last part that fits the smaller one takes that."""
+def row_blocks(names: Sequence[str], sizes: Sequence[int], call: str, first: str = "0",
+               stop: str = "rows") -> list[str]:  # fmt: skip
+    """Lines that run the microkernels ``names`` (the second of half as many rows) over rows ``first`` to ``stop``;
+    ``call`` has a ``{tile}``. Inside it ``r`` is the first row. A last part that fits the smaller one takes that."""
     return [
-        f"for r in range(0, rows, {sizes[0]}):",
-        f"    if rows - r > {sizes[1]}:",
+        f"for r in range({first}, {stop}, {sizes[0]}):",
+        f"    if {stop} - r > {sizes[1]}:",
         f"        {call.format(tile=names[0])}",
         "    else:",
         f"        {call.format(tile=names[1])}",

@@ -26,7 +26,10 @@ from runtime.cpu.tiles import Tile, host_tile, scratch_parts
 PATCH_BYTES = 32768
 """The most that the copy of a tile's input should take, so that it stays in the first-level cache."""
 BLOCK_BYTES = 65536
-"""The most that a tile's outputs should take; they are written and read once."""
+"""The most that a tile's outputs should take."""
+POINTS = 24
+"""How many outputs are computed before the body runs on them: few, so that its stores drain while the next are
+multiplied, yet enough to use a panel of weights several times while it is near."""
 WIDEST = 64
 """The most output columns of a tile."""
 PANELS = 4
@@ -76,10 +79,14 @@ class ConvTile:
     def block_bytes(self) -> int:
         return self.rows * self.channels * self.dtype.itemsize
 
-    def scratch(self, **more: int) -> dict[str, int]:
-        """The byte offset of every part of the scratch memory, and its ``end``; ``more`` parts by name and bytes."""
-        sizes = {"block": self.block_bytes, "patch": self.patch.bytes, "bases": (self.rows + self.tile.rows) * 8,
-                 "table": self.rows * self.core.kernel[0] * self.patch.runs()[0] * 8}  # fmt: skip
+    def scratch(self, points: int, **more: int) -> dict[str, int]:
+        """The byte offset of every part of the scratch memory, and its ``end``. The block holds ``points`` outputs;
+        ``more`` parts are given by name and bytes."""
+        sizes = {
+            "block": points * self.channels * self.dtype.itemsize, "patch": self.patch.bytes,
+            "bases": (self.rows + self.tile.rows) * 8,
+            "table": self.rows * self.core.kernel[0] * self.patch.runs()[0] * 8,
+        }  # fmt: skip
         return scratch_parts(sizes | more)
 
 
@@ -145,10 +152,12 @@ def pack_weights(spec: KernelSpec, plan: ConvTile) -> Packed:
     return pack(panels, f"{spec.name}.weights", spec.name, spec.nodes)
 
 
-def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str], list[str]]:
-    """Lines that compute the tile at (``oh0``, ``ow0``) of ``tile_h`` x ``tile_w`` points into ``block``, and the
-    names of the microkernels used. ``n`` is the image's number, ``group`` and ``channel_block`` say which of the
-    channels; they set ``columns``, how many these are, and ``channel0``, the first."""
+def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str], list[str], list[str]]:
+    """Lines that prepare the tile at (``oh0``, ``ow0``) of ``tile_h`` x ``tile_w`` points, lines that compute its
+    points ``first_row`` .. ``stop_row`` into ``block``, and the names of the microkernels used.
+
+    ``n`` is the image's number, ``group`` and ``channel_block`` say which of the channels. The first lines set
+    ``rows``, the number of points, ``columns``, that of channels, and ``channel0``, the first of these."""
     core, tile, patch = plan.core, plan.tile, plan.patch
     size, scope = plan.dtype.itemsize, table.scope(SCRATCH)
     taps_across, run = patch.runs()
@@ -165,7 +174,7 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
     address = f"{load(dtypes.i64, 'bases', 'r + i', scope)} + kh * tap_h + kw * tap_w"
     call = (
         f"{{tile}}(taps, run, {size}, table + r * taps * 8, panel, {tile.columns * size}, "
-        f"block + (r * block_channels + c) * {size}, block_channels * {size}, 0)"
+        f"block + ((r - first_row) * block_channels + c) * {size}, block_channels * {size}, 0)"
     )
     lines = [
         f"image = x + (n * x_n + group * x_group) * {core.x.dtype.itemsize}",
@@ -187,12 +196,14 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         "first_channel = channel_block * block_channels",
         "columns = minimum(block_channels, outputs - first_channel)",
         "channel0 = group * outputs + first_channel",
+    ]  # fmt: skip
+    multiply = [
         f"panel = weights + (group * panels + quotient(first_channel, {tile.columns})) * panel_bytes",
         f"for c in range(0, columns, {tile.columns}):",
-        *indent(row_blocks(names, sizes, call)),
+        *indent(row_blocks(names, sizes, call, "first_row", "stop_row")),
         "    panel += panel_bytes",
-    ]  # fmt: skip
-    return lines, names
+    ]
+    return lines, multiply, names
 
 
 def lower_conv2d(spec: KernelSpec) -> Lowered:
@@ -204,8 +215,8 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
     table = ArgTable()
     space = tile_space(plan, spec.axes[0], core.out_size)
     table.declare(out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1])
-    computed, names = tile_lines(plan, table, packed.buffer.name)
-    parts = plan.scratch()
+    prepare, multiply, names = tile_lines(plan, table, packed.buffer.name)
+    parts = plan.scratch(-(-POINTS // plan.tile.rows) * plan.tile.rows)
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table,
                           core={0: load(plan.dtype, "values", "j", table.scope(SCRATCH))})  # fmt: skip
     lines = [*scratch_lines(parts, table), *emitter.start()]
@@ -215,14 +226,33 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
         "ow0 = tile_x * wide",
         "tile_h = minimum(tall, out_h - oh0)",
         "tile_w = minimum(wide, out_w - ow0)",
-        *computed,
+        *prepare,
         *emitter.enter(0, "n"),
     ]
-    by_row = ["oh = oh0 + r", *emitter.enter(1, "oh")]
-    by_column = ["ow = ow0 + s", *emitter.enter(2, "ow"),
-                 f"values = block + (r * tile_w + s) * block_channels * {plan.dtype.itemsize}"]  # fmt: skip
+    by_row = ["oh = oh0 + quotient(at, tile_w)", *emitter.enter(1, "oh")]
+    by_column = ["ow = ow0 + s", *emitter.enter(2, "ow")]
     inside = emitter.enter(3, "channel0 + j", inline=True)
-    task += loop("r", "0", "tile_h", by_row + loop("s", "0", "tile_w", by_column + loop("j", "0", "columns", inside)))
+    task += [
+        f"for first_row in range(0, rows, {POINTS}):",
+        *indent([
+            f"stop_row = minimum(first_row + {POINTS}, rows)",
+            *multiply,
+            "values = block",
+            "at = first_row",
+            "while at < stop_row:",
+            *indent([
+                *by_row,
+                "start = at - (oh - oh0) * tile_w",
+                "stop = minimum(tile_w, start + stop_row - at)",
+                "at += stop - start",
+                *loop("s", "start", "stop", [
+                    *by_column,
+                    *loop("j", "0", "columns", inside),
+                    f"values += block_channels * {plan.dtype.itemsize}",
+                ]),
+            ]),
+        ]),
+    ]  # fmt: skip
     code = kernel(f"conv2d_{plan.dtype}", [*lines, *loop("task", "lo", "hi", task)], table,
                   modules={"runtime.cpu.microkernel": names})  # fmt: skip
     reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])

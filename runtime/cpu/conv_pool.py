@@ -32,14 +32,16 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
     packed = pack_weights(spec, plan)
     table = ArgTable()
     space = tile_space(plan, spec.axes[0], pooled)
-    computed, names = tile_lines(plan, table, packed.buffer.name)
+    prepare, multiply, names = tile_lines(plan, table, packed.buffer.name)
     if _always_inside(core, pooled):
-        parts = plan.scratch()
+        parts = plan.scratch(plan.rows)
         start, pool = _pool_inside(spec, core, plan, table)
     else:
-        parts = plan.scratch(best_row=plan.channels * core.inner[-1].dtype.itemsize, position_row=plan.channels)
+        row = plan.channels * core.inner[-1].dtype.itemsize
+        parts = plan.scratch(plan.rows, best_row=row, position_row=plan.channels)
         start, pool = _pool_with_border(spec, core, plan, table)
-    task = [*coordinates(table, "task", space), *_covered(core, plan, table, pooled), *computed, *pool]
+    task = [*coordinates(table, "task", space), *_covered(core, plan, table, pooled), *prepare,
+            "first_row = 0", "stop_row = rows", *multiply, *pool]  # fmt: skip
     lines = [*scratch_lines(parts, table), *start, *loop("task", "lo", "hi", task)]
     code = kernel(f"conv2d_pool_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
     reads = dict.fromkeys([conv.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
