@@ -1,8 +1,8 @@
 """Choose the physical order of axes: images are kept channels-last, so that convolution and pooling run along memory.
 
 A layout never changes a value's logical shape, axes or random numbers. Where a row-major value meets channels-last ones
-it is copied, once for all its readers, by an ``identity`` node: a transposing copy costs less than strided accesses inside
-a convolution's or a pool's kernel. A flatten of a channels-last image copies likewise.
+it is copied, once for all its readers, by an ``identity`` node: a transposing copy costs less than strided accesses
+inside a convolution's or a pool's kernel. A flatten of a channels-last image copies likewise.
 """
 
 from __future__ import annotations

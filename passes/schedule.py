@@ -102,7 +102,11 @@ class _Scheduler:
             return found
         if found is None:
             # A reshape whose elements must move: written in row-major order of the old shape, read under the new one.
-            packed = self._temporary(node.inputs[0], f"_for_{value.name}")
+            wanted = [i for i, v in enumerate(self.graph.outputs) if v is value]
+            if wanted:
+                packed = dense(output_buffer(wanted[0]), node.inputs[0].shape)
+            else:
+                packed = self._temporary(node.inputs[0], f"_for_{value.name}")
             self._copy(node.inputs[0], packed)
             return dense(packed.buffer, value.shape)
         copied = self._temporary(value, order=order)
@@ -131,15 +135,23 @@ class _Scheduler:
         """Let kernels write new state and outputs straight into their buffers where nothing forbids it."""
         states = {v.node.attrs["name"]: v for v in self.graph.state}
         for name, value in self.graph.updates.items():
-            if self._computed(value) and value not in self.homes and self._may_overwrite(states.get(name), value):
-                self.homes[value] = dense(state_buffer(name), value.shape)
+            made = _made_as(value)
+            if self._homeless(made) and self._may_overwrite(states.get(name), made):
+                self.homes[made] = dense(state_buffer(name), made.shape)
         for i, value in enumerate(self.graph.outputs):
-            if self._computed(value) and value not in self.homes and value not in self.graph.layouts:
-                self.homes[value] = dense(output_buffer(i), value.shape)
+            made = _made_as(value)
+            if self._homeless(made):
+                self.homes[made] = dense(output_buffer(i), made.shape)
 
-    def _computed(self, value: Value) -> bool:
-        """Whether a kernel makes the value."""
-        return value.node in self.group_of and value.node.op.kind not in ("view", "check")
+    def _homeless(self, value: Value) -> bool:
+        """Whether a kernel makes the value, in row-major order, and nobody has said where."""
+        computed = value.node in self.group_of and value.node.op.kind not in ("view", "check")
+        return computed and value not in self.homes and value not in self.graph.layouts
+
+    def _at_home(self, value: Value, buffer: str) -> bool:
+        """Whether the kernel that makes ``value`` writes it into ``buffer``."""
+        made = _made_as(value)
+        return made in self.homes and self.homes[made].buffer == buffer
 
     def _may_overwrite(self, old: Value | None, new: Value) -> bool:
         """Whether the kernel of ``new`` may write over ``old``: no other reads it later, nor does a part of the same
@@ -158,7 +170,7 @@ class _Scheduler:
         for i, value in enumerate(self.graph.outputs):
             if self.aliases.get(value) in written:
                 self._copy(value, dense(output_buffer(i), value.shape))
-            elif value not in self.homes or self.homes[value].buffer != output_buffer(i):
+            elif not self._at_home(value, output_buffer(i)):
                 late.add(i)
         saved: dict[str, View] = {}
         for name, value in self.graph.updates.items():
@@ -171,9 +183,11 @@ class _Scheduler:
         """Write what no kernel has put in its place."""
         for i in sorted(late):
             value = self.graph.outputs[i]
-            self._copy(value, dense(output_buffer(i), value.shape))
+            made = not is_free(look_through(value)[0].node) and self.view(value).buffer == output_buffer(i)
+            if not made:
+                self._copy(value, dense(output_buffer(i), value.shape))
         for name, value in self.graph.updates.items():
-            if value not in self.homes or self.homes[value].buffer != state_buffer(name):
+            if not self._at_home(value, state_buffer(name)):
                 self._copy(value, dense(state_buffer(name), value.shape), source=saved.get(name))
 
     # -- kernels
@@ -299,6 +313,13 @@ class _Scheduler:
             part = replace(home, offset=home.offset + start * home.strides[axis])
             self._copy(x, part, out.dtype)
             start = start + x.shape[axis]
+
+
+def _made_as(value: Value) -> Value:
+    """The value that, in row-major order, holds the same elements in the same places: what a reshape is made from."""
+    while value.node.op.name in ("reshape", "identity", "detach"):
+        value = value.node.inputs[0]
+    return value
 
 
 def check_nodes(graph: Graph) -> list[Node]:
