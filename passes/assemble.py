@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
 from engine.dims import Expr, Size
@@ -12,7 +12,8 @@ from engine.program import Arg, Block, Call, Check, Kernel, Lowered, Pointer, Po
 from engine.schedule import Buffer, Bundle, KernelSpec, Schedule
 from passes.schedule import check_nodes, input_buffer, output_buffer, state_buffer
 
-Lower = Callable[[KernelSpec | Bundle], Lowered]
+Lower = Callable[[KernelSpec | Bundle, Collection[str]], Lowered]
+"""A backend's lowering of one item; it is told which buffers keep their contents from call to call."""
 
 
 def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
@@ -21,14 +22,15 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
     kernels: dict[str, Kernel] = {}
     main: list[Call] = []
     bind: list[Call] = []
+    updated = {state_buffer(name) for name in graph.updates}
+    lasting = {b.name for b in schedule.buffers if b.kind == "const" or (b.kind == "state" and b.name not in updated)}
     for number, item in enumerate(schedule.kernels):
-        lowered = _renamed(lower(item), number)
+        lowered = _renamed(lower(item, lasting), number)
         buffers.update((b.name, b) for b in lowered.buffers)
         kernels.update((k.key, k) for k in lowered.kernels)
         bind.extend(lowered.bind)
         main.extend(lowered.calls)
-    updated = {state_buffer(name) for name in graph.updates}
-    prepare, main = _hoist(main, buffers, updated)
+    prepare, main = _hoist(main, buffers, lasting)
     constants = {
         n.name: n.attrs["value"].tobytes() for n in graph.nodes if n.op.name == "constant" and n.name in buffers
     }
@@ -81,7 +83,7 @@ def _renamed(lowered: Lowered, number: int) -> Lowered:
     )
 
 
-def _hoist(main: list[Call], buffers: dict[str, Buffer], updated: set[str]) -> tuple[list[Call], list[Call]]:
+def _hoist(main: list[Call], buffers: dict[str, Buffer], lasting: set[str]) -> tuple[list[Call], list[Call]]:
     """Move calls that depend on nothing but state that this program keeps (packing of weights) out of the step.
 
     Their results live on as ``packed`` buffers, refreshed when that state changes. A call that takes a symbolic size
@@ -90,13 +92,10 @@ def _hoist(main: list[Call], buffers: dict[str, Buffer], updated: set[str]) -> t
     writers = Counter(w for c in main for w in c.writes)
 
     def steady(call: Call) -> bool:
-        lasting = (
-            buffers[r].kind in ("const", "packed") or (buffers[r].kind == "state" and r not in updated)
-            for r in call.reads
-        )
+        kept = (buffers[r].kind == "packed" or r in lasting for r in call.reads)
         own = (buffers[w].kind == "temp" and writers[w] == 1 for w in call.writes)
         fixed = not any(isinstance(a, Expr) for a in (call.tasks, *_sizes(call.args)))
-        return bool(call.reads and call.writes) and all(lasting) and all(own) and fixed
+        return bool(call.reads and call.writes) and all(kept) and all(own) and fixed
 
     prepare: list[Call] = []
     rest: list[Call] = []

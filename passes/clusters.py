@@ -108,30 +108,10 @@ def _fits_epilogue(cluster: Cluster, stored: Callable[[Value], bool]) -> bool:
     assert cluster.core is not None
     if any(n.op.kind == "reduce" for n in cluster.outer):
         return False
-    for node in cluster.outer:
-        if node is not cluster.core and any(n in cluster.outer for n in _operand_nodes(cluster.core)):
-            return False
+    if any(look_through(v)[0].node in cluster.outer for v in cluster.core.inputs):
+        return False
     space = Space(cluster.outer)
     if not space.valid:
         return False
-    core = cluster.core.outputs[0]
-    every = space.axes_of(core)
-    for value in space.members:
-        whole = space.axes_of(value) == every and _same_order(space, value, core)
-        if not whole and (space.axes_of(value) or stored(value)):
-            return False
-    return True
-
-
-def _operand_nodes(core: Node) -> list[Node]:
-    return [look_through(v)[0].node for v in core.inputs]
-
-
-def _same_order(space: Space, value: Value, core: Value) -> bool:
-    """A stored value of the epilogue has the core's own axes, so that a tile of one is a tile of the other."""
-    if not space.axes_of(value):
-        return not space.axes_of(core)
-    wanted = [space.axis(core, i) for i in range(len(core.shape))]
-    return sorted(map(str, wanted)) == sorted(str(space.axis(value, i)) for i in range(len(value.shape))) or all(
-        space.axis(value, i) in wanted for i in range(len(value.shape))
-    )
+    every = space.axes_of(cluster.core.outputs[0])
+    return all(space.axes_of(v) == every or not (space.axes_of(v) or stored(v)) for v in space.members)

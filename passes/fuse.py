@@ -13,7 +13,7 @@ from engine.graph import Graph, Group, Node, Value
 from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, fits
 from passes.views import is_free, look_through
 
-_SHORT = {"max_pool2d": "maxpool", "max_pool2d_grad": "maxpool_grad", "add": "add", "where": "where"}
+_SHORT = {"max_pool2d": "maxpool", "max_pool2d_grad": "maxpool_grad"}
 _LONGEST_NAME = 6
 
 

@@ -40,7 +40,7 @@ def window_output(size: Size, kernel: int, stride: int, padding: int, dilation: 
     return room // stride + 1
 
 
-def _output_size(size: Sequence[Size], kernel: Pair, attrs: dict[str, Any]) -> tuple[Any, Any]:
+def _output_size(size: Sequence[Size], kernel: Sequence[Any], attrs: dict[str, Any]) -> tuple[Any, Any]:
     h, w = (
         window_output(size[i], kernel[i], attrs["stride"][i], attrs["padding"][i], attrs["dilation"][i], "conv2d")
         for i in (0, 1)
@@ -119,7 +119,7 @@ def _input_grad_rule(dy: TensorType, w: TensorType, input_size: tuple[Size, Size
     need_rank("conv2d_input_grad", "the gradient", dy, 4)
     need_rank("conv2d_input_grad", "the weight", w, 4)
     need_float("conv2d_input_grad", dy, w)
-    size = _output_size(input_size, w.shape[2:], attrs)  # type: ignore[arg-type]
+    size = _output_size(input_size, w.shape[2:], attrs)
     for a, b in zip(dy.shape[2:], size, strict=True):
         need_equal(a, b, f"conv2d_input_grad: the gradient's size {a} is not the {b} that the convolution gives")
     need_equal(dy.shape[1], w.shape[0], "conv2d_input_grad: the channels of the gradient and of the weight differ")
@@ -163,7 +163,7 @@ def _weight_grad_rule(x: TensorType, dy: TensorType, kernel_size: Pair, **attrs:
     need_rank("conv2d_weight_grad", "the gradient", dy, 4)
     need_float("conv2d_weight_grad", x, dy)
     need_equal(x.shape[0], dy.shape[0], "conv2d_weight_grad: the batches of the input and the gradient differ")
-    size = _output_size(x.shape[2:], kernel_size, attrs)  # type: ignore[arg-type]
+    size = _output_size(x.shape[2:], kernel_size, attrs)
     for a, b in zip(dy.shape[2:], size, strict=True):
         need_equal(a, b, f"conv2d_weight_grad: the gradient's size {a} is not the {b} that the convolution gives")
     shape = (dy.shape[1], x.shape[1] // attrs["groups"], *kernel_size)

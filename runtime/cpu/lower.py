@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from engine.errors import UnsupportedError
 from engine.program import Lowered
 from engine.schedule import (
@@ -17,8 +19,9 @@ from engine.schedule import (
 from runtime.cpu.axes import collapse
 
 
-def lower(item: KernelSpec | Bundle) -> Lowered:
-    """The calls, kernels and buffers for one item of a schedule. Raises UnsupportedError for an unknown core."""
+def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
+    """The calls, kernels and buffers for one item of a schedule. ``lasting`` names the buffers whose contents stay from
+    call to call. Raises UnsupportedError for an unknown core."""
     if isinstance(item, Bundle):
         from runtime.cpu.bundle import lower_bundle
 
@@ -33,7 +36,7 @@ def lower(item: KernelSpec | Bundle) -> Lowered:
         case Contraction():
             from runtime.cpu.contraction import lower_contraction
 
-            return lower_contraction(item)
+            return lower_contraction(item, lasting)
         case Conv2d():
             from runtime.cpu.conv import lower_conv2d
 
