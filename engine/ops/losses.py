@@ -103,7 +103,7 @@ register(
         _entropy_gradient,
         _entropy_parts,
         attrs={"reduction": "mean"},
-        doc="-log softmax(logits)[target] with classes along axis 1 (axis 0 of a single example), target in class indices.",
+        doc="-log softmax(logits)[target], classes along axis 1 (axis 0 of a single example), target in class indices.",
     )
 )
 

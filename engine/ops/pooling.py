@@ -97,7 +97,7 @@ register(
         _reference,
         _gradient,
         attrs={**_WINDOW, "ceil_mode": False},
-        doc="The maximum of each window (NaN wins), and its first position in the window, ``row * KW + column``, as u8.",
+        doc="The maximum of each window (NaN wins), and its first position in it, ``row * KW + column``, as u8.",
     )
 )
 
