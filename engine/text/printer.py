@@ -54,8 +54,9 @@ class _Printer:
         self._last_location: SourceLocation | None = None
 
     def title(self) -> str:
-        kernels = f", {len(self.graph.groups)} kernels" if self.graph.groups else ""
-        return f"{self.name}: {len(self.graph.nodes) - len(self.literals)} ops{kernels}"
+        ops, kernels = len(self.graph.nodes) - len(self.literals), len(self.graph.groups)
+        counts = [f"{ops} op{'s' * (ops != 1)}", *([f"{kernels} kernel{'s' * (kernels != 1)}"] if kernels else [])]
+        return f"{self.name}: {', '.join(counts)}"
 
     def function(self) -> Iterator[str]:
         g = self.graph
