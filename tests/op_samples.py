@@ -123,7 +123,7 @@ def _products() -> list[Sample]:
 
 def _pools() -> list[Sample]:
     window = {"kernel": (2, 3), "stride": (2, 2), "padding": (1, 1), "dilation": (1, 1)}
-    shape, pooled, position = (2, 2, 5, 6), (2, 2, 3, 3), integers(3, 2, 2, 3, 3, dtype="uint8") + np.uint8(3)
+    shape, pooled, position = (2, 2, 5, 6), (2, 2, 3, 3), integers(2, 2, 2, 3, 3, dtype="uint8") + np.uint8(4)
 
     def torch_pool(t: Any, x: Any, kernel: Any, **attrs: Any) -> Any:
         return t.nn.functional.max_pool2d(x, kernel, **attrs)

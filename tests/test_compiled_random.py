@@ -43,6 +43,7 @@ def draw(seed: int, count: int, continuous: bool) -> list[RandomProgram]:
         found.setdefault(digest(graph), replace(program, graph=graph))
 
     collect()
+    assert len(found) >= count
     return list(found.values())[:count]
 
 

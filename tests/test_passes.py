@@ -165,6 +165,9 @@ OUTPUTS: dict[str, Callable[[Value, Value], list[Value]]] = {
     "indices": lambda x, y: [apply("iota", shape=(3, 2), axis=0), apply("iota", shape=(2, 3), axis=1, dtype=F32)],
     "unused inputs": lambda x, y: [y * 2],
     "dead code": lambda x, y: [y + 1] if apply("exp", x) is not None else [],
+    "a reshape of what is computed": lambda x, y: [apply("reshape", apply("exp", x), shape=(2, 6))],
+    "a moved reshape, twice, and used": lambda x, y: [
+        (z := apply("reshape", apply("permute", x, axes=(1, 0)), shape=(6, 2))), z, apply("sum", z, axes=(0,))],
     "a scalar": lambda x, y: [apply("sum", x, axes=(0, 1)) * 2],
     "a slice backwards": lambda x, y: [apply("slice", x, start=(2, 0), stop=(-1, 4), step=(-1, 1))],
     "a slice of what is computed": lambda x, y: [apply("slice", x * 2, start=(0, 1), stop=(3, 4), step=(2, 1)) + 1],
@@ -177,6 +180,18 @@ OUTPUTS: dict[str, Callable[[Value, Value], list[Value]]] = {
 def test_outputs(what: str) -> None:
     graph = trace(OUTPUTS[what], TensorType((3, 4), F32), TensorType((4,), F32))
     check(graph, {"x0": array(3, 4), "x1": array(4)})
+
+
+def test_a_reshaped_result_is_written_where_it_belongs() -> None:
+    reshaped = trace(OUTPUTS["a reshape of what is computed"], TensorType((3, 4), F32), TensorType((4,), F32))
+    assert writers(plan(reshaped), "output.0") == ["exp"]
+
+    def scaled(w: Value) -> tuple[list[Value], dict[str, Value]]:
+        return [], {"w": apply("reshape", apply("reshape", w, shape=(3, 4)) * np.float32(2), shape=(12,))}
+
+    graph, state = stateful({"w": (12,)}, scaled)
+    assert writers(plan(graph, level=1), "state.w") == ["mul"]
+    check(graph, {}, state)
 
 
 def test_outputs_are_arrays_of_their_own() -> None:
