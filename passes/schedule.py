@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from engine.dims import Size
@@ -41,6 +42,8 @@ class _Scheduler:
         self.homes: dict[Value, View] = {}
         self.group_of = {n: g for g in graph.groups for n in g.nodes}
         self.position = {id(g): i for i, g in enumerate(graph.groups)}
+        self.users = graph.users()
+        self.results = set(graph.results)
         self.readers = self._readers()
         self.codes = {n: i + 1 for i, n in enumerate(check_nodes(graph))}
 
@@ -228,15 +231,16 @@ class _Scheduler:
 
     def _compute(self, group: Group) -> None:
         stores = {v: self._home(v) for v in self._stored(group)}
-        buffers = dict(self.buffers)
-        specs = KernelWriter(group, self.view, stores, self._partial).write()
+        partials: list[str] = []
+        specs = KernelWriter(group, self.view, stores, self._partials_in(partials)).write()
         if self._overwrites_what_it_reads(specs):
-            self.buffers = buffers
+            for name in partials:
+                del self.buffers[name]
             for v, home in stores.items():
                 if self.buffers[home.buffer].kind == "state":
                     del self.homes[v]
                     stores[v] = self._temporary(v)
-            specs = KernelWriter(group, self.view, stores, self._partial).write()
+            specs = KernelWriter(group, self.view, stores, self._partials_in([])).write()
         self.views.update(stores)
         self.kernels.extend(specs)
 
@@ -244,33 +248,35 @@ class _Scheduler:
         return self.homes.get(value) or self._temporary(value, order=self.graph.layouts.get(value))
 
     def _stored(self, group: Group) -> list[Value]:
-        """The values of a group that something outside of it reads."""
+        """The values of a group that something outside of it reads, directly or through a view inside."""
         inside = set(group.nodes)
-        read = {v for n in self.graph.nodes if n not in inside for v in n.inputs} | set(self.graph.results)
-        computing_nodes = [n for n in group.nodes if n.op.kind != "view" and not is_free(n)]
-        return [v for n in computing_nodes for v in n.outputs if self._seen(v, read, inside)]
+        seen = {
+            look_through(v)[0]
+            for n in group.nodes
+            for v in n.outputs
+            if v in self.results or any(user not in inside for user in self.users[v])
+        }
+        makers = [n for n in group.nodes if n.op.kind != "view" and not is_free(n)]
+        return [v for n in makers for v in n.outputs if v in seen]
 
-    def _seen(self, value: Value, read: set[Value], inside: set[Node]) -> bool:
-        if value in read:
-            return True
-        views = [n for n in inside if n.op.kind == "view" and look_through(n.output)[0] is value]
-        return any(n.output in read for n in views)
+    def _partials_in(self, names: list[str]) -> Callable[[str, Access, Size], str]:
+        """A maker of buffers for partial results, which adds their names to ``names``."""
 
-    def _partial(self, name: str, like: Access, size: Size) -> str:
-        return self._buffer(f"{name}_{len(self.buffers)}", "temp", like.dtype, size)
+        def make(name: str, like: Access, size: Size) -> str:
+            names.append(self._buffer(f"{name}_{len(self.buffers)}", "temp", like.dtype, size))
+            return names[-1]
+
+        return make
 
     def _overwrites_what_it_reads(self, specs: list[KernelSpec]) -> bool:
         """Whether a write into state would change what the same kernel reads elsewhere."""
         for spec in specs:
-            core = spec.core
-            operands = [a for a in vars(core).values() if isinstance(a, Access)] if core is not None else []
-            source = getattr(core, "source", None)
-            operands += [a for a in vars(source).values() if isinstance(a, Access)] if source is not None else []
+            operands = _core_buffers(spec)
             for write in spec.writes:
                 if self.buffers[write.buffer].kind != "state":
                     continue
                 same = all(r == write for r in spec.reads if r.buffer == write.buffer)
-                if not same or any(a.buffer == write.buffer for a in operands) or (spec.reduced and spec.split):
+                if not same or write.buffer in operands or (spec.reduced and spec.split):
                     return True
         return False
 
