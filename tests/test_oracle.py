@@ -87,3 +87,22 @@ def test_losses_and_trained_weights_are_pytorchs(name):
     assert weights.keys() == trained.keys()
     for key, array in trained.items():
         assert np.abs(weights[key] - array).max() <= 1e-3 * np.abs(array).max(), key
+
+
+@pytest.mark.slow
+def test_one_program_serves_every_batch():
+    """Outputs against the reference; the loss of a training step against the outputs just before it."""
+    trained = model("cnn")
+    predict = tn.compile(trained, specs("cnn")[0])
+    step = tn.train_step(trained, F.cross_entropy, optim.Adam(trained.parameters(), lr=1e-3), specs("cnn"))
+    x, y = (a.reshape(-1, *a.shape[2:])[:1000] for a in oracle_cases.batches("cnn"))
+    expected = tn.compile(trained, specs("cnn")[0], target="reference")(x)
+    for count in (1, 7, 64, 1000):
+        np.testing.assert_allclose(predict(x[:count]), expected[:count], rtol=0, atol=1e-5)
+    for count in (1000, 1, 7, 64, 1000):
+        logits = predict(x[:count]).astype(np.float64)
+        picked = np.take_along_axis(logits, y[:count, None], 1)[:, 0]
+        loss = (np.log(np.exp(logits).sum(1)) - picked).mean()
+        np.testing.assert_allclose(step(x[:count], y[:count]), loss, rtol=1e-5)
+    assert predict.compile_count == step.executable.compile_count == 1
+    assert step.executable.counters["bindings"] == 4
