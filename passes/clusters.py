@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from engine.graph import Node, Value
 from passes.spaces import Space
-from passes.views import look_through
+from passes.views import is_free, look_through
 
 LOOP_KINDS = frozenset({"elementwise", "reduce", "random"})
 CORE_KINDS = frozenset({"contraction", "conv2d", "conv2d_weight_grad", "pool"})
@@ -65,8 +65,8 @@ def fits(cluster: Cluster, stored: Callable[[Value], bool]) -> bool:
 
 
 def _buffers(cluster: Cluster) -> set[Value]:
-    inside = set(cluster.values)
-    return {look_through(v)[0] for n in cluster.nodes for v in n.inputs} - inside
+    read = {look_through(v)[0] for n in cluster.nodes for v in n.inputs}
+    return {v for v in read - set(cluster.values) if not is_free(v.node)}
 
 
 def _fits_loops(nodes: Sequence[Node], stored: Callable[[Value], bool]) -> bool:
@@ -74,12 +74,9 @@ def _fits_loops(nodes: Sequence[Node], stored: Callable[[Value], bool]) -> bool:
     space = Space(nodes)
     if not space.valid or space.reduced is None:
         return False
-    kept = space.axes - space.reduced
-    for value in space.members:
-        axes = space.axes_of(value)
-        if axes not in (space.axes, kept) and (axes or stored(value)):
-            return False
-    return True
+    every = space.axes
+    allowed = (every, every - space.reduced)
+    return all(space.axes_of(v) in allowed or not (space.axes_of(v) or stored(v)) for v in space.members)
 
 
 def _fits_inner(cluster: Cluster, stored: Callable[[Value], bool]) -> bool:
