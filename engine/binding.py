@@ -37,7 +37,8 @@ def arrange(expected: Sequence[Port], given: Mapping[str, object] | Sequence[obj
         values = [given[n] for n in names]
     else:
         if len(given) != len(expected):
-            raise TenonError(f"expected {len(expected)} inputs ({', '.join(names) or 'none'}), and got {len(given)}")
+            count = f"{len(expected)} input{'' if len(expected) == 1 else 's'}"
+            raise TenonError(f"expected {count} ({', '.join(names) or 'none'}), and got {len(given)}")
         values = list(given)
     return [as_input(v, p) for p, v in zip(expected, values, strict=True)]
 
@@ -56,7 +57,10 @@ def as_input(value: Any, port: Port) -> np.ndarray:
         return _from_numbers(value, port, wanted)
     array = np.asarray(value)
     if array.dtype.newbyteorder("=") != wanted:
-        raise DTypeError(f"input {port.name!r} has dtype {array.dtype}; expected {port.dtype} ({wanted})")
+        raise DTypeError(
+            f"input {port.name!r} has dtype {array.dtype}; expected {port.dtype} ({wanted}): convert it with "
+            f"astype, or give its dtype in the spec"
+        )
     return _aligned_copy(array, wanted)
 
 

@@ -37,7 +37,7 @@ def index(x: Tensor, key: Any) -> Tensor:
             a, b, s = _bounds(entry, size)
             kept.append(axis)
         else:
-            a = _position(plain(entry), size, axis, x)
+            a = _position(_integer(entry), size, axis, x)
             b, s = a + 1, 1
         start.append(a)
         stop.append(b)
@@ -67,6 +67,14 @@ def _expanded(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     fill = [slice(None)] * (x.ndim - used)
     where = next((i for i, entry in enumerate(key) if entry is Ellipsis), len(key))
     return [*key[:where], *fill, *key[where + 1 :]]
+
+
+def _integer(entry: Any) -> Size:
+    if not isinstance(entry, SymbolicSize) and not hasattr(entry, "__index__"):
+        raise ShapeError(
+            f"a tensor is indexed with integers, slices, None and ..., not with {type(entry).__name__} {entry!r:.60}"
+        )
+    return plain(entry)
 
 
 def _position(i: Size, size: Size, axis: int, x: Tensor) -> Size:

@@ -81,8 +81,8 @@ class SymbolicSize:
 
     def _undecided(self, what: str) -> NoReturn:
         raise TraceError(
-            f"the size {self} is symbolic: its value is known only when the program runs, so Python cannot {what} "
-            "while tracing; give the size as an integer in the spec if it is always the same"
+            f"the size {self} is symbolic: its value is known only when the program runs, so while tracing Python "
+            f"cannot {what}; give the size as an integer in the spec if it is always the same"
         )
 
     def __lt__(self, other: object) -> bool:

@@ -23,6 +23,12 @@ _int: TypeAlias = int  # Tensor has methods called int, float and bool
 _float: TypeAlias = float
 _bool: TypeAlias = bool
 
+_BRANCH = ", so Python control flow cannot depend on them. To choose by a condition use tn.where(condition, a, b)"
+_ARRAY = (
+    ". NumPy's functions and compiled programs take arrays: in traced code use Tenon's own functions and methods "
+    "(tn.exp(x), x.sum()), and call what was compiled rather than its executable"
+)
+
 
 class Tensor(ElementwiseMethods):
     """An array of one dtype that ops are applied to.
@@ -70,11 +76,8 @@ class Tensor(ElementwiseMethods):
             if trace is None or trace.builder is not current_builder():
                 return constant(self._array)
             return trace.constant(self, self._array)
-        if self._builder is not (current_builder() if tracing() else None):
-            raise TraceError(
-                f"this tensor ({self._type}) belongs to a program whose tracing has ended; return it from that "
-                "program, and pass the result on as an input"
-            )
+        if not self._is_being_traced:
+            self._left_behind()
         assert self._value is not None
         return self._value
 
@@ -130,19 +133,35 @@ class Tensor(ElementwiseMethods):
         text = np.array2string(self.numpy(), separator=", ", prefix="tensor(")
         return f"tensor({text}, dtype={self.dtype})"
 
+    def __format__(self, spec: str) -> str:
+        """With a format, as in ``f"{loss:.4f}"``, the only element formatted; else the tensor's text."""
+        return format(self.item(), spec) if spec else str(self)
+
     # --- Python asking for elements ---
 
-    def _unknown(self, what: str) -> NoReturn:
+    def _unknown(self, what: str, instead: str = _BRANCH) -> NoReturn:
+        """Raise TraceError: Python asked for ``what``, which is not known yet; ``instead`` says what to do."""
+        if self._builder is not None and not self._is_being_traced:
+            self._left_behind()
         raise TraceError(
             f"Python asked for {what}, but this tensor ({self._type}) is symbolic: its elements are known only when "
-            "the program runs, so Python control flow cannot depend on them. To choose by a condition use "
-            "tn.where(condition, a, b) (F.where); to see a value return it from the function"
+            f"the program runs{instead}; to see a value return it from the function"
+        )
+
+    @property
+    def _is_being_traced(self) -> _bool:
+        return self._builder is (current_builder() if tracing() else None)
+
+    def _left_behind(self) -> NoReturn:
+        raise TraceError(
+            f"this tensor ({self._type}) belongs to a program whose tracing has ended; return it from that "
+            "program, and pass the result on as an input"
         )
 
     def numpy(self) -> np.ndarray:
         """The elements as a read-only NumPy array that shares their memory."""
         if self._array is None:
-            self._unknown("the array of a tensor")
+            self._unknown("the array of a tensor", _ARRAY)
         return self._array
 
     def __array__(self, dtype: Any = None, copy: _bool | None = None) -> np.ndarray:
@@ -443,8 +462,8 @@ class Tensor(ElementwiseMethods):
         """At least ``min`` and at most ``max``; NaN stays."""
         if min is None and max is None:
             raise TypeError("clamp() needs min, max or both")
-        low = self if min is None else call("maximum", self, min)
-        return low if max is None else call("minimum", low, max)
+        low = self if min is None else _bounded("lt", self, min)
+        return low if max is None else _bounded("gt", low, max)
 
     def where(self, condition: Operand, other: Operand) -> Tensor:
         """This tensor where ``condition`` holds, else ``other``."""
@@ -515,6 +534,15 @@ def target_dtype(targets: tuple[Any, ...], dtype: object = None, device: object 
     if device is not None and str(device) != "cpu":
         raise UnsupportedError(f"tensors live on the cpu, not on {device}; choose where a program runs in tn.compile")
     return None if dtype is None else as_dtype(dtype)
+
+
+def _bounded(beyond: str, x: Tensor, bound: Operand) -> Tensor:
+    """``x``, or ``bound`` where ``x`` lies beyond it or ``bound`` is NaN. The gradient at the bound is that of x, which
+    maximum and minimum would share out."""
+    outside = call(beyond, x, bound)
+    if isinstance(bound, (Tensor, np.ndarray)):
+        outside = call("or_", outside, call("ne", bound, bound))
+    return call("where", outside, bound, x)
 
 
 def _binary(op: str, a: object, b: object) -> Any:

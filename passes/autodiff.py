@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
+from engine import dims
 from engine.errors import VerifyError
 from engine.graph import Graph, Node, Rewriter, Value, apply, constant
 from engine.op import gradients_of
@@ -40,7 +41,7 @@ def _gradients(rewriter: Rewriter, y: Value, wrt: Sequence[Value]) -> tuple[Valu
         flowing = [gradients.get(v) for v in node.outputs]
         if all(g is None for g in flowing) or not any(v in wanted for v in node.outputs):
             continue
-        with builder.at(node.location):
+        with builder.at(node.location), dims.recording(builder.assumptions):
             for v, g in zip(node.inputs, gradients_of(node, flowing), strict=True):
                 if g is not None and v in wanted:
                     g = _like(g, v, node)

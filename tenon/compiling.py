@@ -29,7 +29,7 @@ def compile(
 
     Raises TenonError where the specs, the options or what the function does cannot be compiled.
     """
-    if not callable(function):
+    if not callable(function) or isinstance(function, type):
         raise TenonError(
             f"tn.compile takes a Module or a function of Tensors, not {type(function).__name__} {function!r:.60}"
         )

@@ -143,6 +143,11 @@ def _annotated_specs(function: Callable[..., Any]) -> tuple[TensorSpec, ...]:
     specs = []
     for p in parameters:
         if not isinstance(p.annotation, TensorSpec):
+            if p.name == "self":
+                raise TenonError(
+                    f"tn.function does not decorate methods, such as {function.__qualname__}: make a function that "
+                    "uses the object, or tn.function(thing.method), whose object is bound"
+                )
             given = "no annotation" if p.annotation is p.empty else f"the annotation {p.annotation!r}"
             raise TenonError(
                 f"the argument {p.name!r} of {name} has {given}; a spec was expected, as in "

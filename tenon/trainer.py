@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from engine.dtypes import DType, f32
 from engine.errors import TenonError
 from frontend import random
 from frontend.nn import Module
+from frontend.optim import Optimizer
 from tenon import metrics as metric_functions
 from tenon.batches import Data, as_data, split
 from tenon.callbacks import AnyCallback, Callback, EpochFunction, History
@@ -18,9 +19,6 @@ from tenon.compiling import compile
 from tenon.executable import Executable
 from tenon.modes import mode
 from tenon.progress import Progress
-
-if TYPE_CHECKING:
-    from frontend.optim import Optimizer
 
 
 class Trainer:
@@ -43,6 +41,16 @@ class Trainer:
     ):
         if not isinstance(model, Module):
             raise TenonError(f"Trainer takes a Module, not {type(model).__name__} {model!r:.60}")
+        if optimizer is not None and not isinstance(optimizer, Optimizer):
+            raise TenonError(
+                f"Trainer's optimizer is {optimizer!r:.60}; one with parameters was expected, such as "
+                "optim.Adam(model.parameters())"
+            )
+        if loss is not None and (not callable(loss) or isinstance(loss, type)):
+            raise TenonError(
+                f"Trainer's loss is {loss!r:.60}; a function of prediction and target was expected, such as "
+                "nn.CrossEntropyLoss() or F.cross_entropy"
+            )
         self.model = model
         self.optimizer = optimizer
         self.loss = loss

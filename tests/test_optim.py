@@ -262,7 +262,7 @@ def test_messages_while_tracing():
     ("error", "make", "words"),
     [
         (TenonError, lambda p: optim.SGD([], lr=0.1), "at least one parameter"),
-        (TypeError, lambda p: optim.SGD(p[0], lr=0.1), "not one tensor"),
+        (TypeError, lambda p: optim.SGD(p[0], lr=0.1), "not one Parameter"),
         (TypeError, lambda p: optim.SGD([1.0], lr=0.1), "takes parameters, not float 1.0"),
         (TenonError, lambda p: optim.SGD([p[0], p[0]], lr=0.1), "given to the optimizer twice"),
         (TenonError, lambda p: optim.SGD(p, lr=-1), "learning rate is at least 0, not -1"),

@@ -59,6 +59,11 @@ def _rule(x: TensorType, w: TensorType, **attrs: Any) -> TensorType:
         raise ShapeError(f"conv2d: the weight's shape must be fixed, not {dims.shape_text(w.shape)}")
     if groups < 1 or o % groups:
         raise ShapeError(f"conv2d: {o} output channels do not split into {groups} groups")
+    if not isinstance(c, int):
+        raise ShapeError(
+            f"conv2d: the input {dims.shape_text(x.shape)} has {c} channels; a fixed number was expected in axis 1, "
+            f"as in ({n}, {cg * groups}, ...)"
+        )
     need_equal(c, cg * groups, f"conv2d: the input has {c} channels, and the weight expects {cg * groups}")
     return TensorType((n, o, *_output_size((h, wd), (kh, kw), attrs)), dtypes.promote(x.dtype, w.dtype))
 

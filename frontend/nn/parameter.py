@@ -48,7 +48,7 @@ class StateTensor(Tensor):
         Raises TraceError inside a trace, where it would be a constant of the program.
         """
         if tracing():
-            self._unknown(f"the array of a {type(self).__name__}")
+            self._unknown(f"the array of a {type(self).__name__}", "; in traced code use the tensor itself")
         array = self.cell.array.view()
         array.flags.writeable = False
         return array

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from engine import dtypes
-from engine.errors import StateError, TenonError
+from engine.errors import StateError, TenonError, UnsupportedError
 from engine.graph import apply
 from frontend.nn.parameter import Buffer, Parameter, as_array
 from frontend.optim.groups import ParameterGroup
@@ -32,8 +32,11 @@ class Optimizer:
         self.defaults = {"lr": lr, **options}
         self.param_groups: list[ParameterGroup] = []
         self.state: dict[Parameter, dict[str, Buffer]] = {}
-        if isinstance(params, Tensor):
-            raise TypeError("an optimizer takes a list of parameters, or of groups (dicts), not one tensor")
+        if isinstance(params, Tensor) or not isinstance(params, Iterable):
+            raise TypeError(
+                f"an optimizer takes a list of parameters, or of groups (dicts), such as model.parameters(), not one "
+                f"{type(params).__name__}"
+            )
         given: list[Any] = list(params)
         if not given:
             raise TenonError("an optimizer needs at least one parameter, and the list is empty")
@@ -111,7 +114,13 @@ class Optimizer:
         it depends on none of the parameters.
         """
         trace = current_trace("optimizer.minimize(loss)")
-        trainable = [p for group in self.param_groups for p in group.params if p.requires_grad]
+        params = [p for group in self.param_groups for p in group.params]
+        trainable = [p for p in params if p.requires_grad]
+        if not trainable:
+            raise TenonError(
+                f"there is nothing to train: all {len(params)} parameters of this {type(self).__name__} have "
+                "requires_grad=False"
+            )
         leaves = trace.leaves(loss.value(), (p.cell for p in trainable))
         used = [p for p in trainable if p.cell in leaves]
         if not used:
@@ -127,6 +136,10 @@ class Optimizer:
             self._allocate(group, members)
             self._name_state(trace, number, members)
             self._build(group, {p: grads[p] for p in members})
+
+    def step(self, *_: object) -> NoReturn:
+        """Tenon has no gradients that wait for a step: :meth:`minimize` takes them and updates."""
+        raise UnsupportedError("there is no step(): call optimizer.minimize(loss) inside a tn.function")
 
     def _build(self, group: ParameterGroup, grads: dict[Parameter, Tensor]) -> None:
         """The update of one group, its scalars computed once for each step counter and dtype."""
@@ -165,6 +178,9 @@ class Optimizer:
                 owner = of_group if key == "step" else f".{trace.name_of(p.cell, 'parameter')}"
                 names[f"{self.name}.{key}{owner}"] = buffer.cell
         trace.prefer_names(names)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(map(repr, self.param_groups))})"
 
     # --- saving and loading ---
 

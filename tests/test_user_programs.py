@@ -1,0 +1,156 @@
+"""Small programs as newcomers from PyTorch and NumPy write them: what works, and what a mistake is told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import tenon as tn
+from tenon import F, nn, optim
+
+X = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
+
+
+def reference(function: Any, *specs: object) -> tn.Executable:
+    return tn.compile(function, *specs, target="reference")
+
+
+# --- slices, bounds and formats ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_gradients_of_strided_slices_of_any_length(target):
+    def f(x):
+        return (x[::2] ** 2).sum() + (x[1::3] ** 3).sum() + (x[::-2] * 5).sum()
+
+    exe = tn.compile(tn.grad(f), tn.spec("B"), target=target)
+    for size in (2, 7):
+        x = np.arange(1, size + 1, dtype=np.float32)
+        expected = np.zeros(size, np.float32)
+        expected[::2] += 2 * x[::2]
+        expected[1::3] += 3 * x[1::3] ** 2
+        expected[::-2] += 5
+        np.testing.assert_allclose(exe(x), expected)
+
+
+def test_clamp_gives_its_whole_gradient_to_an_element_at_the_bound():
+    x = np.array([-2, -1, 0, 1, 2, np.nan], np.float32)
+    exe = reference(tn.value_and_grad(lambda x: x.clamp(-1, 1).sum()), tn.spec(6))
+    assert exe(x)[1].tolist() == [0, 1, 1, 1, 0, 1]
+    between = reference(lambda x, low, high: x.clamp(low, high), *[tn.spec(4)] * 3)
+    low, high = np.array([0, 3, np.nan, 0], np.float32), np.array([1, 2, 1, np.nan], np.float32)
+    np.testing.assert_array_equal(between(x[:4], low, high), np.array([0, 2, np.nan, np.nan], np.float32))
+
+
+def test_a_tensor_of_one_element_formats_as_a_number():
+    loss = F.mse_loss(tn.tensor([1.0, 2.0]), tn.zeros(2))
+    assert f"{loss:.3f}" == "2.500"
+    assert f"{loss}" == str(loss)
+    with pytest.raises(tn.ShapeError, match="one element was expected"):
+        f"{tn.ones(2):.3f}"
+    with pytest.raises(tn.TraceError, match="element of a tensor"):
+        reference(lambda x: f"{x.sum():.3f}" and x, tn.spec(3))
+
+
+# --- optimizers -------------------------------------------------------------------------------------------------
+
+
+def test_an_optimizer_that_is_given_a_module():
+    with pytest.raises(TypeError, match=r"model.parameters\(\), not one Linear"):
+        optim.SGD(nn.Linear(3, 2), lr=0.1)  # type: ignore[arg-type]
+
+
+def test_an_optimizer_without_anything_to_train():
+    model = nn.Linear(3, 2).requires_grad_(False)
+    optimizer = optim.Adam(model.parameters())
+    step = tn.train_step(model, F.mse_loss, optimizer, [tn.spec("B", 3), tn.spec("B", 2)], target="reference")
+    with pytest.raises(tn.TenonError, match="all 2 parameters of this Adam have requires_grad=False"):
+        step(X, X[:, :2])
+
+
+def test_an_optimizer_is_not_stepped():
+    optimizer = optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1)
+    with pytest.raises(tn.UnsupportedError, match=r"optimizer.minimize\(loss\)"):
+        optimizer.step()
+
+
+def test_an_optimizer_shows_its_groups():
+    text = repr(optim.SGD(nn.Linear(3, 2).parameters(), lr=0.1, momentum=0.9))
+    assert text.startswith("SGD(ParameterGroup(2 parameters, lr=0.1, momentum=0.9")
+
+
+# --- mistakes at the border of a program ------------------------------------------------------------------------
+
+
+def test_a_tensor_that_left_its_program():
+    kept = []
+
+    def keep(x):
+        kept.append(x.sum())
+        return x
+
+    reference(keep, tn.spec(3))
+    for use in (float, np.asarray, lambda x: x + 1, lambda x: f"{x:.2f}", bool):
+        with pytest.raises(tn.TraceError, match=r"f32\[\(\)\].* belongs to a program whose tracing has ended"):
+            use(kept[0])
+
+
+def test_numpy_and_executables_on_a_symbolic_tensor():
+    inner = reference(lambda x: x + 1, tn.spec(3))
+    for use in (np.asarray, inner):
+        with pytest.raises(tn.TraceError, match=r"NumPy's functions and compiled programs take arrays"):
+            reference(lambda x, use=use: use(x), tn.spec(3))
+
+
+def test_a_class_in_place_of_a_module():
+    with pytest.raises(tn.TenonError, match="takes a Module or a function of Tensors, not type"):
+        reference(nn.ReLU, tn.spec(3))
+
+
+def test_methods_are_compiled_once_bound():
+    class Model:
+        def __init__(self):
+            self.layer = nn.Linear(3, 2)
+
+        def run(self, x: tn.spec("B", 3)):
+            return self.layer(x)
+
+        decorated = tn.function(run)
+
+    model = Model()
+    assert tn.function(model.run)(X).shape == (6, 2)
+    with pytest.raises(tn.TenonError, match="does not decorate methods, such as .*Model.run"):
+        model.decorated(X)
+
+
+def test_the_number_and_dtype_of_inputs():
+    exe = reference(lambda x: x, tn.spec("B", 3))
+    with pytest.raises(tn.TenonError, match=r"expected 1 input \(x\), and got 2"):
+        exe(X, X)
+    with pytest.raises(tn.DTypeError, match="astype, or give its dtype in the spec"):
+        exe(X.astype(np.float64))
+
+
+@pytest.mark.parametrize("key", [1.0, "a", (slice(None), 0.5)])
+def test_an_index_that_is_none(key):
+    with pytest.raises(tn.ShapeError, match="a tensor is indexed with integers, slices, None and ..., not with"):
+        reference(lambda x: x[key], tn.spec("B", 3))
+
+
+def test_images_without_their_channel_axis():
+    with pytest.raises(tn.ShapeError, match=r"\(1, B, 28, 28\) has B channels; a fixed number was expected"):
+        reference(nn.Conv2d(1, 4, 3), tn.spec("B", 28, 28))
+
+
+@pytest.mark.parametrize("given", ["adam", optim.Adam])
+def test_a_trainer_with_something_else_than_an_optimizer(given):
+    with pytest.raises(tn.TenonError, match=r"such as optim.Adam\(model.parameters\(\)\)"):
+        tn.Trainer(nn.Linear(3, 2), optimizer=given, loss=nn.MSELoss())
+
+
+@pytest.mark.parametrize("given", ["mse", nn.MSELoss])
+def test_a_trainer_with_something_else_than_a_loss(given):
+    with pytest.raises(tn.TenonError, match=r"such as nn.CrossEntropyLoss\(\)"):
+        tn.Trainer(nn.Linear(3, 2), loss=given)
