@@ -104,6 +104,16 @@ def extremum(op: str, x: Tensor, other: object, keepdim: bool) -> Tensor | Extre
     return Extremum(_reduce(op, x, other, keepdim), _position(f"arg{op}", x, other, keepdim))
 
 
+def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
+    """The greatest element; along an axis the greatest and their positions; with a tensor the greater of each pair."""
+    return extremum("max", x, dim, keepdim)
+
+
+def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
+    """The least element; along an axis the least and their positions; with a tensor the lesser of each pair."""
+    return extremum("min", x, dim, keepdim)
+
+
 def var(
     x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1
 ) -> Tensor:

@@ -11,7 +11,7 @@ from engine import dtypes
 from engine.dtypes import DType, as_dtype
 from engine.errors import DTypeError, ShapeError, TraceError, UnsupportedError
 from engine.graph import Builder, TensorType, Value, constant, current_builder, tracing
-from frontend import indexing, reducing, shaping
+from frontend import bounds, indexing, reducing, shaping
 from frontend.dispatch import call
 from frontend.elementwise import ElementwiseMethods
 from frontend.reducing import Dims, Extremum
@@ -459,11 +459,7 @@ class Tensor(ElementwiseMethods):
     # --- elementwise, where PyTorch's method is not the plain op ---
 
     def clamp(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
-        """At least ``min`` and at most ``max``; NaN stays."""
-        if min is None and max is None:
-            raise TypeError("clamp() needs min, max or both")
-        low = self if min is None else _bounded("lt", self, min)
-        return low if max is None else _bounded("gt", low, max)
+        return bounds.clamp(self, min, max)
 
     def where(self, condition: Operand, other: Operand) -> Tensor:
         """This tensor where ``condition`` holds, else ``other``."""
@@ -534,15 +530,6 @@ def target_dtype(targets: tuple[Any, ...], dtype: object = None, device: object 
     if device is not None and str(device) != "cpu":
         raise UnsupportedError(f"tensors live on the cpu, not on {device}; choose where a program runs in tn.compile")
     return None if dtype is None else as_dtype(dtype)
-
-
-def _bounded(beyond: str, x: Tensor, bound: Operand) -> Tensor:
-    """``x``, or ``bound`` where ``x`` lies beyond it or ``bound`` is NaN. The gradient at the bound is that of x, which
-    maximum and minimum would share out."""
-    outside = call(beyond, x, bound)
-    if isinstance(bound, (Tensor, np.ndarray)):
-        outside = call("or_", outside, call("ne", bound, bound))
-    return call("where", outside, bound, x)
 
 
 def _binary(op: str, a: object, b: object) -> Any:

@@ -25,6 +25,7 @@ from engine.errors import (
 )
 from frontend import functional as F
 from frontend import nn, optim
+from frontend.bounds import clamp
 from frontend.creation import (
     arange,
     eye,
@@ -42,8 +43,9 @@ from frontend.creation import (
     zeros_like,
 )
 from frontend.elementwise import *
+from frontend.functional import log_softmax, softmax
 from frontend.random import seed
-from frontend.reducing import all, amax, amin, any, argmax, argmin, logsumexp, mean, prod, std, sum, var
+from frontend.reducing import all, amax, amin, any, argmax, argmin, logsumexp, max, mean, min, prod, std, sum, var
 from frontend.shaping import concat, flatten, matmul, permute, reshape, squeeze, stack, transpose, unsqueeze
 from frontend.shaping import concat as cat
 from frontend.tensor import Tensor

@@ -44,6 +44,16 @@ def test_clamp_gives_its_whole_gradient_to_an_element_at_the_bound():
     np.testing.assert_array_equal(between(x[:4], low, high), np.array([0, 2, np.nan, np.nan], np.float32))
 
 
+def test_functions_of_the_package_are_the_methods():
+    x = tn.tensor(X)
+    for found, expected in (
+        (tn.max(x), X.max()), (tn.min(x, 1).values, X.min(1)), (tn.max(x, 1).indices, X.argmax(1)),
+        (tn.max(x, x * 0), X.clip(0)), (tn.clamp(x, -1, 1), X.clip(-1, 1)), (tn.clamp(X, max=0.5), X.clip(None, 0.5)),
+        (tn.softmax(x, 1), x.softmax(1)), (tn.log_softmax(x, 0), x.log_softmax(0)),
+    ):  # fmt: skip
+        np.testing.assert_array_equal(found, expected)
+
+
 def test_a_tensor_of_one_element_formats_as_a_number():
     loss = F.mse_loss(tn.tensor([1.0, 2.0]), tn.zeros(2))
     assert f"{loss:.3f}" == "2.500"
@@ -68,6 +78,18 @@ def test_an_optimizer_without_anything_to_train():
     step = tn.train_step(model, F.mse_loss, optimizer, [tn.spec("B", 3), tn.spec("B", 2)], target="reference")
     with pytest.raises(tn.TenonError, match="all 2 parameters of this Adam have requires_grad=False"):
         step(X, X[:, :2])
+
+
+def test_a_frozen_layer_stays_as_it_is():
+    model = nn.Sequential(nn.Linear(3, 4), nn.ReLU(), nn.Linear(4, 2))
+    for p in model[0].parameters():
+        p.requires_grad_(False)
+    before = model.state_dict()
+    optimizer = optim.SGD(model.parameters(), lr=0.1, weight_decay=0.1)
+    step = tn.train_step(model, F.mse_loss, optimizer, [tn.spec("B", 3), tn.spec("B", 2)], target="reference")
+    step(X, X[:, :2])
+    changed = [name for name, array in model.state_dict().items() if (array != before[name]).any()]
+    assert changed == ["2.weight", "2.bias"]
 
 
 def test_an_optimizer_is_not_stepped():

@@ -91,6 +91,11 @@ class Parameter(StateTensor):
         if not self.dtype.is_float and requires_grad:
             raise DTypeError(f"only floating point parameters can be trained, not {self.dtype}")
 
+    def requires_grad_(self, requires_grad: bool = True) -> Parameter:
+        """Train this parameter, or freeze it. Programs compiled before are as they were."""
+        self.requires_grad = requires_grad
+        return self
+
 
 class Buffer(StateTensor):
     """State of a module that no optimizer changes, such as a running mean."""
