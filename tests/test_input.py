@@ -4,18 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from oracle_cases import small_cnn
 
 import tenon as tn
 from tenon import F, nn, optim
 
 TARGETS = ("reference", "cpu")
-
-
-def small_cnn(nn):
-    """For 10x6 images of 2 channels and 3 classes; ``nn`` is Tenon's or PyTorch's."""
-    return nn.Sequential(
-        nn.Conv2d(2, 4, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(4 * 5 * 3, 3)
-    )
 
 
 IMAGE = tn.spec("B", 2, 10, 6)

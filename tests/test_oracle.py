@@ -85,8 +85,10 @@ def test_losses_and_trained_weights_are_pytorchs(name):
     found, weights = losses(name)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     assert weights.keys() == trained.keys()
-    for key, array in trained.items():
-        assert np.abs(weights[key] - array).max() <= 1e-3 * np.abs(array).max(), key
+    for key, start in oracle_cases.weights(CASES[name].model).items():
+        # Of the way from the start. Where rounding decides a maximum, gradients take another way; f64 is as far off.
+        error, way = np.linalg.norm(weights[key] - trained[key]), np.linalg.norm(trained[key] - start)
+        assert error <= 3e-3 * way, key
 
 
 @pytest.mark.slow
