@@ -210,9 +210,12 @@ class KernelWriter:
         return tuple(body.statements)
 
     def _image(self, value: Value) -> Access:
-        """An image read over (n, h, w, c)."""
+        """An image read over (n, h, w, c). One channel lies as channels-last images do."""
         view = self.view(value)
-        return Access(view.buffer, value.dtype, tuple(view.strides[i] for i in CHANNELS_LAST), view.offset)
+        strides = [view.strides[i] for i in CHANNELS_LAST]
+        if value.shape[1] == 1:
+            strides[-1] = 1
+        return Access(view.buffer, value.dtype, tuple(strides), view.offset)
 
     def _contraction(self, node: Node) -> Contraction:
         batch = len(node.output.shape) - 2

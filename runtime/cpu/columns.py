@@ -119,7 +119,8 @@ class _ColumnKernel:
         return Lowered((call(spec, code, table, tasks, self.scratch.size),), (code,))
 
     def _accumulator(self, name: str, dtype: DType) -> _Accumulator:
-        place = self.scratch.take(self.width, max(4, dtype.itemsize))
+        # Room for the widest strip, whatever this one's: so kernels that differ only in the columns are one.
+        place = self.scratch.take(_MOST_WIDTH, max(4, dtype.itemsize))
         return _Accumulator(name, dtype, total("scratch", str(place)), self.table.scope(f"{SCRATCH}{place}"))
 
     def _reduce(self) -> list[str]:

@@ -356,7 +356,8 @@ class BodyEmitter:
         self._offset[stmt.op, k] = "0"
 
     def _offset_name(self, key: tuple[str, int]) -> str:
-        return f"{'r' if key[0] == 'load' else 'w'}{self._tag}{key[1]}_{self._depth}"
+        number = list(self._references).index(key)  # equal bodies may have their accesses in another order
+        return f"{'r' if key[0] == 'load' else 'w'}{self._tag}{number}_{self._depth}"
 
     def _place(self) -> list[str]:
         """The lines of all pending statements whose axes have been entered and whose arguments are known."""

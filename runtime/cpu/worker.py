@@ -7,6 +7,7 @@ Each line of stdin is a kernel as JSON ``[name, key, source]``; each line of std
 from __future__ import annotations
 
 import base64
+import gc
 import json
 import os
 import signal
@@ -18,6 +19,7 @@ from runtime.cpu.compile import compile_kernel
 
 
 def main() -> None:
+    gc.disable()  # see compile_kernels; this process ends soon
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes our stdin
     with os.fdopen(os.dup(1), "wb") as answers:
         os.dup2(2, 1)  # whatever prints while compiling must not get between the answers
