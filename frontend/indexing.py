@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine import dims
 from engine.dims import Size, shape_text
 from engine.errors import ShapeError, UnsupportedError
-from engine.graph import current_builder, tracing
 from frontend.dispatch import call, is_tensor
-from frontend.sizes import SymbolicSize, plain, plain_shape
+from frontend.sizes import SymbolicSize, plain, plain_shape, rely_on
 
 if TYPE_CHECKING:
     from frontend.tensor import Tensor
@@ -80,7 +78,7 @@ def _integer(entry: Any) -> Size:
 def _position(i: Size, size: Size, axis: int, x: Tensor) -> Size:
     at = size + i if isinstance(i, int) and i < 0 else i
     reason = f"index {i} does not exist in axis {axis} of a tensor of shape {shape_text(plain_shape(x.shape))}"
-    _assume_all((at, size - at - 1), reason)
+    rely_on((at, size - at - 1), reason)
     return at
 
 
@@ -104,10 +102,3 @@ def _bound(given: Any, size: Size, default: Size) -> Size:
         return default
     bound = plain(given)
     return size + bound if isinstance(bound, int) and bound < 0 else bound
-
-
-def _assume_all(bounds: tuple[Size, ...], reason: str) -> None:
-    into = current_builder().assumptions if tracing() else []
-    with dims.recording(into):
-        for bound in bounds:
-            dims.assume(bound, ">= 0", reason)

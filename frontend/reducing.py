@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from engine import dims
+from engine.dims import shape_text
 from engine.errors import DTypeError, ShapeError
 from engine.rules import normal_axis
 from frontend.dispatch import call
-from frontend.sizes import as_size, plain
+from frontend.sizes import as_size, plain, plain_shape, rely_on
 
 if TYPE_CHECKING:
     from frontend.tensor import Tensor
@@ -33,6 +34,18 @@ def axes_of(dim: Dims, rank: int, op: str) -> tuple[int, ...]:
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{op}: the axes {given} name one axis twice")
     return axes
+
+
+def _extreme(op: str, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
+    _need_elements(op, x, axes_of(dim, x.ndim, op))
+    return _reduce(op, x, dim, keepdim)
+
+
+def _need_elements(op: str, x: Tensor, axes: Sequence[int]) -> None:
+    """Nothing has no extremum, so each of ``axes`` has elements in every call."""
+    shape = plain_shape(x.shape)
+    for a in axes:
+        rely_on((shape[a] - 1,), f"{op}: axis {a} of {shape_text(shape)} is empty, and an empty {op} has no value")
 
 
 def _reduce(op: str, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
@@ -66,15 +79,16 @@ def all(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
 
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The greatest over ``dim``; NaN wins."""
-    return _reduce("max", x, dim, keepdim)
+    return _extreme("max", x, dim, keepdim)
 
 
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The least over ``dim``; NaN wins."""
-    return _reduce("min", x, dim, keepdim)
+    return _extreme("min", x, dim, keepdim)
 
 
 def _position(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    _need_elements(op, x, axes_of(dim, x.ndim, op))
     if dim is None:
         found = call(op, x.reshape(-1), axis=0)
         return found.reshape((1,) * x.ndim) if keepdim else found
@@ -96,12 +110,12 @@ def extremum(op: str, x: Tensor, other: object, keepdim: bool) -> Tensor | Extre
     from frontend.tensor import Tensor
 
     if other is None:
-        return _reduce(op, x, None, keepdim)
+        return _extreme(op, x, None, keepdim)
     if isinstance(other, Tensor):
         return call(f"{op}imum", x, other)
     if not isinstance(other, int):
         raise ShapeError(f"{op} takes one axis as an integer, or another tensor, not {other!r}; see also a{op}")
-    return Extremum(_reduce(op, x, other, keepdim), _position(f"arg{op}", x, other, keepdim))
+    return Extremum(_extreme(op, x, other, keepdim), _position(f"arg{op}", x, other, keepdim))
 
 
 def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:

@@ -164,6 +164,16 @@ def plain_shape(sizes: Iterable[object]) -> dims.Shape:
     return tuple(map(plain, sizes))
 
 
+def rely_on(sizes: Iterable[dims.Size], reason: str) -> None:
+    """Rely on ``sizes`` being at least 0: checked now where they are known, else at every call of the program.
+
+    Raises ShapeError with ``reason``.
+    """
+    with dims.recording(current_builder().assumptions if tracing() else []):
+        for size in sizes:
+            dims.assume(size, ">= 0", reason)
+
+
 def sizes_of(arguments: tuple[Any, ...]) -> dims.Shape:
     """The sizes given as ``f(2, 3)`` or ``f((2, 3))``."""
     if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):

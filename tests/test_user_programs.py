@@ -54,6 +54,19 @@ def test_functions_of_the_package_are_the_methods():
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("target", ["reference", "cpu"])
+def test_nothing_has_no_extremum(target):
+    exe = tn.compile(lambda x: (x.max(1).indices, x.amin((1, 2))), tn.spec("B", 3, "C"), target=target)
+    assert [a.shape for a in exe(np.ones((0, 3, 2), np.float32))] == [(0, 2), (0,)]
+    with pytest.raises(tn.ShapeError, match=r"min: axis 2 of \(B, 3, C\) is empty, .* no value \(here C=0\)"):
+        exe(np.ones((2, 3, 0), np.float32))
+    for function in (tn.argmax, tn.max, lambda x: x.min(0)):
+        with pytest.raises(tn.ShapeError, match=r"axis 0 of \(0,\) is empty"):
+            function(tn.zeros(0))
+        with pytest.raises(tn.ShapeError, match=r"axis 0 of \(B,\) is empty, .* \(here B=0\)"):
+            reference(function, tn.spec("B"))(np.zeros(0, np.float32))
+
+
 def test_a_tensor_of_one_element_formats_as_a_number():
     loss = F.mse_loss(tn.tensor([1.0, 2.0]), tn.zeros(2))
     assert f"{loss:.3f}" == "2.500"
