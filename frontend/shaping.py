@@ -121,6 +121,11 @@ def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """Tensors of one shape joined along a new axis."""
     parts = _several("stack", tensors)
+    first = plain_shape(parts[0].shape)
+    for other in (plain_shape(x.shape) for x in parts[1:]):
+        known = [(a, b) for a, b in zip(first, other, strict=False) if isinstance(a, int) and isinstance(b, int)]
+        if len(first) != len(other) or any(a != b for a, b in known):
+            raise ShapeError(f"stack: the shapes {shape_text(first)} and {shape_text(other)} must be equal")
     return concat([unsqueeze(x, dim) for x in parts], normal_axis(dim, parts[0].ndim + 1, "stack"))
 
 

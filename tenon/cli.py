@@ -19,6 +19,9 @@ from tenon.text_format import bytes_text, plural
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status: 0, 1 for an error of the command, else the script's own."""
     options = _parser().parse_args(arguments)
+    if "script" in options and not options.script.is_file():
+        print(f"tenon: there is no file {options.script}", file=sys.stderr)
+        return 1
     try:
         return options.action(options)
     except TenonError as error:
@@ -116,9 +119,6 @@ def _devices(options: argparse.Namespace) -> int:
 def _run_script(options: argparse.Namespace, created: list[Executable]) -> int:
     """Run the script as ``python script.py args`` would; fills ``created``. Returns its exit status."""
     script: Path = options.script
-    if not script.is_file():
-        print(f"tenon: there is no file {script}", file=sys.stderr)
-        return 1
     arguments, path = sys.argv, sys.path[:]
     sys.argv = [str(script), *options.args]
     sys.path.insert(0, os.path.dirname(os.path.abspath(script)))

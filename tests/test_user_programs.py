@@ -174,6 +174,12 @@ def test_an_index_that_is_none(key):
         reference(lambda x: x[key], tn.spec("B", 3))
 
 
+@pytest.mark.parametrize("shape", [(4,), (3, 1), ()])
+def test_stacked_tensors_of_different_shapes(shape):
+    with pytest.raises(tn.ShapeError, match=r"stack: the shapes \(3,\) and \(.*\) must be equal"):
+        tn.stack([tn.ones(3), tn.ones(3), tn.ones(shape)])
+
+
 def test_images_without_their_channel_axis():
     with pytest.raises(tn.ShapeError, match=r"\(1, B, 28, 28\) has B channels; a fixed number was expected"):
         reference(nn.Conv2d(1, 4, 3), tn.spec("B", 28, 28))
