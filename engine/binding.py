@@ -110,6 +110,9 @@ def solve(
     for port, shape in zip(ports, shapes, strict=True):
         for axis, (size, given) in enumerate(zip(port.shape, shape, strict=True)):
             unknown = dims.names(size) - values.keys()
+            if len(unknown) == 1:
+                why = f"no {min(unknown)} gives the {given} of axis {axis}"
+                raise _mismatch(port, shape, values, kind, why)
             if unknown:
                 raise ShapeError(f"the shapes of the inputs do not settle the dim {min(unknown)} in {size}")
             expected = dims.evaluate(size, values)

@@ -13,6 +13,7 @@ from engine.errors import TenonError
 from tenon.compiling import compile
 from tenon.modes import mode
 from tenon.specs import TensorSpec, as_specs
+from tenon.training import check_parts
 
 if TYPE_CHECKING:
     from frontend.nn import Module
@@ -119,6 +120,7 @@ def train_step(
     found = as_specs(specs, "train_step")
     if len(found) < 2:
         raise TenonError(f"train_step needs the specs of the model's inputs and of the target, and got {len(found)}")
+    check_parts("train_step", model, optimizer, loss_fn)
 
     def train_step(*inputs: Any) -> Any:
         with mode(model, training=True):

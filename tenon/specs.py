@@ -43,6 +43,8 @@ def spec(*shape: object, dtype: object = dtypes.f32, name: str | None = None) ->
 
 def _size(given: object) -> dims.Size:
     if isinstance(given, str):
+        if any(given in (d.name, d.numpy_name) for d in dtypes.ALL):
+            raise ShapeError(f"a spec's size is {given!r}, which is a dtype; give it by name, as in dtype={given!r}")
         try:
             size = dims.parse(given)
         except TextError as error:
@@ -61,6 +63,8 @@ def _size(given: object) -> dims.Size:
 
 def as_specs(given: Iterable[Any], whose: str) -> tuple[TensorSpec, ...]:
     """``given`` with tuples and lists read as shapes. Raises TenonError for anything else, naming ``whose`` it is."""
+    if isinstance(given, TensorSpec):
+        raise TenonError(f"{whose} got one spec where a list of them was expected, such as [{given!r}]")
     found = []
     for one in given:
         if isinstance(one, (tuple, list)):

@@ -15,6 +15,7 @@ from frontend.tensor import Tensor
 from frontend.trace import Trace
 from tenon.nest import Rebuild, flatten
 from tenon.specs import TensorSpec
+from tenon.text_format import plural
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,8 @@ def _argument_names(call: Callable[..., Any], specs: Sequence[TensorSpec], title
         except TypeError as error:
             plain = signature.replace(return_annotation=inspect.Signature.empty)
             plain = plain.replace(parameters=[p.replace(annotation=p.empty) for p in plain.parameters.values()])
-            raise TenonError(f"{title}{plain} was given {len(specs)} specs, one for each tensor: {error}") from None
+            given = plural(len(specs), "spec")
+            raise TenonError(f"{title}{plain} was given {given}, one for each tensor: {error}") from None
         names = []
         for name, value in bound.arguments.items():
             is_rest = signature.parameters[name].kind is inspect.Parameter.VAR_POSITIONAL

@@ -19,6 +19,7 @@ from tenon.compiling import compile
 from tenon.executable import Executable
 from tenon.modes import mode
 from tenon.progress import Progress
+from tenon.training import check_parts
 
 
 class Trainer:
@@ -39,18 +40,7 @@ class Trainer:
         level: int = 2,
         target: str = "cpu",
     ):
-        if not isinstance(model, Module):
-            raise TenonError(f"Trainer takes a Module, not {type(model).__name__} {model!r:.60}")
-        if optimizer is not None and not isinstance(optimizer, Optimizer):
-            raise TenonError(
-                f"Trainer's optimizer is {optimizer!r:.60}; one with parameters was expected, such as "
-                "optim.Adam(model.parameters())"
-            )
-        if loss is not None and (not callable(loss) or isinstance(loss, type)):
-            raise TenonError(
-                f"Trainer's loss is {loss!r:.60}; a function of prediction and target was expected, such as "
-                "nn.CrossEntropyLoss() or F.cross_entropy"
-            )
+        check_parts("Trainer", model, optimizer, loss)
         self.model = model
         self.optimizer = optimizer
         self.loss = loss

@@ -195,3 +195,34 @@ def test_a_trainer_with_something_else_than_an_optimizer(given):
 def test_a_trainer_with_something_else_than_a_loss(given):
     with pytest.raises(tn.TenonError, match=r"such as nn.CrossEntropyLoss\(\)"):
         tn.Trainer(nn.Linear(3, 2), loss=given)
+
+
+def test_a_training_step_of_something_else():
+    model = nn.Linear(3, 2)
+    optimizer, specs = optim.SGD(model.parameters(), lr=0.1), [tn.spec("B", 3), tn.spec("B", 2)]
+    with pytest.raises(tn.TenonError, match="train_step takes a Module, not function"):
+        tn.train_step(lambda x: x, F.mse_loss, optimizer, specs)  # type: ignore[arg-type]
+    with pytest.raises(tn.TenonError, match="train_step was given the loss <class .*MSELoss'>"):
+        tn.train_step(model, nn.MSELoss, optimizer, specs)
+    step = tn.train_step(model, lambda a, b: (F.mse_loss(a, b), a), optimizer, specs, target="reference")
+    with pytest.raises(tn.TraceError, match="minimize takes the loss, a scalar Tensor, not tuple"):
+        step(X, X[:, :2])
+
+
+# --- specs ------------------------------------------------------------------------------------------------------
+
+
+def test_specs_that_are_none():
+    with pytest.raises(tn.ShapeError, match="'f32', which is a dtype; .* dtype='f32'"):
+        tn.spec("B", 3, "f32")
+    with pytest.raises(tn.TenonError, match=r"one spec where a list of them was expected, such as \[spec\(3"):
+        tn.function(lambda x: x, specs=tn.spec(3))(X[0])  # type: ignore[call-overload]
+    with pytest.raises(tn.TenonError, match="was given 1 spec, one for each tensor"):
+        reference(lambda x, y: x, tn.spec(3))
+
+
+def test_a_size_that_no_dim_gives():
+    exe = reference(lambda x: x * 2, tn.spec("2*B"))
+    assert exe(np.ones(4, np.float32)).shape == (4,)
+    with pytest.raises(tn.ShapeError, match=r"shape \(3,\); expected \(2\*B,\): no B gives the 3 of axis 0"):
+        exe(np.ones(3, np.float32))

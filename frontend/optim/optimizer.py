@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from engine import dtypes
-from engine.errors import StateError, TenonError, UnsupportedError
+from engine.errors import StateError, TenonError, TraceError, UnsupportedError
 from engine.graph import apply
 from frontend.nn.parameter import Buffer, Parameter, as_array
 from frontend.optim.groups import ParameterGroup
@@ -114,6 +114,8 @@ class Optimizer:
         it depends on none of the parameters.
         """
         trace = current_trace("optimizer.minimize(loss)")
+        if not isinstance(loss, Tensor):
+            raise TraceError(f"minimize takes the loss, a scalar Tensor, not {type(loss).__name__} {loss!r:.60}")
         params = [p for group in self.param_groups for p in group.params]
         trainable = [p for p in params if p.requires_grad]
         if not trainable:
