@@ -58,7 +58,7 @@ class Body:
         self, op: str, args: tuple[str | int | float | bool, ...], dtype: DType, sizes: tuple[Size, ...] = ()
     ) -> str:
         """Append a statement, or find the equal one before it, and return its name."""
-        key = (op, args, tuple(map(type, args)), dtype, sizes)
+        key = (op, repr(args), dtype, sizes)  # in a repr 0.0, -0.0, 0 and False are four
         if key not in self._known:
             name = f"v{next(self.operands.numbers)}"
             self.statements.append(Stmt(name, op, args, dtype, sizes))

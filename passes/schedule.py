@@ -357,11 +357,17 @@ def bundle_updates(kernels: list[KernelSpec | Bundle]) -> list[KernelSpec | Bund
 
 
 def _core_buffers(kernel: KernelSpec) -> set[str]:
-    found: set[str] = set()
-    for record in (kernel.core, getattr(kernel.core, "source", None)):
-        if record is not None:
-            found |= {a.buffer for a in vars(record).values() if isinstance(a, Access)}
-    return found
+    """The buffers of which a kernel's core reads other elements than those at the point that is being written."""
+    core = kernel.core
+    found = {
+        a.buffer
+        for record in (core, getattr(core, "source", None))
+        if record is not None
+        for a in vars(record).values()
+        if isinstance(a, Access)
+    }
+    loads = (s.args[0] for s in getattr(core, "inner", ()) if s.op == "load")
+    return found | {kernel.reads[i].buffer for i in loads}
 
 
 def _touch(a: KernelSpec, b: KernelSpec) -> bool:

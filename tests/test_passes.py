@@ -111,6 +111,9 @@ STEPS: dict[str, tuple[dict[str, tuple[int, ...]], Callable[..., tuple[list[Valu
         {"a": (6,)}, lambda a: ([], {"a": apply("pad", apply("slice", a, start=(0,), stop=(5,), step=(1,)),
                                                 low=(1,), high=(0,), step=(1,), value=9)})),
     "a product with itself": ({"a": (4, 4)}, lambda a: ([], {"a": apply("matmul", a, a)})),
+    "the greatest of its neighbours": (
+        {"a": (1, 3, 5, 5)}, lambda a: ([], {"a": apply("max_pool2d", a, kernel=(3, 3), stride=(1, 1),
+                                                        padding=(1, 1))[0]})),
     "normalised by its sum": (
         {"a": (40, 3)}, lambda a: ([], {"a": a / apply("sum", a * a, axes=(0,), keepdims=True)})),
     "unchanged": ({"a": (5,)}, lambda a: ([], {"a": a})),
@@ -125,6 +128,15 @@ STEPS: dict[str, tuple[dict[str, tuple[int, ...]], Callable[..., tuple[list[Valu
 def test_state(what: str) -> None:
     graph, state = stateful(*STEPS[what])
     check(graph, {}, state)
+
+
+def test_zeros_of_both_signs_are_two_constants() -> None:
+    builder = Builder("signs")
+    with builder:
+        x = builder.input("x", TensorType((2,), F32))
+        zero = apply("where", apply("gt", x, 0.0), 0.0, -0.0)
+        inverse = apply("reciprocal", zero)
+    check(builder.build([inverse]), {"x": np.array([1, -1], np.float32)})
 
 
 def test_two_updates_in_a_row_use_the_new_state() -> None:

@@ -58,7 +58,6 @@ class _Sweep:
 
     def __init__(self, graph: Graph):
         self.counts: Counter[str] = Counter()
-        self._graph = graph
         self._rewriter = Rewriter(graph)
         grads = [n for n in graph.nodes if n.op.kind == "grad"]
         self._rules = _BEFORE_AUTODIFF if grads else _AFTER_AUTODIFF

@@ -6,7 +6,6 @@ from engine.graph import Node, Value, apply, constant
 from passes.simplify.patterns import Number, Rule, Var, op
 
 X = Var("x")
-INNER = Var("inner")
 _REDUCTIONS = ("sum", "max", "min", "prod", "mean", "any", "all")
 
 
