@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from engine import dims
 from engine.dims import shape_text
@@ -16,6 +17,24 @@ if TYPE_CHECKING:
     from frontend.tensor import Tensor
 
 Dims = int | Sequence[int] | None
+
+
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim"}
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def numpy_names(function: F) -> F:
+    """``function`` that takes ``axis`` for ``dim`` and ``keepdims`` for ``keepdim`` too, as PyTorch's do."""
+
+    @functools.wraps(function)
+    def accepting(*args: Any, **kwargs: Any) -> Any:
+        renamed = {_NUMPY_NAMES.get(name, name): value for name, value in kwargs.items()}
+        if len(renamed) < len(kwargs):
+            raise TypeError(f"{function.__name__}() got dim and axis, or keepdim and keepdims: give one of them")
+        return function(*args, **renamed)
+
+    return accepting  # type: ignore[return-value]
 
 
 class Extremum(NamedTuple):
@@ -52,36 +71,43 @@ def _reduce(op: str, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
     return call(op, x, axes=axes_of(dim, x.ndim, op), keepdims=keepdim)
 
 
+@numpy_names
 def sum(x: Tensor, dim: Dims = None, keepdim: bool = False, dtype: object = None) -> Tensor:
     """The sum over ``dim``; integers and bools in i64."""
     return _reduce("sum", x if dtype is None else x.to(dtype), dim, keepdim)
 
 
+@numpy_names
 def prod(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The product over ``dim``; integers and bools in i64."""
     return _reduce("prod", x, dim, keepdim)
 
 
+@numpy_names
 def mean(x: Tensor, dim: Dims = None, keepdim: bool = False, dtype: object = None) -> Tensor:
     """The mean over ``dim``, in floating point."""
     return _reduce("mean", x if dtype is None else x.to(dtype), dim, keepdim)
 
 
+@numpy_names
 def any(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether any element is not zero."""
     return _reduce("any", x, dim, keepdim)
 
 
+@numpy_names
 def all(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """Whether no element is zero."""
     return _reduce("all", x, dim, keepdim)
 
 
+@numpy_names
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The greatest over ``dim``; NaN wins."""
     return _extreme("max", x, dim, keepdim)
 
 
+@numpy_names
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
     """The least over ``dim``; NaN wins."""
     return _extreme("min", x, dim, keepdim)
@@ -95,11 +121,13 @@ def _position(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     return call(op, x.reshape(1) if x.ndim == 0 else x, axis=normal_axis(dim, x.ndim or 1, op), keepdims=keepdim)
 
 
+@numpy_names
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The first position (i64) of the greatest along ``dim``, or in the flattened tensor."""
     return _position("argmax", x, dim, keepdim)
 
 
+@numpy_names
 def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
     """The first position (i64) of the least along ``dim``, or in the flattened tensor."""
     return _position("argmin", x, dim, keepdim)
@@ -118,16 +146,19 @@ def extremum(op: str, x: Tensor, other: object, keepdim: bool) -> Tensor | Extre
     return Extremum(_extreme(op, x, other, keepdim), _position(f"arg{op}", x, other, keepdim))
 
 
+@numpy_names
 def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
     """The greatest element; along an axis the greatest and their positions; with a tensor the greater of each pair."""
     return extremum("max", x, dim, keepdim)
 
 
+@numpy_names
 def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
     """The least element; along an axis the least and their positions; with a tensor the lesser of each pair."""
     return extremum("min", x, dim, keepdim)
 
 
+@numpy_names
 def var(
     x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1
 ) -> Tensor:
@@ -144,6 +175,7 @@ def var(
     return sum(square, axes, keepdim) / as_size(count - less)
 
 
+@numpy_names
 def std(
     x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1
 ) -> Tensor:
@@ -151,6 +183,7 @@ def std(
     return call("sqrt", var(x, dim, unbiased, keepdim, correction=correction))
 
 
+@numpy_names
 def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     """The logarithm of the sum of exp(x), without overflow."""
     axes = axes_of(dim, x.ndim, "logsumexp")

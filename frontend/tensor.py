@@ -396,12 +396,15 @@ class Tensor(ElementwiseMethods):
 
     # --- reductions ---
 
+    @reducing.numpy_names
     def sum(self, dim: Dims = None, keepdim: _bool = False, dtype: object = None) -> Tensor:
         return reducing.sum(self, dim, keepdim, dtype)
 
+    @reducing.numpy_names
     def mean(self, dim: Dims = None, keepdim: _bool = False, dtype: object = None) -> Tensor:
         return reducing.mean(self, dim, keepdim, dtype)
 
+    @reducing.numpy_names
     def prod(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
         return reducing.prod(self, dim, keepdim)
 
@@ -411,6 +414,7 @@ class Tensor(ElementwiseMethods):
     @overload
     def max(self, dim: _int, keepdim: _bool = False) -> Extremum: ...
 
+    @reducing.numpy_names
     def max(self, dim: _int | Tensor | None = None, keepdim: _bool = False) -> Tensor | Extremum:
         """The greatest element; with an axis, the greatest along it and their positions."""
         return reducing.extremum("max", self, dim, keepdim)
@@ -421,38 +425,48 @@ class Tensor(ElementwiseMethods):
     @overload
     def min(self, dim: _int, keepdim: _bool = False) -> Extremum: ...
 
+    @reducing.numpy_names
     def min(self, dim: _int | Tensor | None = None, keepdim: _bool = False) -> Tensor | Extremum:
         """The least element; with an axis, the least along it and their positions."""
         return reducing.extremum("min", self, dim, keepdim)
 
+    @reducing.numpy_names
     def amax(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
         return reducing.amax(self, dim, keepdim)
 
+    @reducing.numpy_names
     def amin(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
         return reducing.amin(self, dim, keepdim)
 
+    @reducing.numpy_names
     def argmax(self, dim: _int | None = None, keepdim: _bool = False) -> Tensor:
         return reducing.argmax(self, dim, keepdim)
 
+    @reducing.numpy_names
     def argmin(self, dim: _int | None = None, keepdim: _bool = False) -> Tensor:
         return reducing.argmin(self, dim, keepdim)
 
+    @reducing.numpy_names
     def any(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
         return reducing.any(self, dim, keepdim)
 
+    @reducing.numpy_names
     def all(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
         return reducing.all(self, dim, keepdim)
 
+    @reducing.numpy_names
     def var(
         self, dim: Dims = None, unbiased: _bool | None = None, keepdim: _bool = False, *, correction: _int = 1
     ) -> Tensor:
         return reducing.var(self, dim, unbiased, keepdim, correction=correction)
 
+    @reducing.numpy_names
     def std(
         self, dim: Dims = None, unbiased: _bool | None = None, keepdim: _bool = False, *, correction: _int = 1
     ) -> Tensor:
         return reducing.std(self, dim, unbiased, keepdim, correction=correction)
 
+    @reducing.numpy_names
     def logsumexp(self, dim: Dims, keepdim: _bool = False) -> Tensor:
         return reducing.logsumexp(self, dim, keepdim)
 

@@ -54,6 +54,16 @@ def test_functions_of_the_package_are_the_methods():
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("name", ["sum", "prod", "mean", "any", "all", "amax", "argmin", "max", "std", "logsumexp"])
+def test_reductions_take_the_names_of_numpy(name):
+    x = tn.tensor(X)
+    for reduce in (getattr(tn, name), getattr(tn.Tensor, name)):
+        found, expected = reduce(x, axis=0, keepdims=True), reduce(x, dim=0, keepdim=True)
+        assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+        with pytest.raises(TypeError, match=f"{name}.. got dim and axis"):
+            reduce(x, dim=0, axis=0)
+
+
 @pytest.mark.parametrize("target", ["reference", "cpu"])
 def test_nothing_has_no_extremum(target):
     exe = tn.compile(lambda x: (x.max(1).indices, x.amin((1, 2))), tn.spec("B", 3, "C"), target=target)
