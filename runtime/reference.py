@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from engine import interpreter
-from engine.errors import ShapeError, StateError
+from engine.errors import ShapeError, StateError, TenonError
 from engine.graph import Graph
 from engine.state import Cell
 
@@ -49,5 +49,7 @@ def _copy_into(out: Sequence[np.ndarray], outputs: Sequence[np.ndarray]) -> None
     given = [(a.shape, a.dtype) for a in out]
     if given != expected:
         raise ShapeError(f"out holds arrays of {given}, and the outputs are {expected}")
+    if not all(a.flags.writeable for a in out):
+        raise TenonError("out holds a read-only array; arrays to write into were expected")
     for target, value in zip(out, outputs, strict=True):
         target[...] = value

@@ -17,6 +17,7 @@ from engine.program import Block, Call, Pointer, Port, Program
 from engine.schedule import Buffer
 from engine.state import Cell
 from runtime.cache import Cache
+from runtime.cpu.driver import Driver
 from runtime.cpu.loading import build
 
 F = np.float32
@@ -201,6 +202,8 @@ def test_an_out_that_does_not_fit_is_told(make):
         executor.run([numbers(6, 4)], out=[np.zeros((6, 4))])
     with pytest.raises(ShapeError, match="out holds 0 arrays; expected 1"):
         executor.run([numbers(6, 4)], out=[])
+    with pytest.raises(TenonError, match="out for 'y' is read-only"):
+        executor.run([numbers(6, 4)], out=[read_only(numbers(6, 4))])
 
 
 def test_outputs_that_no_kernel_writes_are_copied(make):
@@ -278,6 +281,23 @@ def test_a_failed_check_raises_and_leaves_state_alone(make, monkeypatch, threads
         assert (total.array == 0).all() and total.version == 0
     executor.run([numbers(4), []])
     assert np.array_equal(total.array, numbers(4))
+
+
+def test_an_interrupted_call_counts_as_a_change_of_state(make, monkeypatch):
+    """Python raises a Ctrl-C when the native code has returned, so what is packed from the state is stale."""
+    total = Cell(np.zeros(4), f32)
+    executor = make(accumulate(), total=total)
+    executor.run([numbers(4), [1]])
+    run = Driver.run
+
+    def interrupted(driver, *table):
+        run(driver, *table)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Driver, "run", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        executor.run([numbers(4), [1]])
+    assert np.array_equal(total.array, 2 * numbers(4)) and total.version == 2
 
 
 def test_an_input_that_is_the_state_itself_is_read_before_it_changes(make):

@@ -17,7 +17,7 @@ import numpy as np
 
 from engine import binding as ports
 from engine import dtypes
-from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError
+from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError
 from engine.program import Port, Program
 from engine.schedule import Buffer
 from engine.state import Cell, address, aligned_empty
@@ -101,8 +101,8 @@ class Executor:
         """Run the program on ``inputs`` (by name, or in the ports' order) and return its outputs: fresh arrays, or
         ``out`` filled.
 
-        Raises ShapeError and DTypeError for inputs that do not fit, IndexRangeError for a failed run-time check;
-        state is then as it was before.
+        Raises ShapeError and DTypeError for arrays that do not fit, TenonError for a read-only ``out``,
+        IndexRangeError for a failed run-time check; state is then as it was before.
         """
         with self._lock:
             arrays = self._arrays(inputs)
@@ -113,10 +113,15 @@ class Executor:
             self._place(binding, arrays, results)
             main = binding.main
             self._counters.calls += 1
-            if self._driver.run(main.address, main.count, main.parallel):
+            failed = 0
+            try:
+                failed = self._driver.run(main.address, main.count, main.parallel)
+            finally:  # Python raises a Ctrl-C once the native code has returned: state has changed by then
+                if not failed:
+                    for cell in self._updated:
+                        cell.version += 1
+            if failed:
                 raise self._failure()
-            for cell in self._updated:
-                cell.version += 1
             if self._packed.calls and self._updated:
                 self._packed.refreshed_by_main(binding)
             self._copy_indirect(binding, arrays, results)
@@ -190,6 +195,8 @@ class Executor:
             if array.shape != shape:
                 raise ShapeError(f"out for {port.name!r} has shape {array.shape}; expected {shape}")
             flags = array.flags
+            if not flags.writeable:
+                raise TenonError(f"out for {port.name!r} is read-only; an array to write into was expected")
             shared = any(np.may_share_memory(array, other) for other in (*arrays, *results))
             if not flags.c_contiguous or not flags.aligned or shared or _overlaps(array, self._cells.values()):
                 array = aligned_empty(shape, port.dtype)

@@ -140,9 +140,11 @@ class _PythonThreads:
             self._work = work
             for wake in self._wake[: count - 1]:
                 wake.release()
-            work(0)
-            for _ in range(count - 1):
-                self._done.acquire()
+            try:
+                work(0)
+            finally:  # after a Ctrl-C too: the next call must not meet threads that are still in this one
+                for _ in range(count - 1):
+                    self._done.acquire()
 
     def _serve(self, number: int, wake: threading.Semaphore) -> None:
         while True:
