@@ -23,10 +23,10 @@ class Worker:
     first: dict[str, float]
 
     @classmethod
-    def start(cls, module: str, name: str, threads: int) -> Worker:
+    def start(cls, module: str, name: str, threads: int, arguments: list[str]) -> Worker:
         counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TENON_NUM_THREADS"), str(threads))
         process = subprocess.Popen(
-            [sys.executable, "-m", module, "--worker", name],
+            [sys.executable, "-m", module, "--worker", name, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -83,7 +83,7 @@ def compare(workers: list[Worker], rounds: int, steps: int) -> dict[str, list[fl
 
 def table(found: dict[str, list[float]], base: str) -> str:
     """Markdown: the median over rounds, and the median of the ratios to ``base`` taken round by round."""
-    lines = ["| engine | median step (ms) | slower than Tenon, round by round |", "| --- | --- | --- |"]
+    lines = ["| engine | median (ms) | slower than Tenon, round by round |", "| --- | --- | --- |"]
     for name, times in found.items():
         ratios = [t / b for t, b in zip(times, found[base], strict=True)]
         text = "1" if name == base else f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
