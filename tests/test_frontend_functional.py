@@ -145,6 +145,7 @@ def test_a_class_out_of_range_fails_the_call(loss):
         (TenonError, lambda: F.conv2d(IMAGE, WEIGHT, padding="full"), ["same", "valid", "'full'"]),
         (TenonError, lambda: F.conv2d(IMAGE, WEIGHT, stride=2, padding="same"), ["stride of 1"]),
         (ShapeError, lambda: F.max_pool2d(IMAGE, 2, padding=2), ["half the kernel"]),
+        (ShapeError, lambda: F.max_pool2d(IMAGE, 2, padding=1, dilation=9), ["step over an axis of"]),
         (TenonError, lambda: F.dropout(LOGITS, 1.5), ["p must lie between 0 and 1", "1.5"]),
         (DTypeError, lambda: F.cross_entropy(LOGITS, LOGITS), ["integer class indices", "f32"]),
         (ShapeError, lambda: F.cross_entropy(LOGITS, CLASSES[:4]), ["5 examples", "4"]),

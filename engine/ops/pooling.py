@@ -26,6 +26,11 @@ def pooled_size(size: Size, kernel: int, stride: int, padding: int, dilation: in
             "max_pool2d: kernel, stride and dilation must be at least 1 and padding between 0 and half the kernel, "
             f"not {kernel}, {stride}, {dilation} and {padding}"
         )
+    if padding and (ceil_mode or dilation * (kernel - 2) + 1 < 2 * padding):
+        # Its first position in the padding, the second beyond the end: such a window would have no maximum.
+        dims.assume(
+            size - dilation, ">= 0", f"max_pool2d: a window with dilation {dilation} may step over an axis of {size}"
+        )
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
         dims.assume(
