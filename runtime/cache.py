@@ -14,6 +14,7 @@ import os
 import stat
 import struct
 import sys
+import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -65,7 +66,8 @@ def environment_digest(environment: Environment) -> str:
 class Cache:
     """The entries in ``folder``; with ``folder`` None nothing is kept and ``reason`` says why.
 
-    Raises CacheError where the folder belongs to another user, or others may write to it.
+    Raises CacheError where the folder belongs to another user or others may write to it, OSError where it cannot be
+    created.
     """
 
     def __init__(self, folder: Path | None, reason: str = ""):
@@ -203,7 +205,11 @@ class Cache:
     def _entries(self, kind: str) -> Iterator[tuple[Path, int]]:
         if self.folder is None:
             return
-        for path in sorted((self.folder / kind).iterdir()):
+        try:
+            paths = sorted((self.folder / kind).iterdir())
+        except OSError:  # somebody has deleted it meanwhile
+            return
+        for path in paths:
             with contextlib.suppress(OSError):
                 yield path, path.stat().st_size
 
@@ -254,12 +260,10 @@ def _unpack(data: bytes) -> tuple[bytes, bytes]:
 
 
 def make_private(folder: Path) -> None:
-    """Create ``folder`` for its owner alone, or make sure that it is so. Raises CacheError."""
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        found = folder.stat()
-    except OSError as error:
-        raise CacheError(f"the compile cache cannot use {folder}: {error.strerror}") from None
+    """Create ``folder`` for its owner alone, or make sure that no other may write to it. Raises CacheError where one
+    may, OSError where it cannot be created."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    found = folder.stat()
     if not hasattr(os, "getuid"):
         return
     if found.st_uid != os.getuid():
@@ -274,7 +278,8 @@ def make_private(folder: Path) -> None:
             f"code is run from it; delete its contents and run: chmod 700 {folder}"
         )
     if mode & 0o077:
-        folder.chmod(0o700)
+        with contextlib.suppress(OSError):  # on a read-only disk it stays readable, which is safe
+            folder.chmod(0o700)
 
 
 def user_folder() -> Path | None:
@@ -295,22 +300,24 @@ def user_folder() -> Path | None:
 def from_environment() -> Cache:
     """The cache that ``TENON_CACHE_DIR`` and ``TENON_CACHE`` (0: none) ask for, else the user's own.
 
-    Raises CacheError for an unsafe folder and for a ``TENON_CACHE_DIR`` that cannot be used; where the user's own
-    cannot be created, there is no cache.
+    Raises CacheError for an unsafe folder. Where the folder cannot be created there is no cache, and a RuntimeWarning
+    says so.
     """
     if os.environ.get("TENON_CACHE", "1") == "0":
         return Cache(None, "TENON_CACHE=0")
     asked = os.environ.get("TENON_CACHE_DIR", "")
-    if asked:
-        return Cache(Path(asked).expanduser().absolute())
-    folder = user_folder()
-    if folder is None:
-        return Cache(None, "no home folder is known; set TENON_CACHE_DIR")
-    try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except OSError as error:
-        return Cache(None, f"{folder} cannot be created ({error.strerror}); set TENON_CACHE_DIR")
-    return Cache(folder)
+    folder = Path(os.path.abspath(os.path.expanduser(asked))) if asked else user_folder()
+    why = "no home folder is known"
+    if folder is not None:
+        try:
+            return Cache(folder)
+        except CacheError:
+            raise
+        except OSError as error:
+            why = f"{folder} cannot be created ({error.strerror})"
+    why += "; set TENON_CACHE_DIR to a folder of your own"
+    warnings.warn(f"Tenon has no compile cache, and compiles every kernel anew: {why}", RuntimeWarning, stacklevel=2)
+    return Cache(None, why)
 
 
 @once

@@ -125,8 +125,18 @@ def test_the_environment_names_the_folder(monkeypatch, tmp_path):
         assert caching.from_environment().folder == tmp_path / "xdg" / "tenon"
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        cache = caching.from_environment()
+        with pytest.warns(RuntimeWarning, match="tenon cannot be created .*; set TENON_CACHE_DIR"):
+            cache = caching.from_environment()
         assert cache.folder is None and "set TENON_CACHE_DIR" in cache.reason
+
+
+def test_a_folder_that_cannot_be_made_is_told_once_and_done_without(python, tmp_path):
+    (tmp_path / "file").write_text("")
+    line = "print(tn.compile(lambda x: x + 1, tn.spec(1))(np.ones(1, 'f')))\n"
+    script = f"import numpy as np, tenon as tn\n{line}{line}"
+    found = python("-c", script, TENON_CACHE_DIR=str(tmp_path / "file" / "cache"))
+    assert found.stdout == "[2.]\n[2.]\n"
+    assert found.stderr.count("Tenon has no compile cache") == 1 and "Traceback" not in found.stderr
 
 
 posix = pytest.mark.skipif(not hasattr(os, "getuid"), reason="owners and modes are POSIX")
@@ -158,7 +168,8 @@ def test_a_disk_that_cannot_be_written_does_no_harm(tmp_path):
     cache = Cache(tmp_path)
     (tmp_path / "object").rmdir()
     cache.store(OBJECT, KEY, HERE, b"x")
-    assert "could not write" in cache.explain()
+    assert cache.load(OBJECT, KEY, HERE, "k") is None
+    assert "could not write" in cache.explain() and cache.info()["objects"] == 0
 
 
 def test_what_has_gone_unused_longest_makes_room(tmp_path, monkeypatch):
