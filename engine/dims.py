@@ -301,7 +301,7 @@ def names(size: Size) -> set[str]:
 
 
 def product(sizes: Iterable[Size]) -> Size:
-    return math.prod(sizes, start=1)  # type: ignore[arg-type]
+    return math.prod(sizes, start=1)
 
 
 def ceil_div(a: Size, b: Size) -> Size:

@@ -109,7 +109,7 @@ def rand(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> 
     """Uniform draws from [0, 1). In a program each call draws new ones, the same ones after the same tn.seed."""
     shape, kind = sizes_of(size), as_dtype(dtype)
     if not tracing():
-        draws = random.default.generator.random(shape, np.float32 if kind == dtypes.f32 else np.float64)  # type: ignore[arg-type]
+        draws = random.default.generator.random(shape, np.float32 if kind == dtypes.f32 else np.float64)
         return Tensor(draws, kind)
     seed, step, stream = current_trace("a random number").random_stream()
     drawn = dtypes.f64 if kind == dtypes.f64 else dtypes.f32
@@ -120,7 +120,7 @@ def randn(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) ->
     """Draws from the standard normal distribution: in a program by the transform of Box and Muller (1958)."""
     shape, kind = sizes_of(size), as_dtype(dtype)
     if not tracing():
-        return Tensor(random.default.generator.standard_normal(shape), kind)  # type: ignore[arg-type]
+        return Tensor(random.default.generator.standard_normal(shape), kind)
     drawn = dtypes.f64 if kind == dtypes.f64 else dtypes.f32
     radius = call("sqrt", call("log", 1.0 - rand(shape, dtype=drawn)) * -2.0)  # type: ignore[arg-type]
     return (radius * call("cos", rand(shape, dtype=drawn) * (2 * math.pi))).to(kind)  # type: ignore[arg-type]

@@ -166,7 +166,7 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if p == 1:
         return x * 0
     drawn = dtypes.f64 if x.dtype == dtypes.f64 else dtypes.f32
-    kept = creation.rand(x.shape, dtype=drawn) >= p  # type: ignore[arg-type]
+    kept = creation.rand(x.shape, dtype=drawn) >= p
     return x * (kept.to(x.dtype) * (1 / (1 - p)))
 
 
@@ -180,7 +180,7 @@ def one_hot(input: Tensor, num_classes: int = -1) -> Tensor:
     if num_classes < 0:
         if x.is_symbolic:
             raise ShapeError("one_hot: num_classes is needed in a traced function, where the indices are not known")
-        num_classes = int(x.max()) + 1 if x.numel() else 0  # type: ignore[arg-type]
+        num_classes = int(x.max()) + 1 if x.numel() else 0
     x = call("check_index", x, limit=num_classes)
     shape = (*plain_shape(x.shape), num_classes)
     return (x.unsqueeze(-1) == call("iota", shape=shape, axis=x.ndim)).long()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
-from engine import dims
 from engine.dims import Size
 from engine.graph import Group, Node, Value
+from engine.scalar import computing
 from engine.schedule import (
     Access,
     Contraction,
@@ -23,55 +24,65 @@ from passes.bodies import Body, Operands, Placement
 from passes.clusters import Cluster
 from passes.layout import CHANNELS_LAST
 from passes.spaces import Axis, Space
-from passes.splitting import split_reduction
+from passes.splitting import Partial, split_reduction
 from passes.views import View, is_free, look_through
 
-SPLIT_ELEMENTS = 4096
-"""A long reduction is cut into chunks of about this many elements of its reduced space."""
+CHUNK_ELEMENTS = 4096
+"""A long reduction is cut into chunks of about this many elements of its reduced axes."""
+
+LONG_REDUCTION = 4 * CHUNK_ELEMENTS
+"""A reduction over fewer elements is not worth a second kernel."""
+
+LONG_ROW = 64
+"""The known part of a symbolic reduction from which on the whole is taken to be long."""
 
 Stores = dict[Value, View]
 
 
 class KernelWriter:
     """Writes the specs of one group. ``view`` locates a value that is read, ``stores`` every member that is written,
-    ``partial`` makes a temporary buffer of a size and dtype like a value's."""
+    ``partial`` makes buffers for partial results."""
 
-    def __init__(
-        self, group: Group, view: Callable[[Value], View], stores: Stores, partial: Callable[[str, Access, Size], str]
-    ):
+    def __init__(self, group: Group, view: Callable[[Value], View], stores: Stores, partial: Partial):
         self.group = group
-        self.cluster = Cluster(n for n in group.nodes if n.op.kind != "view" and n.op.kind != "source")
+        self.cluster = Cluster(n for n in group.nodes if n.op.kind not in ("view", "source"))
         self.view = view
         self.stores = stores
         self.partial = partial
         self.operands = Operands()
 
     def write(self) -> list[KernelSpec]:
+        """One kernel, or two where a long reduction is split."""
         if self.cluster.core is None:
             return self._loops()
         return [self._with_core(self.cluster.core)]
 
-    def _spec(self, axes: Sequence[Size], body: Sequence[Stmt], **fields: object) -> KernelSpec:
-        location = next((n.location for n in self.group.nodes if n.location is not None), None)
+    def _spec(
+        self, axes: Sequence[Size], body: Body, core: Core | None = None, reduced: tuple[int, ...] = ()
+    ) -> KernelSpec:
         return KernelSpec(
             self.group.name,
             tuple(axes),
             tuple(self.operands.reads),
             tuple(self.operands.writes),
-            tuple(body),
+            tuple(body.statements),
+            core,
+            reduced,
             nodes=tuple(n.name for n in self.group.nodes),
-            location=location,
-            **fields,  # type: ignore[arg-type]
+            location=next((n.location for n in self.group.nodes if n.location is not None), None),
         )
 
     # -- loops ---------------------------------------------------------------------------------------------------
 
     def _loops(self) -> list[KernelSpec]:
+        """Loops with the reduced axes last (rows), or first (columns) where memory runs along a kept axis."""
         space = Space(self.cluster.nodes)
+        assert space.reduced is not None
         order = self._memory_order(space)
-        reduced = [a for a in order if a in (space.reduced or ())]
-        kept = [a for a in order if a not in (space.reduced or ())]
-        columns = bool(reduced) and bool(kept) and order[-1] in kept and self._one_round(space)
+        reduced = [a for a in order if a in space.reduced]
+        kept = [a for a in order if a not in space.reduced]
+        one_round = bool(reduced) and self._one_round(space)
+        columns = one_round and bool(kept) and order[-1] in kept
         axes = [*reduced, *kept] if columns else [*kept, *reduced]
         placement: Placement = {a: [(i, 1)] for i, a in enumerate(axes)}
         body = Body(self.operands, space, placement, len(axes), self.view)
@@ -79,20 +90,10 @@ class KernelWriter:
             body.compute(node)
         for value, view in self.stores.items():
             body.store(value, view)
-        sizes = [space.size(a) for a in axes]
-        indices = tuple(axes.index(a) for a in reduced)
-        chunk = self._chunk(space, reduced) if self._one_round(space) else None
-        spec = self._spec(sizes, body.statements, reduced=tuple(sorted(indices)))
-        if chunk is None:
-            return [spec]
-        return split_reduction(spec, chunk, self._partials(space, kept))
-
-    def _partials(self, space: Space, kept: list[Axis]) -> Callable[[str, Access, Size], str]:
-        def make(name: str, like: Access, chunks: Size) -> str:
-            size = dims.product(space.size(a) for a in kept) * chunks
-            return self.partial(name, like, size)
-
-        return make
+        inside = tuple(range(len(reduced))) if columns else tuple(range(len(kept), len(axes)))
+        spec = self._spec([space.size(a) for a in axes], body, reduced=inside)
+        chunk = _chunk([space.size(a) for a in reduced]) if one_round else None
+        return [spec] if chunk is None else split_reduction(spec, chunk, self.partial)
 
     def _memory_order(self, space: Space) -> list[Axis]:
         """Loops in the order in which the largest operand lies in memory: stores first, then loads."""
@@ -114,32 +115,17 @@ class KernelWriter:
 
     def _one_round(self, space: Space) -> bool:
         """Whether nothing over the reduced loops follows a reduction, and none looks for a position."""
+        assert space.reduced is not None
         after: set[Value] = set()
         for node in self.cluster.nodes:
             if node.op.name in ("argmax", "argmin"):
                 return False
-            later = any(v in after for v in self._roots(node))
-            if later and (node.op.kind == "reduce" or space.axes_of(node.output) & (space.reduced or frozenset())):
+            later = any(v in after for v in _roots(node))
+            if later and (node.op.kind == "reduce" or space.axes_of(node.output) & space.reduced):
                 return False
             if later or node.op.kind == "reduce":
                 after.update(node.outputs)
         return True
-
-    @staticmethod
-    def _roots(node: Node) -> list[Value]:
-        return [look_through(v)[0] for v in node.inputs]
-
-    @staticmethod
-    def _chunk(space: Space, reduced: list[Axis]) -> Size | None:
-        """The length of a chunk of the first reduced loop, or None where the reduction is short. What is known of the
-        sizes decides: a symbolic loop counts as long only with a long fixed one inside it."""
-        if not reduced:
-            return None
-        inner = dims.product(s for a in reduced[1:] if isinstance(s := space.size(a), int))
-        first = space.size(reduced[0])
-        long = inner >= 64 if not isinstance(first, int) else first * inner >= 4 * SPLIT_ELEMENTS
-        assert isinstance(inner, int)
-        return max(1, SPLIT_ELEMENTS // max(inner, 1)) if long else None
 
     # -- cores ---------------------------------------------------------------------------------------------------
 
@@ -157,13 +143,13 @@ class KernelWriter:
         for node in self.cluster.outer:
             if node is core:
                 for k, value in enumerate(core.outputs):
-                    if value in self.stores or any(value in self._roots(n) for n in self.cluster.outer):
+                    if value in self.stores or any(value in _roots(n) for n in self.cluster.outer):
                         body.names[value] = body.emit("core", (k,), value.dtype)
             else:
                 body.compute(node)
         for value, view in self.stores.items():
             body.store(value, view)
-        return self._spec(axes, body.statements, core=record)
+        return self._spec(axes, body, core=record)
 
     def _core(self, core: Node) -> Core:
         match core.op.name:
@@ -206,7 +192,8 @@ class KernelWriter:
                 body.compute(node)
         last = body.load(value, loops)
         if body.statements[-1].name != last:
-            body.statements.append(Stmt(f"v{next(self.operands.numbers)}", "cast", (last,), value.dtype))
+            # A backend takes the last statement's value.
+            body.statements.append(Stmt(f"v{next(self.operands.numbers)}", "cast", (last,), computing(value.dtype)))
         return tuple(body.statements)
 
     def _image(self, value: Value) -> Access:
@@ -252,10 +239,10 @@ class KernelWriter:
             "w_group": o * each,
         }
         if forward:
-            return Conv2d(**common, stride=stride, padding=padding)  # type: ignore[arg-type]
+            return Conv2d(**common, stride=stride, padding=padding)
         # The input gradient of a convolution is a convolution of the spread-out gradient with the reversed taps.
         mirrored = tuple(d * (k - 1) - p for d, k, p in zip(dilation, kernel, padding, strict=True))
-        return Conv2d(**common, padding=mirrored, x_dilation=stride, flip=True)  # type: ignore[arg-type]
+        return Conv2d(**common, padding=mirrored, x_dilation=stride, flip=True)
 
     def _weight_grad(self, node: Node) -> ConvWeightGrad:
         x, dy = node.inputs
@@ -270,6 +257,20 @@ class KernelWriter:
             node.attrs["kernel_size"],
             *(node.attrs[k] for k in ("stride", "padding", "dilation", "groups")),
         )
+
+
+def _roots(node: Node) -> list[Value]:
+    """What the node reads, seen through transparent views."""
+    return [look_through(v)[0] for v in node.inputs]
+
+
+def _chunk(reduced: Sequence[Size]) -> Size | None:
+    """The length of a chunk of the first of the reduced loops, or None where the reduction is short. What is known of
+    their sizes decides: where the first is symbolic, it is taken to be long if there is much inside it."""
+    first, *rest = reduced
+    inside = math.prod(s for s in rest if isinstance(s, int))
+    long = first * inside >= LONG_REDUCTION if isinstance(first, int) else inside >= LONG_ROW
+    return max(1, CHUNK_ELEMENTS // max(inside, 1)) if long else None
 
 
 def _image_size(core: Node) -> tuple[Size, Size]:

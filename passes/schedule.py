@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from engine.dims import Size
@@ -13,6 +14,7 @@ from engine.schedule import Access, Buffer, Bundle, KernelSpec, Schedule, Stmt
 from passes.bodies import Body, Operands
 from passes.kernels import KernelWriter
 from passes.spaces import Axis, Space
+from passes.splitting import Partial
 from passes.views import View, dense, is_free, look_through, view_of
 
 
@@ -37,7 +39,7 @@ class _Scheduler:
     def __init__(self, graph: Graph):
         self.graph = graph
         self.buffers: dict[str, Buffer] = {}
-        self.kernels: list[KernelSpec | Bundle] = []
+        self.kernels: list[KernelSpec] = []
         self.views: dict[Value, View] = {}
         self.homes: dict[Value, View] = {}
         self.group_of = {n: g for g in graph.groups for n in g.nodes}
@@ -64,7 +66,8 @@ class _Scheduler:
                 started.add(id(group))
                 self._emit(group)
         self._finish(late, saved)
-        return Schedule(tuple(self.buffers.values()), tuple(bundle_updates(self.kernels)))
+        state = {b.name for b in self.buffers.values() if b.kind == "state"}
+        return Schedule(tuple(self.buffers.values()), tuple(_bundle_updates(self.kernels, state)))
 
     # -- buffers
 
@@ -259,11 +262,11 @@ class _Scheduler:
         makers = [n for n in group.nodes if n.op.kind != "view" and not is_free(n)]
         return [v for n in makers for v in n.outputs if v in seen]
 
-    def _partials_in(self, names: list[str]) -> Callable[[str, Access, Size], str]:
+    def _partials_in(self, names: list[str]) -> Partial:
         """A maker of buffers for partial results, which adds their names to ``names``."""
 
-        def make(name: str, like: Access, size: Size) -> str:
-            names.append(self._buffer(f"{name}_{len(self.buffers)}", "temp", like.dtype, size))
+        def make(name: str, dtype: DType, size: Size) -> str:
+            names.append(self._buffer(f"{name}_{len(self.buffers)}", "temp", dtype, size))
             return names[-1]
 
         return make
@@ -301,7 +304,7 @@ class _Scheduler:
         axes = [i for i in home.order if out.shape[i] != 1]
         constant = Stmt("v0", "const", (float(value) if out.dtype.is_float else int(value),), out.dtype)
         body = (constant, Stmt("v1", "store", (0, "v0"), out.dtype))
-        write = Access(home.buffer, out.dtype, tuple(home.strides[i] for i in axes))
+        write = Access(home.buffer, out.dtype, tuple(home.strides[i] for i in axes), home.offset)
         sizes = tuple(out.shape[i] for i in axes)
         self.kernels.append(KernelSpec("fill", sizes, (), (write,), body, nodes=(node.name,), location=node.location))
         offset = home.offset
@@ -333,19 +336,19 @@ def check_nodes(graph: Graph) -> list[Node]:
     return [n for n in graph.nodes if n.op.kind == "check"]
 
 
-def bundle_updates(kernels: list[KernelSpec | Bundle]) -> list[KernelSpec | Bundle]:
-    """Join the elementwise kernels at the end of a step that touch nothing of each other's: the optimizer's updates."""
+def _bundle_updates(kernels: Sequence[KernelSpec], state: AbstractSet[str]) -> list[KernelSpec | Bundle]:
+    """Join the elementwise kernels that write only ``state`` and touch nothing of each other's, and that may as well
+    run last: the optimizer's updates."""
     parts: list[KernelSpec] = []
-    rest: list[KernelSpec | Bundle] = []
+    rest: list[KernelSpec] = []
     later_reads: set[str] = set()
     later_writes: set[str] = set()
     for kernel in reversed(kernels):
-        assert isinstance(kernel, KernelSpec)
         reads = {r.buffer for r in kernel.reads} | _core_buffers(kernel)
         writes = {w.buffer for w in kernel.writes}
-        updates = kernel.core is None and not kernel.reduced and all(w.startswith("state.") for w in writes)
-        apart = not any(_touch(kernel, p) for p in parts)
-        if updates and writes and apart and not writes & (later_reads | later_writes) and not reads & later_writes:
+        update = kernel.core is None and not kernel.reduced and bool(writes) and writes <= state
+        movable = not writes & (later_reads | later_writes) and not reads & later_writes
+        if update and movable and not any(_touch(kernel, p) for p in parts):
             parts.insert(0, kernel)
             continue
         rest.insert(0, kernel)

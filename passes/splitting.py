@@ -7,69 +7,60 @@ from dataclasses import replace
 
 from engine import dims
 from engine.dims import Size
+from engine.dtypes import DType
 from engine.schedule import Access, KernelSpec, Stmt
 from passes.views import dense
 
+Partial = Callable[[str, DType, Size], str]
+"""Makes a temporary buffer for partial results, named like the first argument, of a dtype and a number of elements."""
 
-def split_reduction(spec: KernelSpec, chunk: Size, partial: Callable[[str, Access, Size], str]) -> list[KernelSpec]:
+
+def split_reduction(spec: KernelSpec, chunk: Size, partial: Partial) -> list[KernelSpec]:
     """Cut a long reduction in two kernels: chunks that reduce on their own, and one that combines them.
 
-    The sums then depend on the shapes alone. What follows the reduction moves to the second kernel.
+    The sums then depend on the shapes alone. What follows the reduction moves to the second kernel; ``spec`` has one
+    round of reductions (see KernelSpec), and nothing after it varies along the reduced axes.
     """
-    first = spec.reduced[0]
-    chunks = dims.ceil_div(spec.axes[first], chunk)
     kept = [i for i in range(len(spec.axes)) if i not in spec.reduced]
-    kept_sizes = tuple(spec.axes[i] for i in kept)
+    sizes = (dims.ceil_div(spec.axes[spec.reduced[0]], chunk), *(spec.axes[i] for i in kept))
+    layout = dense("", sizes).strides
     rounds = [s for s in spec.body if s.op.startswith("reduce_")]
-    after = _following({s.name for s in rounds}, spec.body)
-    writes: list[Access] = []
-    body: list[Stmt] = []
-    for s in spec.body:
-        if s.name in after or s in rounds:
-            if s in rounds:
-                body.append(s)
-            continue
-        if s.op == "store":
-            body.append(replace(s, args=(len(writes), s.args[1])))
-            writes.append(spec.writes[s.args[0]])  # type: ignore[index]
-        else:
-            body.append(s)
-    layout = dense("", (chunks, *kept_sizes))
-    reads = list(spec.reads)
+    results = {s.name for s in rounds}
+    after = _following(results, spec.body)
+    first = [s for s in spec.body if s.name not in after]
     second: list[Stmt] = []
+    writes = list(spec.writes)
+    reads = [_of_kept(r, kept) for r in spec.reads]
     for k, s in enumerate(rounds):
-        strides: list[Size] = [0] * len(spec.axes)
-        for place, i in enumerate(kept):
-            strides[i] = layout.strides[1 + place]
-        access = Access("", s.dtype, tuple(strides), chunk_stride=layout.strides[0])
-        buffer = partial(f"{s.name}_partial{k}", access, chunks)
-        body.append(Stmt(f"{s.name}_store", "store", (len(writes), s.name), s.dtype))
-        writes.append(replace(access, buffer=buffer))
-        reads.append(Access(buffer, s.dtype, (layout.strides[0], *layout.strides[1:])))
-        second.append(Stmt(f"{s.name}_part", "load", (len(reads) - 1,), s.dtype))
-        second.append(Stmt(s.name, s.op, (f"{s.name}_part",), s.dtype))
-    needed = _needed(after, spec.body, {s.name for s in rounds})
-    second += [s for s in spec.body if s.name in after or s.name in needed]
-    partials = replace(spec, name=f"{spec.name}_partial", writes=tuple(writes), body=tuple(body), split=chunk)
-    combine = compact(
-        replace(
-            spec,
-            axes=(chunks, *kept_sizes),
-            reads=tuple(_dropped(r, kept) if r.buffer and n < len(spec.reads) else r for n, r in enumerate(reads)),
-            writes=tuple(_dropped(w, kept) for w in spec.writes),
-            body=tuple(_shifted(s, kept) for s in second),
-            reduced=(0,),
-            core=None,
-        )
+        buffer = partial(f"{s.name}_partial{k}", s.dtype, dims.product(sizes))
+        along: list[Size] = [0] * len(spec.axes)
+        for i, stride in zip(kept, layout[1:], strict=True):
+            along[i] = stride
+        first.append(Stmt(f"{s.name}_store", "store", (len(writes), s.name), s.dtype))
+        writes.append(Access(buffer, s.dtype, tuple(along), chunk_stride=layout[0]))
+        second.append(Stmt(f"{s.name}_part", "load", (len(reads),), s.dtype))
+        second.append(replace(s, args=(f"{s.name}_part",)))
+        reads.append(Access(buffer, s.dtype, layout))
+    needed = after | _needed(after, spec.body, results)
+    second += [_index_of_kept(s, kept) for s in spec.body if s.name in needed]
+    chunks = replace(spec, name=f"{spec.name}_partial", writes=tuple(writes), body=tuple(first), split=chunk)
+    combine = replace(
+        spec,
+        axes=sizes,
+        reads=tuple(reads),
+        writes=tuple(_of_kept(w, kept) for w in spec.writes),
+        body=tuple(second),
+        reduced=(0,),
     )
-    return [compact(partials), combine]
+    return [compact(chunks), compact(combine)]
 
 
-def _dropped(access: Access, kept: list[int]) -> Access:
+def _of_kept(access: Access, kept: list[int]) -> Access:
+    """An access that runs over the chunks, along which it does not move, and the axes that are kept."""
     return replace(access, strides=(0, *(access.strides[i] for i in kept)))
 
 
-def _shifted(s: Stmt, kept: list[int]) -> Stmt:
+def _index_of_kept(s: Stmt, kept: list[int]) -> Stmt:
     return replace(s, sizes=(0, *(s.sizes[i] for i in kept))) if s.op == "index" else s
 
 
