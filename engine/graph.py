@@ -317,11 +317,9 @@ def apply(name: str, *inputs: Value | float, **attrs: Any) -> Any:
     from engine.op import get
 
     op = get(name)
-    floating = [v.dtype for v in inputs if isinstance(v, Value)]
-    beside = dtypes.promote(*floating) if floating else None
-    values = tuple(
-        v if isinstance(v, Value) else constant(v, dtypes.of_scalar(v, beside)) for v in inputs if v is not None
-    )
+    tensors = [v.dtype for v in inputs if isinstance(v, Value)]
+    beside = dtypes.promote(*tensors) if tensors else None
+    values = tuple(v if isinstance(v, Value) else constant(v, dtypes.of_scalar(v, beside)) for v in inputs)
     outputs = current_builder().add(op, values, attrs)
     return outputs[0] if len(outputs) == 1 else outputs
 

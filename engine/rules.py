@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from engine import dims, scalar
 from engine.dims import Shape, Size
 from engine.dtypes import DType
@@ -47,8 +49,21 @@ def size_value(size: Size, dtype: DType) -> Value:
     return constant(size, dtype) if isinstance(size, int) else apply("size", size=size, dtype=dtype)
 
 
-def full(shape: Shape, value: float, dtype: DType) -> Value:
-    return apply("broadcast_to", constant(value, dtype), shape=shape)
+def full(shape: Shape, value: object, dtype: DType) -> Value:
+    """``value`` everywhere."""
+    number = constant(value, dtype)
+    return apply("broadcast_to", number, shape=shape) if shape else number
+
+
+def transposed(x: Value) -> Value:
+    """``x`` with its last two axes swapped."""
+    rank = len(x.shape)
+    return apply("permute", x, axes=(*range(rank - 2), rank - 1, rank - 2))
+
+
+def widened(x: np.ndarray) -> np.ndarray:
+    """16-bit floats as f32, in which references compute with them; other arrays as they are."""
+    return x.astype(np.float32) if x.dtype.itemsize == 2 else x
 
 
 def normal_axis(axis: int, rank: int, op: str) -> int:

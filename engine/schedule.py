@@ -243,10 +243,9 @@ class Schedule:
 class Target:
     """What passes may know of a backend. ``claims`` names the composite ops it has kernels for (the others are
     decomposed), ``fuses`` whether kernels take bodies of more than one op, ``channels_last`` whether
-    convolutions want their channels innermost. ``vector_bytes`` is the width of a vector register."""
+    convolutions want their channels innermost."""
 
     name: str
     claims: frozenset[str]
     fuses: bool = True
     channels_last: bool = True
-    vector_bytes: int = 32

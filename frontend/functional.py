@@ -8,6 +8,7 @@ from typing import Any
 from engine import dtypes
 from engine.dims import shape_text
 from engine.errors import DTypeError, ShapeError, TenonError
+from engine.ops.losses import check_reduction, class_axis
 from frontend import creation, elementwise, shaping
 from frontend.dispatch import call
 from frontend.elementwise import *  # noqa: F403  (one function for every elementwise op record)
@@ -193,10 +194,6 @@ def _classes(name: str, target: Tensor) -> Tensor:
     return target.long()
 
 
-def _class_axis(x: Tensor) -> int:
-    return 1 if x.ndim > 1 else 0
-
-
 def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """-log softmax(input)[target]: logits (C), (N, C) or (N, C, d1, ...) and integer classes (), (N) or (N, d1, ...).
 
@@ -205,14 +202,14 @@ def cross_entropy(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
     x = as_tensor(input)
     if x.ndim == 0:
         raise ShapeError("cross_entropy: logits need an axis of classes, and are a scalar")
-    classes = call("check_index", _classes("cross_entropy", target), limit=plain(x.shape[_class_axis(x)]))
+    classes = call("check_index", _classes("cross_entropy", target), limit=plain(x.shape[class_axis(x.ndim)]))
     return call("cross_entropy", x, classes, reduction=reduction)
 
 
 def nll_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """-input[target], for log-probabilities (C), (N, C) or (N, C, d1, ...) and integer classes."""
     x = as_tensor(input)
-    axis = _class_axis(x)
+    axis = class_axis(x.ndim)
     if x.ndim == 0:
         raise ShapeError("nll_loss: log-probabilities need an axis of classes, and are a scalar")
     classes = _classes("nll_loss", target)
@@ -249,9 +246,8 @@ def _alike(name: str, input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _reduced(each: Tensor, reduction: str, name: str) -> Tensor:
+    check_reduction(reduction, name)
     if reduction == "none":
         return each
-    if reduction not in ("mean", "sum"):
-        raise TenonError(f"{name}: reduction must be one of mean, sum, none, not {reduction!r}")
     return each.mean() if reduction == "mean" else each.sum()
 

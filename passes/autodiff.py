@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-
 from engine import dims
 from engine.errors import VerifyError
-from engine.graph import Graph, Node, Rewriter, Value, apply, constant
+from engine.graph import Graph, Node, Rewriter, Value, apply
 from engine.op import gradients_of
+from engine.rules import full
 
 
 def expand_gradients(graph: Graph) -> Graph:
@@ -35,7 +34,7 @@ def expand_gradients(graph: Graph) -> Graph:
 def _gradients(rewriter: Rewriter, y: Value, wrt: Sequence[Value]) -> tuple[Value, ...]:
     """dy/dv for each v of ``wrt``, added to the rewriter's graph."""
     builder = rewriter.builder
-    gradients: dict[Value, Value] = {y: _filled(1, y)}
+    gradients: dict[Value, Value] = {y: full(y.shape, 1, y.dtype)}
     wanted = _depending_on(wrt, builder.nodes)
     for node in reversed(tuple(builder.nodes)):
         flowing = [gradients.get(v) for v in node.outputs]
@@ -46,7 +45,7 @@ def _gradients(rewriter: Rewriter, y: Value, wrt: Sequence[Value]) -> tuple[Valu
                 if g is not None and v in wanted:
                     g = _like(g, v, node)
                     gradients[v] = apply("add", gradients[v], g) if v in gradients else g
-    return tuple(gradients[v] if v in gradients else _filled(0, v) for v in wrt)
+    return tuple(gradients[v] if v in gradients else full(v.shape, 0, v.dtype) for v in wrt)
 
 
 def _depending_on(sources: Sequence[Value], nodes: Iterable[Node]) -> set[Value]:
@@ -56,11 +55,6 @@ def _depending_on(sources: Sequence[Value], nodes: Iterable[Node]) -> set[Value]
         if node.op.gradient is not None and any(v in found for v in node.inputs):
             found.update(v for v in node.outputs if v.dtype.is_float)
     return found
-
-
-def _filled(number: int, like: Value) -> Value:
-    value = constant(np.asarray(number, like.dtype.numpy))
-    return apply("broadcast_to", value, shape=like.shape) if like.shape else value
 
 
 def _like(gradient: Value, value: Value, node: Node) -> Value:

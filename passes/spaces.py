@@ -141,7 +141,8 @@ class Space:
         return [None if k is None else self._find(k) for k in self._input_keys(node, position)]
 
     def ordered(self, hints: Iterable[Sequence[Axis | None]]) -> list[Axis]:
-        """All loops, outermost first: those of the first hint (outermost first), then what later hints add outside."""
+        """All loops, outermost first: innermost those of the first hint, in its order, around them what each later hint
+        adds. Loops that no hint names (along values made on the spot) are innermost of all, by name."""
         order: list[Axis] = []
         for hint in hints:
             fresh = [a for a in hint if a is not None and a not in order]

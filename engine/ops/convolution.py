@@ -120,13 +120,17 @@ register(
 )
 
 
+def _need_image(op: str, dy: TensorType, size: tuple[Size, Size]) -> None:
+    for a, b in zip(dy.shape[2:], size, strict=True):
+        need_equal(a, b, f"{op}: the gradient's size {a} is not the {b} that the convolution gives")
+
+
 def _input_grad_rule(dy: TensorType, w: TensorType, input_size: tuple[Size, Size], **attrs: Any) -> TensorType:
     need_rank("conv2d_input_grad", "the gradient", dy, 4)
     need_rank("conv2d_input_grad", "the weight", w, 4)
     need_float("conv2d_input_grad", dy, w)
     size = _output_size(input_size, w.shape[2:], attrs)
-    for a, b in zip(dy.shape[2:], size, strict=True):
-        need_equal(a, b, f"conv2d_input_grad: the gradient's size {a} is not the {b} that the convolution gives")
+    _need_image("conv2d_input_grad", dy, size)
     need_equal(dy.shape[1], w.shape[0], "conv2d_input_grad: the channels of the gradient and of the weight differ")
     return TensorType((dy.shape[0], w.shape[1] * attrs["groups"], *input_size), dtypes.promote(dy.dtype, w.dtype))
 
@@ -169,8 +173,7 @@ def _weight_grad_rule(x: TensorType, dy: TensorType, kernel_size: Pair, **attrs:
     need_float("conv2d_weight_grad", x, dy)
     need_equal(x.shape[0], dy.shape[0], "conv2d_weight_grad: the batches of the input and the gradient differ")
     size = _output_size(x.shape[2:], kernel_size, attrs)
-    for a, b in zip(dy.shape[2:], size, strict=True):
-        need_equal(a, b, f"conv2d_weight_grad: the gradient's size {a} is not the {b} that the convolution gives")
+    _need_image("conv2d_weight_grad", dy, size)
     shape = (dy.shape[1], x.shape[1] // attrs["groups"], *kernel_size)
     return TensorType(shape, dtypes.promote(x.dtype, dy.dtype))
 

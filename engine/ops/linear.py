@@ -8,7 +8,7 @@ from engine import dims, dtypes
 from engine.errors import DTypeError, ShapeError
 from engine.graph import Node, TensorType, Value, apply
 from engine.op import Op, register
-from engine.rules import need_equal, sum_to
+from engine.rules import need_equal, sum_to, transposed
 
 
 def _rule(a: TensorType, b: TensorType) -> TensorType:
@@ -30,12 +30,6 @@ def _rule(a: TensorType, b: TensorType) -> TensorType:
 def _reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     narrow = any(x.dtype.kind not in "iu" and x.dtype.itemsize == 2 for x in (a, b))
     return np.matmul(a.astype(np.float32), b.astype(np.float32)) if narrow else np.matmul(a, b)
-
-
-def transposed(x: Value) -> Value:
-    """``x`` with its last two axes swapped."""
-    rank = len(x.shape)
-    return apply("permute", x, axes=(*range(rank - 2), rank - 1, rank - 2))
 
 
 def _gradient(node: Node, g: Value) -> tuple[Value, Value]:

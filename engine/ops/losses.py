@@ -9,14 +9,19 @@ from engine.dtypes import DType
 from engine.errors import ShapeError, TenonError
 from engine.graph import Node, TensorType, Value, apply
 from engine.op import Op, register
-from engine.rules import keep_axes, need_equal, need_float, need_integer, size_value, sum_to
+from engine.rules import keep_axes, need_equal, need_float, need_integer, size_value, sum_to, widened
 
 REDUCTIONS = ("mean", "sum", "none")
 
 
-def _reduced(each: TensorType, reduction: str, op: str) -> TensorType:
+def check_reduction(reduction: str, op: str) -> None:
+    """Raises TenonError for a reduction that no loss has."""
     if reduction not in REDUCTIONS:
         raise TenonError(f"{op}: reduction must be one of {', '.join(REDUCTIONS)}, not {reduction!r}")
+
+
+def _reduced(each: TensorType, reduction: str, op: str) -> TensorType:
+    check_reduction(reduction, op)
     return each if reduction == "none" else TensorType((), each.dtype)
 
 
@@ -42,7 +47,7 @@ def _scaled(g: Value, each: TensorType, reduction: str) -> Value:
 def _entropy_rule(logits: TensorType, target: TensorType, reduction: str) -> TensorType:
     need_float("cross_entropy", logits)
     need_integer("cross_entropy's target", target)
-    axis = _class_axis(logits.rank)
+    axis = class_axis(logits.rank)
     expected = (*logits.shape[:axis], *logits.shape[axis + 1 :])
     if logits.rank == 0 or len(expected) != target.rank:
         raise ShapeError(
@@ -54,13 +59,14 @@ def _entropy_rule(logits: TensorType, target: TensorType, reduction: str) -> Ten
     return _reduced(TensorType(expected, logits.dtype), reduction, "cross_entropy")
 
 
-def _class_axis(rank: int) -> int:
+def class_axis(rank: int) -> int:
+    """The axis of the classes: the second, or the only one of a single example."""
     return 1 if rank > 1 else 0
 
 
 def _entropy(logits: np.ndarray, target: np.ndarray, reduction: str) -> np.ndarray:
-    axis = _class_axis(logits.ndim)
-    x = logits.astype(np.float32) if logits.dtype.itemsize == 2 else logits
+    axis = class_axis(logits.ndim)
+    x = widened(logits)
     shifted = x - x.max(axis=axis, keepdims=True, initial=-np.inf)
     log_sum = np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
     picked = np.take_along_axis(shifted, np.expand_dims(target, axis).astype(np.int64), axis)
@@ -69,13 +75,13 @@ def _entropy(logits: np.ndarray, target: np.ndarray, reduction: str) -> np.ndarr
 
 def _one_hot(target: Value, logits: Value) -> Value:
     """Where the class index along the class axis is the target's."""
-    axis = _class_axis(len(logits.shape))
+    axis = class_axis(len(logits.shape))
     spread = keep_axes(apply("cast", target, dtype=dtypes.i64), (axis,))
     return apply("eq", apply("iota", shape=logits.shape, axis=axis), spread)
 
 
 def _entropy_parts(logits: Value, target: Value, reduction: str) -> Value:
-    axis = _class_axis(len(logits.shape))
+    axis = class_axis(len(logits.shape))
     shifted = logits - apply("max", logits, axes=(axis,), keepdims=True)
     log_sum = apply("log", apply("sum", apply("exp", shifted), axes=(axis,), keepdims=True))
     picked = apply("sum", apply("where", _one_hot(target, logits), shifted, 0.0), axes=(axis,), keepdims=True)
@@ -85,7 +91,7 @@ def _entropy_parts(logits: Value, target: Value, reduction: str) -> Value:
 
 def _entropy_gradient(node: Node, g: Value) -> tuple[Value, None]:
     logits, target = node.inputs
-    axis = _class_axis(len(logits.shape))
+    axis = class_axis(len(logits.shape))
     scaled = _scaled(g, target.type, node.attrs["reduction"])
     if node.attrs["reduction"] == "none":
         scaled = keep_axes(scaled, (axis,))

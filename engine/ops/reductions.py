@@ -11,7 +11,7 @@ from engine.dtypes import DType
 from engine.errors import DTypeError, ShapeError
 from engine.graph import Node, TensorType, Value, apply
 from engine.op import REQUIRED, Op, register
-from engine.rules import keep_axes, size_value
+from engine.rules import keep_axes, size_value, widened
 
 Axes = tuple[int, ...]
 
@@ -30,10 +30,6 @@ def _restored(node: Node, value: Value) -> Value:
 
 def _accumulator(dtype: DType) -> DType:
     return dtypes.i64 if dtype.kind in "iub" else dtype
-
-
-def _wide(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32) if x.dtype.itemsize == 2 else x
 
 
 def _sum_gradient(node: Node, g: Value) -> tuple[Value]:
@@ -74,7 +70,7 @@ def _reduction(name: str, reference: Any, gradient: Any, doc: str, widen: bool) 
         return _reduced_type(name, x, axes, keepdims, _accumulator(x.dtype) if widen else x.dtype)
 
     def run(x: np.ndarray, axes: Axes, keepdims: bool) -> np.ndarray:
-        return reference(_wide(x), axis=axes, keepdims=keepdims)
+        return reference(widened(x), axis=axes, keepdims=keepdims)
 
     register(Op(name, "reduce", ("x",), rule, run, gradient, attrs={"axes": REQUIRED, "keepdims": False}, doc=doc))
 
@@ -100,7 +96,7 @@ def _mean(x: Value, axes: Axes, keepdims: bool) -> Value:
 
 
 def _mean_reference(x: np.ndarray, axes: tuple[int, ...], keepdims: bool) -> np.ndarray:
-    wide = _wide(x)
+    wide = widened(x)
     if wide.dtype.kind != "f":
         wide = wide.astype(np.float64)
     # np.mean would warn of the mean over nothing.

@@ -8,7 +8,7 @@ from engine import dims
 from engine.errors import ShapeError
 from engine.graph import Node, TensorType, Value, apply
 from engine.op import REQUIRED, Op, register
-from engine.rules import keep_axes, need_float
+from engine.rules import keep_axes, need_float, widened
 
 
 def _rule(op: str, x: TensorType, axis: int) -> TensorType:
@@ -18,24 +18,20 @@ def _rule(op: str, x: TensorType, axis: int) -> TensorType:
     return x
 
 
-def _wide(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float32) if x.dtype.itemsize == 2 else x
-
-
 def _softmax(x: np.ndarray, axis: int) -> np.ndarray:
-    e = np.exp(_wide(x) - np.max(_wide(x), axis=axis, keepdims=True, initial=-np.inf))
+    e = np.exp(widened(x) - np.max(widened(x), axis=axis, keepdims=True, initial=-np.inf))
     return e / e.sum(axis=axis, keepdims=True)
 
 
 def _log_softmax(x: np.ndarray, axis: int) -> np.ndarray:
-    shifted = _wide(x) - np.max(_wide(x), axis=axis, keepdims=True, initial=-np.inf)
+    shifted = widened(x) - np.max(widened(x), axis=axis, keepdims=True, initial=-np.inf)
     return shifted - np.log(np.exp(shifted).sum(axis=axis, keepdims=True))
 
 
 def _logsumexp(x: np.ndarray, axis: int, keepdims: bool) -> np.ndarray:
-    top = np.max(_wide(x), axis=axis, keepdims=True, initial=-np.inf)
+    top = np.max(widened(x), axis=axis, keepdims=True, initial=-np.inf)
     top = np.where(np.isfinite(top), top, 0).astype(top.dtype)
-    found = np.log(np.exp(_wide(x) - top).sum(axis=axis, keepdims=True)) + top
+    found = np.log(np.exp(widened(x) - top).sum(axis=axis, keepdims=True)) + top
     return found if keepdims else found.squeeze(axis)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from engine.errors import TenonError
+from engine.ops.losses import check_reduction
 from frontend import functional as F
 from frontend.nn.module import Module
 from frontend.tensor import Tensor
@@ -16,8 +16,7 @@ class _Loss(Module):
 
     def __init__(self, reduction: str = "mean"):
         super().__init__()
-        if reduction not in ("mean", "sum", "none"):
-            raise TenonError(f"{type(self).__name__}: reduction must be one of mean, sum, none, not {reduction!r}")
+        check_reduction(reduction, type(self).__name__)
         self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

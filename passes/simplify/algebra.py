@@ -13,6 +13,7 @@ import numpy as np
 from engine import dtypes
 from engine.dtypes import DType
 from engine.graph import Node, Value, apply, constant
+from engine.rules import full
 from passes.simplify.patterns import Number, Rule, Var, op
 
 X, Y = Var("x"), Var("y")
@@ -37,7 +38,7 @@ def _sum(x: Value, y: Value, root: Node) -> Value | None:
 def _integer_zero(x: Value, root: Node) -> Value | None:
     if x.dtype.is_float or root.output.dtype.is_float:
         return None  # 0 * inf is NaN
-    return apply("broadcast_to", constant(0, root.output.dtype), shape=root.output.shape)
+    return full(root.output.shape, 0, root.output.dtype)
 
 
 def _scaled_twice(x: Value, c: Any, d: Any, root: Node) -> Value | None:

@@ -5,12 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from engine.graph import Node, Value, apply
+from engine.rules import transposed
 from passes.simplify.patterns import Rule, Var, op
-
-
-def _transposed(x: Value) -> Value:
-    rank = len(x.shape)
-    return apply("permute", x, axes=(*range(rank - 2), rank - 1, rank - 2))
 
 
 def _transposed_product(a: Value, b: Value, product: Value, root: Node, uses: Callable[[Value], int]) -> Value | None:
@@ -19,7 +15,7 @@ def _transposed_product(a: Value, b: Value, product: Value, root: Node, uses: Ca
     swaps_last = root.attrs["axes"] == (*range(rank - 2), rank - 1, rank - 2)
     if not swaps_last or uses(product) > 1:
         return None
-    return apply("matmul", _transposed(b), _transposed(a))
+    return apply("matmul", transposed(b), transposed(a))
 
 
 RULES = (

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from engine.graph import Node, Value, apply, constant
+from engine.graph import Node, Value, apply
+from engine.rules import full
 from passes.simplify.patterns import Number, Rule, Var, op
 
 X = Var("x")
@@ -40,7 +41,7 @@ def _reshaped(x: Value, root: Node) -> Value | None:
 
 
 def _filled(c: object, root: Node) -> Value:
-    return apply("broadcast_to", constant(c, root.output.dtype), shape=root.output.shape)
+    return full(root.output.shape, c, root.output.dtype)
 
 
 RULES = (

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from engine.schedule import Target
-from runtime.cpu.tiles import host_vector_bytes
 
 
 def target() -> Target:
     """This machine's CPU. It claims no composite yet: softmax and the losses run as fused loops."""
-    return Target("cpu", frozenset(), vector_bytes=host_vector_bytes())
+    return Target("cpu", frozenset())
