@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -16,7 +14,7 @@ from engine.state import Cell
 from engine.verify import verify
 from passes.autodiff import expand_gradients
 from passes.pipeline import compile_graph
-from runtime.cache import Cache
+from runtime import cache
 from runtime.cpu.executor import Executor
 from runtime.cpu.loading import build
 from runtime.cpu.lower import lower
@@ -27,11 +25,6 @@ LEVELS = (0, 1, 2)
 
 TOLERANCE = {dtypes.f64: 1e-11, dtypes.f32: 3e-5, dtypes.f16: 4e-3, dtypes.bf16: 3e-2}
 """Of an error against the greatest finite magnitude of its array; pointwise, against the number itself."""
-
-
-def kernels() -> Cache:
-    """The compile cache that all tests share."""
-    return Cache(Path(os.environ["TENON_CACHE_DIR"]) / "graphs")
 
 
 def program(graph: Graph, level: int = 2) -> Program:
@@ -45,7 +38,7 @@ def cells(graph: Graph, state: Named | None) -> dict[str, Cell]:
 
 
 def executor(graph: Graph, store: Mapping[str, Cell], level: int = 2) -> Executor:
-    return build(program(graph, level), store, kernels())[0]
+    return build(program(graph, level), store, cache.default())[0]
 
 
 def run(

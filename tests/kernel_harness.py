@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from functools import cache
-from types import FunctionType
 
-import numba
 import numpy as np
 
 from engine import dims
@@ -15,18 +12,10 @@ from engine.dtypes import DType, u8
 from engine.program import ERROR, Arg, Block, Lowered, Pointer
 from engine.schedule import Buffer, Stmt
 from engine.state import aligned_empty
+from runtime import cache
+from runtime.cpu.loading import load_code
 
-
-@cache
-def compiled(source: str) -> ctypes._CFuncPtr:
-    """The kernel that ``source`` defines, compiled once."""
-    namespace: dict[str, object] = {"__name__": None}
-    exec(compile(source, "<kernel>", "exec"), namespace)
-    (function,) = (f for f in namespace.values() if isinstance(f, FunctionType) and f.__module__ is None)
-    options = {"nopython": True, "error_model": "numpy", "fastmath": {"contract", "reassoc", "nsz"}}
-    made = numba.cfunc("void(int64,int64,int64,int64)", **options)(function)
-    made.ctypes.keep = made
-    return made.ctypes
+ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
 def run(lowered: Lowered, arrays: dict[str, np.ndarray], values: dict[str, int] | None = None, splits: int = 1) -> None:
@@ -37,7 +26,7 @@ def run(lowered: Lowered, arrays: dict[str, np.ndarray], values: dict[str, int] 
     sizes = values or {}
     for buffer in lowered.buffers:
         memory[buffer.name] = _dirty(buffer, sizes)
-    sources = {k.key: k.source for k in lowered.kernels}
+    code, _ = load_code(lowered.kernels, cache.default())
     for call in (*lowered.bind, *lowered.calls):
         kept: list[np.ndarray] = []
         block = _block(call.args, memory, sizes, kept)
@@ -46,7 +35,7 @@ def run(lowered: Lowered, arrays: dict[str, np.ndarray], values: dict[str, int] 
         scratch[:] = 0xFF
         edges = [tasks * i // splits for i in range(splits + 1)]
         for lo, hi in reversed(list(zip(edges[:-1], edges[1:], strict=True))):
-            compiled(sources[call.kernel])(block, lo, hi, scratch.ctypes.data)
+            ENTRY(code[call.kernel].address)(block, lo, hi, scratch.ctypes.data)
         assert (scratch[call.scratch :] == 0xFF).all(), f"{call.label} wrote past its {call.scratch} bytes of scratch"
 
 
@@ -79,8 +68,6 @@ def elements(shape: tuple[Size, ...]) -> tuple[Size, ...]:
         strides.insert(0, step)
         step = step * size
     return tuple(strides)
-
-
 
 
 def finish(dtype: DType) -> tuple[Stmt, ...]:

@@ -15,7 +15,7 @@ from tiny_kernels import chain
 
 from engine.errors import TenonError
 from engine.memory import place
-from runtime.cache import Cache
+from runtime import cache
 from runtime.cpu import threads
 from runtime.cpu.barriers import Step, meetings
 from runtime.cpu.driver import BARRIER, CHECK
@@ -118,17 +118,12 @@ def test_a_control_group_limits_the_threads(tmp_path, line, file, text, expected
     assert threads._quota(tmp_path / "fs", tmp_path / "groups") == expected
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
-
-
 @pytest.mark.parametrize("kind", ["openmp", "python"])
 @pytest.mark.parametrize("count", [1, 2, 5])
-def test_steps_are_walked_natively_by_any_number_of_threads(monkeypatch, folder, kind, count):
+def test_steps_are_walked_natively_by_any_number_of_threads(monkeypatch, kind, count):
     monkeypatch.setenv("TENON_THREADS", kind)
     monkeypatch.setenv("TENON_NUM_THREADS", str(count))
-    executor, _ = build(chain(30), {}, Cache(folder))
+    executor, _ = build(chain(30), {}, cache.default())
     x = np.arange(28, dtype=np.float32).reshape(7, 4)
     for _ in range(20):
         (y,) = executor.run([x])
@@ -139,23 +134,22 @@ def test_steps_are_walked_natively_by_any_number_of_threads(monkeypatch, folder,
     assert found.barriers == (20 * 29 if parallel else 0)
 
 
-def test_one_task_opens_no_region(monkeypatch, folder):
+def test_one_task_opens_no_region(monkeypatch):
     monkeypatch.setenv("TENON_NUM_THREADS", "2")
-    executor, _ = build(chain(3), {}, Cache(folder))
+    executor, _ = build(chain(3), {}, cache.default())
     executor.run([np.ones((1, 4), np.float32)])
     assert executor.counters.barriers == 0
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this platform has no fork")
 @pytest.mark.parametrize("kind", ["openmp", "python"])
-def test_a_forked_child_runs_serially(folder, kind):
+def test_a_forked_child_runs_serially(kind):
     code = """
-import os, sys, numpy as np
-from pathlib import Path
+import os, numpy as np
 from tiny_kernels import chain
-from runtime.cache import Cache
+from runtime import cache
 from runtime.cpu.loading import build
-executor, _ = build(chain(5), {}, Cache(Path(sys.argv[1])))
+executor, _ = build(chain(5), {}, cache.default())
 x = np.ones((8, 4), np.float32)
 executor.run([x])
 before = executor.counters.barriers
@@ -168,4 +162,4 @@ executor.run([x])
 """
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     more = {"PYTHONPATH": path, "TENON_NUM_THREADS": "2", "TENON_THREADS": kind}
-    subprocess.run([sys.executable, "-c", code, str(folder)], env=os.environ | more, check=True, timeout=60)
+    subprocess.run([sys.executable, "-c", code], env=os.environ | more, check=True, timeout=60)

@@ -16,22 +16,17 @@ from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocatio
 from engine.program import Block, Call, Pointer, Port, Program
 from engine.schedule import Buffer
 from engine.state import Cell
-from runtime.cache import Cache
+from runtime import cache
 from runtime.cpu.driver import Driver
 from runtime.cpu.loading import build
 
 F = np.float32
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return Cache(tmp_path_factory.mktemp("cache"))
-
-
 @pytest.fixture
-def make(cache, monkeypatch):
+def make(monkeypatch):
     monkeypatch.setenv("TENON_NUM_THREADS", "2")
-    return lambda program, **cells: build(program, cells, cache)[0]
+    return lambda program, **cells: build(program, cells, cache.default())[0]
 
 
 def numbers(*shape):

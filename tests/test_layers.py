@@ -90,7 +90,7 @@ exe(np.ones((1, 3), np.float32), np.array([3]))
     script = tmp_path / "script.py"
     for shift, line in ((0, 5), (2, 7)):
         script.write_text("\n" * shift + source, encoding="utf-8")
-        failed = python(script, status=1, TENON_CACHE_DIR=str(tmp_path / "cache")).stderr
+        failed = python(script, status=1).stderr
         assert f"script.py:{line} in" in failed.split("IndexRangeError")[-1]
 
 
