@@ -29,6 +29,9 @@ def fuse(graph: Graph, merging: bool = True) -> Graph:
 
 
 class _Fusion:
+    """Clusters as they grow: ``owner`` gives a node's cluster, ``members`` a cluster's nodes in order, ``dag`` which
+    cluster reads from which, ``readers`` who reads a value through transparent views, ``escapes`` what must exist."""
+
     def __init__(self, graph: Graph):
         self.graph = graph
         self.index = {n: i for i, n in enumerate(graph.nodes)}
@@ -113,15 +116,10 @@ def _arrange(graph: Graph, clusters: list[Cluster]) -> Graph:
             home = index[node]
             nodes[home] = [node]
         unit[node] = home
-    order = _ordered(graph, unit, nodes)
-    arranged = tuple(n for key in order for n in sorted(nodes[key], key=index.__getitem__))
+    ordered = {key: tuple(sorted(nodes[key], key=index.__getitem__)) for key in _ordered(graph, unit, nodes)}
     kernels = {index[c.nodes[-1]]: c for c in clusters}
-    groups = tuple(
-        Group(kernel_name(kernels[key]), tuple(sorted(nodes[key], key=index.__getitem__)))
-        for key in order
-        if key in kernels
-    )
-    return graph.with_(nodes=arranged, groups=groups)
+    groups = tuple(Group(_kernel_name(kernels[key]), members) for key, members in ordered.items() if key in kernels)
+    return graph.with_(nodes=tuple(n for members in ordered.values() for n in members), groups=groups)
 
 
 def _read_in(view: Node, home: int, unit: dict[Node, int], users: dict[Value, list[Node]]) -> bool:
@@ -133,6 +131,7 @@ def _read_in(view: Node, home: int, unit: dict[Node, int], users: dict[Value, li
 
 
 def _ordered(graph: Graph, unit: dict[Node, int], nodes: dict[int, list[Node]]) -> list[int]:
+    """The units (clusters and loose nodes, by number) in the order that :func:`_arrange` wants."""
     dag = nx.DiGraph()
     dag.add_nodes_from(nodes)
     readers: dict[Value, set[int]] = {}
@@ -143,10 +142,10 @@ def _ordered(graph: Graph, unit: dict[Node, int], nodes: dict[int, list[Node]]) 
                 dag.add_edge(source, key)
             root = look_through(v)[0]
             readers.setdefault(root, set()).add(key)
+    states = {v.node.attrs["name"]: v for v in graph.state}
     for name, new in graph.updates.items():
         writer = unit.get(look_through(new)[0].node)
-        old = next((v for v in graph.state if v.node.attrs["name"] == name), None)
-        for reader in readers.get(old, ()) if old is not None and writer is not None else ():
+        for reader in readers.get(states[name], ()) if writer is not None else ():
             # An impossible order (states that swap) is left to the scheduler, which writes through a copy.
             if reader != writer and not nx.has_path(dag, writer, reader):
                 dag.add_edge(reader, writer)
@@ -155,18 +154,15 @@ def _ordered(graph: Graph, unit: dict[Node, int], nodes: dict[int, list[Node]]) 
     return list(nx.lexicographical_topological_sort(dag, key=lambda k: (k not in first, k)))
 
 
-def kernel_name(cluster: Cluster) -> str:
-    """What the kernel does, from its ops in order: ``conv2d_add_maxpool_relu``."""
+def _kernel_name(cluster: Cluster) -> str:
+    """What the kernel does, from its ops in order: ``conv2d_add_maxpool_relu``; of many the cores and a few."""
     words: list[str] = []
     for node in cluster.nodes:
         word = _SHORT.get(node.op.name, node.op.name).strip("_")
         if not words or words[-1] != word:
             words.append(word)
     if len(words) > _LONGEST_NAME:
-        core = [_SHORT.get(n.op.name, n.op.name) for n in cluster.nodes if n.op.kind in CORE_KINDS]
-        words = (
-            [*words[: _LONGEST_NAME - 1], "etc"]
-            if not core
-            else [*core, *[w for w in words if w not in core][:3], "etc"]
-        )
+        core = [_SHORT.get(n.op.name, n.op.name) for n in cluster.cores]
+        rest = [w for w in words if w not in core][:3] if core else words[: _LONGEST_NAME - 1]
+        words = [*core, *rest, "etc"]
     return "_".join(words)

@@ -61,7 +61,7 @@ def type_from(node: ast.expr) -> tuple[TensorType, tuple[int, ...] | None]:
             return TensorType(tuple(map(_size, sizes)), DTYPES[name]), None
         case ast.Subscript(value=ast.Name(id=name), slice=size) if name in DTYPES:
             return TensorType((_size(size),), DTYPES[name]), None
-    raise TextError(f"not a type: {ast.unparse(node)}; expected such as f32[\"B\", 3] or f32[()]")
+    raise TextError(f'not a type: {ast.unparse(node)}; expected such as f32["B", 3] or f32[()]')
 
 
 def _size(node: ast.expr) -> dims.Size:

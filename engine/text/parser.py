@@ -129,9 +129,7 @@ class _Parser:
                 test=ast.Compare(
                     left=ast.Name(id="__name__"), ops=[ast.Eq()], comparators=[ast.Constant(value="__main__")]
                 ),
-                body=[
-                    ast.Expr(value=ast.Call(func=ast.Name(id="run"), args=[ast.Name(id=ran)], keywords=[]))
-                ],
+                body=[ast.Expr(value=ast.Call(func=ast.Name(id="run"), args=[ast.Name(id=ran)], keywords=[]))],
                 orelse=[],
             ) if ran == name:
                 return
@@ -143,7 +141,7 @@ class _Parser:
                 return function.name
             case [ast.Call(func=ast.Name(id="program"), args=[ast.Constant(value=str(name))], keywords=[])]:
                 return name
-        raise TextError("expected the decorator @program or @program(\"name\")")
+        raise TextError('expected the decorator @program or @program("name")')
 
     def ports(self, args: ast.arguments) -> tuple[tuple[Value, ...], tuple[Value, ...]]:
         if args.posonlyargs or args.vararg or args.kwarg or args.defaults or any(args.kw_defaults):
@@ -169,7 +167,7 @@ class _Parser:
                     value=ast.Name(id="State"), slice=ast.Tuple(elts=[ast.Constant(value=str(name)), annotation])
                 ):
                     return self.port("state", name, arg, annotation)
-        raise TextError(f"line {arg.lineno}: the state {arg.arg} needs a type such as State[\"name\", f32[3]]")
+        raise TextError(f'line {arg.lineno}: the state {arg.arg} needs a type such as State["name", f32[3]]')
 
     def port(self, op: str, name: str, arg: ast.arg, annotation: ast.expr) -> Value:
         type_, order = type_from(annotation)
@@ -320,7 +318,7 @@ class _Parser:
             ):
                 array = as_constant(array_from(value), DTYPES[dtype], attr_from(shape))
             case _:
-                raise TextError("expected constant([...], dtype) or constant(\"name\")")
+                raise TextError('expected constant([...], dtype) or constant("name")')
         return self.constant_node(array, name)
 
     def constant_node(self, array: np.ndarray, name: str) -> Node:
@@ -357,5 +355,5 @@ def assumption(fact: str, reason: str, location: SourceLocation | None = None) -
     found = re.fullmatch(r"(.+) (== 0|!= 0|>= 0)", fact)
     expr = dims.parse(found[1]) if found else 0
     if found is None or not isinstance(expr, Expr):
-        raise TextError(f"an assumption is such as \"B - 1 >= 0\" with a dim in it, not {fact!r}")
+        raise TextError(f'an assumption is such as "B - 1 >= 0" with a dim in it, not {fact!r}')
     return Assumption(expr, found[2], reason, location)

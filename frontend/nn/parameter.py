@@ -111,4 +111,3 @@ def as_array(value: Any) -> np.ndarray:
     if not isinstance(value, (Tensor, np.ndarray)) and hasattr(value, "detach"):
         value = value.detach().cpu()
     return np.asarray(value)
-

@@ -10,7 +10,7 @@ from engine.errors import TenonError
 from frontend import creation
 from frontend.dispatch import call
 from frontend.nn.parameter import Buffer
-from frontend.optim.optimizer import Optimizer, Params, number_in
+from frontend.optim.optimizer import Optimizer, Params, decayed, number_in
 from frontend.tensor import Tensor
 
 
@@ -70,10 +70,7 @@ class Adam(Optimizer):
     ) -> Tensor:
         step_size, correction = scalars
         beta1, beta2 = options["betas"]
-        if options["maximize"]:
-            grad = -grad
-        if options["weight_decay"]:
-            grad = grad + options["weight_decay"] * param
+        grad = decayed(options, param, grad)
         mean = state["exp_avg"] + (1 - beta1) * (grad - state["exp_avg"])
         square = beta2 * state["exp_avg_sq"] + (1 - beta2) * (grad * grad)
         state["exp_avg"].assign(mean)

@@ -254,6 +254,13 @@ class Optimizer:
                     buffer.data = arrays[f"{key}.{i}"].astype(buffer.dtype.numpy)
 
 
+def decayed(options: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor:
+    """What to descend along: the gradient, turned round to maximize, with the weight decay in it."""
+    if options["maximize"]:
+        grad = -grad
+    return grad + options["weight_decay"] * param if options["weight_decay"] else grad
+
+
 def number_in(name: str, value: float, low: float, high: float = float("inf")) -> None:
     """Raise TenonError unless ``low <= value < high``."""
     if not low <= value < high:

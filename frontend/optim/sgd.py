@@ -8,7 +8,7 @@ from typing import Any
 from engine.errors import TenonError
 from frontend.dispatch import call
 from frontend.nn.parameter import Buffer
-from frontend.optim.optimizer import Optimizer, Params, number_in
+from frontend.optim.optimizer import Optimizer, Params, decayed, number_in
 from frontend.tensor import Tensor
 
 
@@ -63,10 +63,7 @@ class SGD(Optimizer):
     ) -> Tensor:
         lr, first = scalars
         momentum = options["momentum"]
-        if options["maximize"]:
-            grad = -grad
-        if options["weight_decay"]:
-            grad = grad + options["weight_decay"] * param
+        grad = decayed(options, param, grad)
         if momentum:
             buffer = momentum * state["momentum_buffer"] + (1 - options["dampening"]) * grad
             if first is not None:

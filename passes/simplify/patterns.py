@@ -14,9 +14,7 @@ import numpy as np
 from engine.graph import Node, Value
 from engine.op import Op
 
-COMMUTATIVE = frozenset(
-    {"add", "mul", "maximum", "minimum", "eq", "ne", "and_", "or_", "bitand", "bitor", "bitxor"}
-)
+COMMUTATIVE = frozenset({"add", "mul", "maximum", "minimum", "eq", "ne", "and_", "or_", "bitand", "bitor", "bitxor"})
 """Binary ops whose operands may change places."""
 
 
