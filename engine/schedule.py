@@ -84,8 +84,24 @@ class Contraction:
     k: Size
 
 
+class _Grouped:
+    """What follows from a convolution's channels."""
+
+    in_channels: int
+    out_channels: int
+    groups: int
+
+    @property
+    def group_inputs(self) -> int:
+        return self.in_channels // self.groups
+
+    @property
+    def group_outputs(self) -> int:
+        return self.out_channels // self.groups
+
+
 @dataclass(frozen=True)
-class Conv2d:
+class Conv2d(_Grouped):
     """``core[n, oh, ow, oc] = sum over kh, kw, ic of x[n, ih, iw, ic] * w[oc, ic, kh, kw]`` (cross-correlation).
 
     ``ih = (oh * stride - padding + kh * dilation) / x_dilation`` where that division is exact and ``ih`` is inside
@@ -113,7 +129,7 @@ class Conv2d:
 
 
 @dataclass(frozen=True)
-class ConvWeightGrad:
+class ConvWeightGrad(_Grouped):
     """``core[kh, kw, ic, oc] = sum over n, oh, ow of x[n, ih, iw, ic] * dy[n, oh, ow, oc]``, as in Conv2d.
 
     The kernel's axes are ``(groups, KH, KW, IC, OC)`` with IC and OC inside a group. ``x.strides`` and

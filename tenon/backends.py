@@ -56,7 +56,7 @@ class Backend(Protocol):
         """Make the graph run over the state in ``cells``."""
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
-        """The same program and code with a new executor."""
+        """The same program and code with a new executor; where it came from stays what it was."""
 
     def observe(self, graph: Graph, level: int, observe: Observe) -> None:
         """Run the passes again, and show what each one made."""
@@ -79,7 +79,7 @@ class CPU:
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
         assert built.program is not None
-        return self._load(built.program, cells, built.origin.from_cache)
+        return replace(self._load(built.program, cells, built.origin.from_cache), origin=built.origin)
 
     def _load(self, program: Program, cells: Cells, from_cache: bool) -> Built:
         from runtime import cache

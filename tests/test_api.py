@@ -241,7 +241,9 @@ def test_threads_do_not_change_results(monkeypatch):
     exe = tn.compile(Net(), tn.spec("B", 4))
     x = rows(33)
     expected = exe(x)
+    origin = (exe.report.compiled, exe.report.loaded, exe.report.shared)
     tn.set_num_threads(3)
+    assert (exe.report.compiled, exe.report.loaded, exe.report.shared) == origin
     assert tn.get_num_threads() == 3
     assert (exe(x) == expected).all()
     assert exe.compile_count == 1

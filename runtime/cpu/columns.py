@@ -28,8 +28,10 @@ from runtime.cpu.emit import (
     total,
 )
 from runtime.cpu.loops import TASK_POINTS, outer_indices
-from runtime.cpu.reductions import ScratchLayout, combined, extreme, identity, is_reduction, typical
+from runtime.cpu.reductions import combined, extreme, identity, is_reduction
 from runtime.cpu.rows import split_task
+from runtime.cpu.scratch import ScratchLayout
+from runtime.cpu.tasks import typical
 
 _ROW_BLOCK = 256
 """Rows added up in a column before their sum goes to the outer sum."""

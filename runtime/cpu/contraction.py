@@ -10,18 +10,16 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
-from engine import dims, dtypes
+from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import Access, Contraction, KernelSpec
 from runtime.cpu.contraction_scalar import lower_scalar_contraction
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
 from runtime.cpu.packing import Axis, Packed, Panels, pack
-from runtime.cpu.tasks import coordinates
+from runtime.cpu.tasks import coordinates, typical
 from runtime.cpu.tiles import Tile, host_tile
 
-TYPICAL = 64
-"""What a symbolic size is taken to be where costs are weighed."""
 PANEL_BYTES = 32768
 """One panel over one block of k stays in the first-level cache."""
 BLOCK = (96, 4)
@@ -75,11 +73,6 @@ def lower_contraction(spec: KernelSpec, constant: Collection[str] = ()) -> Lower
 
 
 # --- choices -----------------------------------------------------------------------------------------------
-
-
-def typical(size: Size) -> int:
-    """``size`` with every dim at its typical value, for weighing costs only."""
-    return dims.evaluate(size, dict.fromkeys(dims.names(size), TYPICAL))
 
 
 def choose(spec: KernelSpec, core: Contraction, constant: Collection[str]) -> Plan:

@@ -16,12 +16,13 @@ from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Lowered, Pointer
 from engine.schedule import Conv2d, KernelSpec
-from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks, typical
+from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store
 from runtime.cpu.packing import Axis, Packed, Panels, pack
-from runtime.cpu.tasks import coordinates
-from runtime.cpu.tiles import Tile, host_tile, scratch_parts
+from runtime.cpu.scratch import scratch_lines, scratch_parts
+from runtime.cpu.tasks import coordinates, typical
+from runtime.cpu.tiles import Tile, host_tile
 
 PATCH_BYTES = 32768
 """The most that the copy of a tile's input should take, so that it stays in the first-level cache."""
@@ -50,25 +51,17 @@ class ConvTile:
     channels: int
 
     @property
-    def group_inputs(self) -> int:
-        return self.core.in_channels // self.core.groups
-
-    @property
-    def group_outputs(self) -> int:
-        return self.core.out_channels // self.core.groups
-
-    @property
     def channel_blocks(self) -> int:
-        return ceil_div(self.group_outputs, self.channels)  # type: ignore[return-value]
+        return ceil_div(self.core.group_outputs, self.channels)  # type: ignore[return-value]
 
     @property
     def patch(self) -> Patch:
-        return Patch(self.core, self.size, self.group_inputs, self.dtype)
+        return Patch(self.core, self.size, self.core.group_inputs, self.dtype)
 
     @property
     def depth(self) -> int:
         """Products in one sum."""
-        return self.core.kernel[0] * self.core.kernel[1] * self.group_inputs
+        return self.core.kernel[0] * self.core.kernel[1] * self.core.group_inputs
 
     @property
     def rows(self) -> int:
@@ -106,7 +99,7 @@ def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Calla
     """
     dtype = computed_dtype(core)
     tile = host_tile(dtype)
-    panels = -(-(core.out_channels // core.groups) // tile.columns)
+    panels = -(-core.group_outputs // tile.columns)
     channels = -(-panels // -(-panels // PANELS)) * tile.columns
 
     def sized(points: tuple[int, int]) -> ConvTile:
@@ -147,7 +140,7 @@ def pack_weights(spec: KernelSpec, plan: ConvTile) -> Packed:
     taps = [Axis(size, stride) for size, stride in zip(core.kernel, tap_strides, strict=True)]
     panels = Panels(
         core.w.buffer, offset, core.w.dtype, [Axis(core.groups, core.w_group)],
-        [*taps, Axis(plan.group_inputs, ic_stride)], Axis(plan.group_outputs, oc_stride), plan.tile.columns, plan.dtype,
+        [*taps, Axis(core.group_inputs, ic_stride)], Axis(core.group_outputs, oc_stride), plan.tile.columns, plan.dtype,
     )  # fmt: skip
     return pack(panels, f"{spec.name}.weights", spec.name, spec.nodes)
 
@@ -163,9 +156,9 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
     taps_across, run = patch.runs()
     table.declare(
         x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), weights=Pointer(weights),
-        x_n=core.x.strides[0], x_group=core.x.strides[3] * plan.group_inputs,
-        outputs=plan.group_outputs, block_channels=plan.channels,
-        panels=ceil_div(plan.group_outputs, tile.columns), panel_bytes=plan.depth * tile.columns * size,
+        x_n=core.x.strides[0], x_group=core.x.strides[3] * plan.core.group_inputs,
+        outputs=plan.core.group_outputs, block_channels=plan.channels,
+        panels=ceil_div(plan.core.group_outputs, tile.columns), panel_bytes=plan.depth * tile.columns * size,
         taps=core.kernel[0] * taps_across, taps_h=core.kernel[0], taps_w=taps_across, run=run,
         step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
     )  # fmt: skip
@@ -267,10 +260,3 @@ def tile_space(plan: ConvTile, images: Size, points: tuple[Size, Size]) -> dict[
     down, across = (ceil_div(n, t) for n, t in zip(points, plan.points, strict=True))
     groups, blocks = plan.core.groups, plan.channel_blocks
     return {"n": images, "tile_y": down, "tile_x": across, "group": groups, "channel_block": blocks}
-
-
-def scratch_lines(parts: dict[str, int], table: ArgTable) -> list[str]:
-    """Name the parts of the scratch memory, which are at these byte offsets."""
-    starts = {name: at for name, at in parts.items() if name != "end"}
-    table.declare(**{f"{name}_at": at for name, at in starts.items()})
-    return [f"{name} = scratch + {name}_at" for name in starts]

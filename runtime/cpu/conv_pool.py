@@ -10,12 +10,11 @@ from engine import dtypes
 from engine.dims import Size, product
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, MaxPool2d
-from runtime.cpu.conv import ConvTile, pack_weights, plan_tile, scratch_lines, tile_lines, tile_space
+from runtime.cpu.conv import ConvTile, pack_weights, plan_tile, tile_lines, tile_space
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
+from runtime.cpu.scratch import scratch_lines
 from runtime.cpu.tasks import coordinates
-
-UNROLLED = 16
-"""The most window positions that are written out."""
+from runtime.cpu.windows import always_inside, better, may_unroll, reach
 
 
 def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
@@ -26,14 +25,15 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
     pooled = (spec.axes[1], spec.axes[2])
 
     def covered(axis: int, points: int) -> int:
-        return (points - 1) * core.stride[axis] + _reach(core, axis)
+        return (points - 1) * core.stride[axis] + reach(core.kernel[axis], core.dilation[axis])
 
     plan = plan_tile(conv, spec.axes[0], pooled, covered)
     packed = pack_weights(spec, plan)
     table = ArgTable()
     space = tile_space(plan, spec.axes[0], pooled)
     prepare, multiply, names = tile_lines(plan, table, packed.buffer.name)
-    if _always_inside(core, pooled):
+    inside = always_inside(core.in_size, pooled, core.kernel, core.stride, core.padding, core.dilation)
+    if inside and may_unroll(core.kernel):
         parts = plan.scratch(plan.rows)
         start, pool = _pool_inside(spec, core, plan, table)
     else:
@@ -51,19 +51,6 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def _reach(core: MaxPool2d, axis: int) -> int:
-    """Outputs of the convolution that one window spans."""
-    return (core.kernel[axis] - 1) * core.dilation[axis] + 1
-
-
-def _always_inside(core: MaxPool2d, pooled: tuple[Size, Size]) -> bool:
-    """Whether no window reaches beyond the convolution's output, so that all can be written out alike."""
-    if core.padding != (0, 0) or product(core.kernel) > UNROLLED:
-        return False
-    last = [(p - 1) * s + _reach(core, axis) for axis, (p, s) in enumerate(zip(pooled, core.stride, strict=True))]
-    return all(isinstance(room := n - end, int) and room >= 0 for n, end in zip(core.in_size, last, strict=True))
-
-
 def _covered(core: MaxPool2d, plan: ConvTile, table: ArgTable, pooled: tuple[Size, Size]) -> list[str]:
     """Lines that set the tile's pooled points (``ph0``, ``count_h`` ...) and the outputs that their windows cover
     (``oh0``, ``tile_h`` ...)."""
@@ -72,7 +59,7 @@ def _covered(core: MaxPool2d, plan: ConvTile, table: ArgTable, pooled: tuple[Siz
         table.declare(**{
             f"pool_step_{letter}": plan.points[axis], f"pooled_{letter}": pooled[axis],
             f"pool_stride_{letter}": core.stride[axis], f"pool_pad_{letter}": core.padding[axis],
-            f"pool_reach_{letter}": _reach(core, axis), f"out_{letter}": core.in_size[axis],
+            f"pool_reach_{letter}": reach(core.kernel[axis], core.dilation[axis]), f"out_{letter}": core.in_size[axis],
         })  # fmt: skip
         last = f"(p{letter}0 + count_{letter} - 1) * pool_stride_{letter} - pool_pad_{letter}"
         lines += [
@@ -126,18 +113,13 @@ def _pool_inside(spec: KernelSpec, core: MaxPool2d, plan: ConvTile, table: ArgTa
             inside += [f"best_0 = {found}", "position_0 = uint8(0)"]
             continue
         inside += [
-            f"better_{k} = {_beats(found, f'best_{k - 1}')}",
+            f"better_{k} = {better(found, f'best_{k - 1}', value.dtype)}",
             f"best_{k} = select(better_{k}, {found}, best_{k - 1})",
             f"position_{k} = select(better_{k}, uint8({k}), position_{k - 1})",
         ]
     inside += body.enter(3, "channel0 + j", inline=True)
     columns = loop("s", "0", "count_w", [*by_column, *loop("j", "0", "columns", inside)])
     return start, [*task, *loop("r", "0", "count_h", by_row + columns)]
-
-
-def _beats(value: str, best: str) -> str:
-    """Whether ``value`` takes the place of ``best``: it is larger or NaN, and ``best`` is not NaN."""
-    return f"(not ({value} <= {best})) & ({best} == {best})"
 
 
 def _pool_with_border(spec: KernelSpec, core: MaxPool2d, plan: ConvTile,
@@ -166,7 +148,7 @@ def _pool_with_border(spec: KernelSpec, core: MaxPool2d, plan: ConvTile,
     found = inner.value(value.name)
     point += [
         f"old = {kept[0]}",
-        f"better = fresh | ({_beats(found, 'old')})",
+        f"better = fresh | ({better(found, 'old', value.dtype)})",
         store(value.dtype, "best_row", "j", f"select(better, {found}, old)", scope),
         store(dtypes.u8, "position_row", "j", f"select(better, here, {kept[1]})", scope),
     ]

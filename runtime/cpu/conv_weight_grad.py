@@ -15,12 +15,13 @@ from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import Buffer, ConvWeightGrad, KernelSpec
-from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks, typical
-from runtime.cpu.conv import piece, scratch_lines
+from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
+from runtime.cpu.conv import piece
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
-from runtime.cpu.tasks import coordinates
-from runtime.cpu.tiles import Tile, host_tile, scratch_parts
+from runtime.cpu.scratch import scratch_lines, scratch_parts
+from runtime.cpu.tasks import coordinates, typical
+from runtime.cpu.tiles import Tile, host_tile
 
 TILE_BYTES = 32768
 """The most that a tile's part of dy, or of x, should take: both stay in the first-level cache."""
@@ -64,17 +65,9 @@ class GradTile:
         return self.size[0] * self.size[1]
 
     @property
-    def group_inputs(self) -> int:
-        return self.core.in_channels // self.core.groups
-
-    @property
-    def group_outputs(self) -> int:
-        return self.core.out_channels // self.core.groups
-
-    @property
     def channel_blocks(self) -> tuple[int, int]:
         """Blocks of input and of output channels in a group."""
-        return self.group_inputs // self.inputs, -(-self.group_outputs // self.outputs)
+        return self.core.group_inputs // self.inputs, -(-self.core.group_outputs // self.outputs)
 
     @property
     def tiles(self) -> tuple[Size, Size]:
@@ -89,7 +82,7 @@ class GradTile:
         dy, width = self.core.dy, self.core.out_size[1]
         spacing = dy.strides[2]
         return (
-            dy.dtype == self.dtype and dy.strides[3] == 1 and self.group_outputs % self.outputs == 0
+            dy.dtype == self.dtype and dy.strides[3] == 1 and self.core.group_outputs % self.outputs == 0
             and dy.strides[1] == width * spacing and width == self.size[1]
             and isinstance(spacing, int) and spacing * self.dtype.itemsize % 1024 != 0
         )  # fmt: skip
@@ -102,8 +95,8 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
         raise UnsupportedError(f"the CPU convolves floats only, not {core.x.dtype} with {core.dy.dtype}")
     dtype = dtypes.f32 if dtype.storage_only else dtype
     tile = host_tile(dtype)
-    inputs = _divisor(core.in_channels // core.groups, max(ROWS // (core.kernel[0] * core.kernel[1]), 1))
-    panels = -(-(core.out_channels // core.groups) // tile.columns)
+    inputs = _divisor(core.group_inputs, max(ROWS // (core.kernel[0] * core.kernel[1]), 1))
+    panels = -(-core.group_outputs // tile.columns)
     outputs = -(-panels // -(-panels // PANELS)) * tile.columns
 
     def sized(size: tuple[int, int], chunks: int = 1) -> GradTile:
@@ -150,7 +143,7 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
         x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), x_n=core.x.strides[0], x_c=core.x.strides[3],
         dy=Pointer(core.dy.buffer, core.dy.offset * core.dy.dtype.itemsize), dy_n=core.dy.strides[0],
         dy_h=core.dy.strides[1], dy_w=core.dy.strides[2], dy_channel=core.dy.strides[3], partial=Pointer(partial.name),
-        group_inputs=plan.group_inputs, group_outputs=plan.group_outputs, inputs=plan.inputs, outputs=plan.outputs,
+        group_inputs=core.group_inputs, group_outputs=core.group_outputs, inputs=plan.inputs, outputs=plan.outputs,
         out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1], rows=plan.rows,
         block_size=plan.block, units=units, per_chunk=ceil_div(units, plan.chunks), kernel_w=core.kernel[1],
         step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
@@ -244,7 +237,7 @@ def _combine(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, K
     scope, read = table.scope(SCRATCH), table.scope(partial.name)
     table.declare(
         partial=Pointer(partial.name), inputs=plan.inputs, outputs=plan.outputs, in_blocks=plan.channel_blocks[0],
-        out_blocks=plan.channel_blocks[1], group_outputs=plan.group_outputs, kernel_w=core.kernel[1],
+        out_blocks=plan.channel_blocks[1], group_outputs=core.group_outputs, kernel_w=core.kernel[1],
         block_size=plan.block, chunks=plan.chunks,
         chunk_bytes=core.groups * product(plan.channel_blocks) * plan.block * size,
     )  # fmt: skip

@@ -219,21 +219,22 @@ minimum = _extremum("<")
 
 
 def _running_extremum(name: str):
-    """maximum or minimum in the form that LLVM knows as a reduction and vectorises over a loop."""
+    """maximum or minimum (``max``, ``min``) in the form that LLVM knows as a reduction and vectorises over a loop."""
 
     @intrinsic
     def operator(typingctx, a, b):
         def codegen(context, builder, signature, args):
-            prefix = "" if isinstance(a, types.Float) else "s" if a.signed else "u"
-            return call_llvm(builder, prefix + (name if prefix == "" else name[:3]), args)
+            if isinstance(a, types.Float):
+                return call_llvm(builder, f"{name}imum", args)
+            return call_llvm(builder, f"s{name}" if a.signed else f"u{name}", args)
 
         return a(a, a), codegen
 
     return operator
 
 
-running_maximum = _running_extremum("maximum")
-running_minimum = _running_extremum("minimum")
+running_maximum = _running_extremum("max")
+running_minimum = _running_extremum("min")
 
 
 @intrinsic

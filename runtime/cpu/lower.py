@@ -17,50 +17,42 @@ from engine.schedule import (
     MaxPool2dGrad,
 )
 from runtime.cpu.axes import collapse
+from runtime.cpu.bundle import lower_bundle
+from runtime.cpu.columns import lower_columns
+from runtime.cpu.contraction import lower_contraction
+from runtime.cpu.conv import lower_conv2d
+from runtime.cpu.conv_pool import lower_conv2d_pool
+from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
+from runtime.cpu.loops import lower_loops
+from runtime.cpu.pool import lower_pool
+from runtime.cpu.rows import lower_rows
 
 
 def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
     """The calls, kernels and buffers for one item of a schedule. ``lasting`` names the buffers whose contents stay from
     call to call. Raises UnsupportedError for an unknown core."""
     if isinstance(item, Bundle):
-        from runtime.cpu.bundle import lower_bundle
-
         return lower_bundle(item)
     match item.core:
         case None if item.reduced:
             return lower_reduction(item)
         case None:
-            from runtime.cpu.loops import lower_loops
-
             return lower_loops(item)
         case Contraction():
-            from runtime.cpu.contraction import lower_contraction
-
             return lower_contraction(item, lasting)
         case Conv2d():
-            from runtime.cpu.conv import lower_conv2d
-
             return lower_conv2d(item)
         case ConvWeightGrad():
-            from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
-
             return lower_conv_weight_grad(item)
         case MaxPool2d(source=Conv2d()):
-            from runtime.cpu.conv_pool import lower_conv2d_pool
-
             return lower_conv2d_pool(item)
         case MaxPool2d() | MaxPool2dGrad() | MaxPool2dGather():
-            from runtime.cpu.pool import lower_pool
-
             return lower_pool(item)
     raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")
 
 
 def lower_reduction(spec: KernelSpec) -> Lowered:
     """A kernel for ``spec``, which has reduced axes and no core."""
-    from runtime.cpu.columns import lower_columns
-    from runtime.cpu.rows import lower_rows
-
     flat = collapse(spec)
     columns = flat.reduced and flat.reduced[0] == 0 and len(flat.reduced) < len(flat.axes)
     return lower_columns(flat) if columns else lower_rows(flat)

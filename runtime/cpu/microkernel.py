@@ -200,8 +200,8 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
             builder.store(value, address(builder, c, offset), align=size)
 
     @intrinsic
-    def tile(typing, outer, inner, a_step, table, b, b_step, c, c_step, accumulate):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def tile(typing, outer, inner, a_step, table, b, b_step, c, c_step, accumulate):
+        def generate(context, builder, signature, args):
             emit(builder, args)
             return context.get_dummy_value()
 

@@ -8,7 +8,6 @@ is cleared or added to twice. Where windows do not overlap there is one to ask, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 from engine import dims
@@ -31,11 +30,13 @@ from runtime.cpu.emit import (
     total,
 )
 from runtime.cpu.loops import TASK_POINTS
-from runtime.cpu.reductions import ScratchLayout, extreme, typical
+from runtime.cpu.reductions import extreme
+from runtime.cpu.scratch import ScratchLayout
+from runtime.cpu.tasks import typical
+from runtime.cpu.windows import always_inside, better, may_unroll, reach
 
 _STRIP = 512
 """Channels whose maxima or sums are held in scratch at a time."""
-_MOST_UNROLLED_TAPS = 16
 _MOST_LITERAL_CHANNELS = 128
 _CHANNEL = 3
 _POSITION = "$position"
@@ -127,26 +128,6 @@ class _PoolKernel:
         return total("scratch", str(place)), self.table.scope(f"{SCRATCH}{place}")
 
 
-def _inside(sizes: Sequence[Size], out: Sequence[Size], kernel_size: Sequence[int], stride: Sequence[int],
-            padding: Sequence[int], dilation: Sequence[int]) -> bool:  # fmt: skip
-    """Whether no window reaches over the border, for all values of symbolic sizes."""
-    for have, count, k, s, p, d in zip(sizes, out, kernel_size, stride, padding, dilation, strict=True):
-        reach = d * (k - 1) + 1
-        if p:
-            return False
-        if isinstance(have, int) and isinstance(count, int):
-            if (count - 1) * s + reach > have:
-                return False
-        elif count != (have - reach) // s + 1:
-            return False
-    return True
-
-
-def _better(value: str, best: str, dtype: DType) -> str:
-    """Whether ``value`` takes the place of ``best``: greater, or the first NaN."""
-    return f"(not ({value} <= {best})) & ({best} == {best})" if dtype.is_float else f"{value} > {best}"
-
-
 class _MaxPool(_PoolKernel):
     def __init__(self, spec: KernelSpec, core: MaxPool2d):
         super().__init__(spec, core)
@@ -155,9 +136,8 @@ class _MaxPool(_PoolKernel):
 
     def row(self) -> list[str]:
         core = self.core
-        taps = core.kernel[0] * core.kernel[1]
-        inside = _inside(core.in_size, self.spec.axes[1:3], core.kernel, core.stride, core.padding, core.dilation)
-        unrolled = inside and taps <= _MOST_UNROLLED_TAPS
+        inside = always_inside(core.in_size, self.spec.axes[1:3], core.kernel, core.stride, core.padding, core.dilation)
+        unrolled = inside and may_unroll(core.kernel)
         entered = self.outer.enter(1, "y")
         head = self.outer.enter(2, "x")
         body = self._unrolled() if unrolled else self._clipped()
@@ -176,7 +156,7 @@ class _MaxPool(_PoolKernel):
             if tap == 0:
                 body += [f"best = {value}"] + (["position = int32(0)"] if self.wants_position else [])
             elif self.wants_position:
-                body += [f"better = {_better(value, 'best', self.dtype)}", f"best = select(better, {value}, best)",
+                body += [f"better = {better(value, 'best', self.dtype)}", f"best = select(better, {value}, best)",
                          f"position = select(better, int32({tap}), position)"]  # fmt: skip
             else:
                 body.append(f"best = maximum(best, {value})")
@@ -207,7 +187,7 @@ class _MaxPool(_PoolKernel):
         body += [
             f"best = {load(self.dtype, best, place, best_scope)}",
             f"position = {load(i32, position, place, position_scope)}",
-            f"better = ({_better(value, 'best', self.dtype)}) | (position < int32(0))",
+            f"better = ({better(value, 'best', self.dtype)}) | (position < int32(0))",
             store(self.dtype, best, place, f"select(better, {value}, best)", best_scope),
             store(i32, position, place, f"select(better, int32(ky * {core.kernel[1]} + kx), position)", position_scope),
         ]
@@ -227,7 +207,7 @@ class _MaxPoolGrad(_PoolKernel):
     def row(self) -> list[str]:
         core = self.core
         entered = self.outer.enter(1, "y")
-        apart = all(s >= d * (k - 1) + 1 for k, s, d in zip(core.kernel, core.stride, core.dilation, strict=True))
+        apart = all(s >= reach(k, d) for k, s, d in zip(core.kernel, core.stride, core.dilation, strict=True))
         return entered + (self._straight() if apart else self._summed())
 
     def _chosen(self) -> str:
@@ -296,7 +276,7 @@ def _windows_tile(spec: KernelSpec, core: MaxPool2dGrad) -> bool:
         core.kernel == core.stride
         and core.padding == (0, 0)
         and core.dilation == (1, 1)
-        and core.kernel[0] * core.kernel[1] <= _MOST_UNROLLED_TAPS
+        and may_unroll(core.kernel)
         and all(size * k == whole for size, k, whole in zip(core.out_size, core.kernel, spec.axes[1:3], strict=True))
     )
 

@@ -3,25 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
-from engine import dims, dtypes
-from engine.dims import Size
+from engine import dtypes
 from engine.dtypes import DType
 from engine.schedule import Stmt
 from runtime.cpu.emit import constant, vocabulary
 
 SUM_BLOCK = 4096
 """Elements added up before their sum goes to the outer sum: errors grow with the blocks, not with the elements."""
-
-_TYPICAL_DIM = 64
-
-
-def typical(size: Size) -> int:
-    """A guess of a symbolic size, for cutting tasks only."""
-    return dims.evaluate(size, dict.fromkeys(dims.names(size), _TYPICAL_DIM))
 
 
 def is_reduction(stmt: Stmt) -> bool:
@@ -95,16 +86,3 @@ def phases(body: Sequence[Stmt], written_and_read: set[int]) -> dict[str, int]:
         if stmt.op == "store" and int(stmt.args[0]) in written_and_read:
             found[stmt.name] = last
     return found
-
-
-@dataclass
-class ScratchLayout:
-    """Private memory of a thread, handed out in pieces on cache lines."""
-
-    size: int = 0
-
-    def take(self, elements: int, itemsize: int) -> int:
-        """The byte offset of room for so many elements."""
-        start = self.size
-        self.size += (elements * itemsize + 63) // 64 * 64
-        return start

@@ -30,14 +30,14 @@ from runtime.cpu.emit import (
 from runtime.cpu.loops import TASK_POINTS, outer_indices
 from runtime.cpu.reductions import (
     SUM_BLOCK,
-    ScratchLayout,
     combined,
     identity,
     is_reduction,
     phases,
-    typical,
     without_arg_reductions,
 )
+from runtime.cpu.scratch import ScratchLayout
+from runtime.cpu.tasks import typical
 
 _SCRATCH_BYTES = 128 * 1024
 _COSTLY = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf",

@@ -1,9 +1,18 @@
-"""Numbering tasks: a task's number as coordinates."""
+"""Cutting work into tasks: what sizes to expect, and a task's number as coordinates."""
 
 from __future__ import annotations
 
+from engine import dims
 from engine.dims import Size
 from runtime.cpu.emit import ArgTable
+
+_TYPICAL = 64
+
+
+def typical(size: Size) -> int:
+    """``size`` with every dim at a typical value: for weighing costs and cutting tasks, which is done before any size
+    is known."""
+    return dims.evaluate(size, dict.fromkeys(dims.names(size), _TYPICAL))
 
 
 def coordinates(table: ArgTable, index: str, space: dict[str, Size]) -> list[str]:

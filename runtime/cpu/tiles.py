@@ -7,8 +7,6 @@ from functools import cache
 
 from engine.dtypes import DType
 
-CACHE_LINE = 64
-
 
 @dataclass(frozen=True)
 class Tile:
@@ -65,13 +63,3 @@ def host_tile(dtype: DType) -> Tile:
 def transpose_name(dtype: DType, lanes: int) -> str:
     """The transposition (see transpose.py) of ``lanes`` x ``lanes`` elements, as generated source imports it."""
     return f"transpose_{dtype}_{lanes}"
-
-
-def scratch_parts(sizes: dict[str, int]) -> dict[str, int]:
-    """The byte offset in scratch memory of parts of these ``sizes``, each on a cache line of its own, and the
-    ``end`` of all."""
-    offsets, at = {}, 0
-    for name, size in sizes.items():
-        offsets[name] = at
-        at += -(-size // CACHE_LINE) * CACHE_LINE
-    return offsets | {"end": at}

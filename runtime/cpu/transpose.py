@@ -53,8 +53,8 @@ def transpose(dtype: str, lanes: int) -> Callable[..., None]:
             builder.store(value, row(target, target_step, i), align=size)
 
     @intrinsic
-    def transpose(typing, source, source_step, target, target_step):  # type: ignore[no-untyped-def]
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]
+    def transpose(typing, source, source_step, target, target_step):
+        def generate(context, builder, signature, args):
             emit(builder, args)
             return context.get_dummy_value()
 
