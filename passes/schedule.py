@@ -23,6 +23,9 @@ def schedule(graph: Graph) -> Schedule:
     return _Scheduler(graph).run()
 
 
+# The names of the buffers that a program's ports are carried in.
+
+
 def input_buffer(name: str) -> str:
     return f"input.{name}"
 
@@ -175,7 +178,7 @@ class _Scheduler:
         late = set()
         for i, value in enumerate(self.graph.outputs):
             if self.aliases.get(value) in written:
-                self._copy(value, dense(output_buffer(i), value.shape))
+                self._write_output(i, value)
             elif not self._at_home(value, output_buffer(i)):
                 late.add(i)
         saved: dict[str, View] = {}
@@ -186,15 +189,17 @@ class _Scheduler:
         return late, saved
 
     def _finish(self, late: set[int], saved: dict[str, View]) -> None:
-        """Write what no kernel has put in its place."""
+        """Write the ``late`` outputs, and the new state that no kernel has put in its place."""
         for i in sorted(late):
-            value = self.graph.outputs[i]
-            made = not is_free(look_through(value)[0].node) and self.view(value).buffer == output_buffer(i)
-            if not made:
-                self._copy(value, dense(output_buffer(i), value.shape))
+            self._write_output(i, self.graph.outputs[i])
         for name, value in self.graph.updates.items():
             if not self._at_home(value, state_buffer(name)):
                 self._copy(value, dense(state_buffer(name), value.shape), source=saved.get(name))
+
+    def _write_output(self, i: int, value: Value) -> None:
+        """Copy ``value`` into an output, unless finding out where it lies has put it there."""
+        if is_free(look_through(value)[0].node) or self.view(value).buffer != output_buffer(i):
+            self._copy(value, dense(output_buffer(i), value.shape))
 
     # -- kernels
 

@@ -90,6 +90,9 @@ STEPS: dict[str, tuple[dict[str, tuple[int, ...]], Callable[..., tuple[list[Valu
     "states that swap and change": ({"a": (5,), "b": (5,)}, lambda a, b: ([], {"a": b + 1, "b": a * 2})),
     "old state as output": ({"a": (5,)}, lambda a: ([a], {"a": a + 1})),
     "a view of old state as output": ({"a": (3, 4)}, lambda a: ([apply("permute", a, axes=(1, 0))], {"a": a + 1})),
+    "elements of old state that must move as output": (
+        {"a": (3, 4)},
+        lambda a: ([apply("reshape", apply("permute", a, axes=(1, 0)), shape=(12,))], {"a": a + 1})),
     "new state as output": ({"a": (5,)}, lambda a: ([new := a + 1, new], {"a": new})),
     "a view of new state as output": (
         {"a": (3, 4)}, lambda a: ([apply("permute", new := a + 1, axes=(1, 0))], {"a": new})),
