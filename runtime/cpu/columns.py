@@ -15,7 +15,6 @@ from engine.program import Lowered
 from engine.schedule import KernelSpec, Stmt
 from runtime.cpu.emit import (
     SCRATCH,
-    ArgTable,
     BodyEmitter,
     call,
     constant,
@@ -28,9 +27,7 @@ from runtime.cpu.emit import (
     total,
 )
 from runtime.cpu.loops import TASK_POINTS, outer_indices
-from runtime.cpu.reductions import combined, extreme, identity, is_reduction
-from runtime.cpu.rows import split_task
-from runtime.cpu.scratch import ScratchLayout
+from runtime.cpu.reductions import ReductionKernel, combined, extreme, identity, is_reduction
 from runtime.cpu.tasks import typical
 
 _ROW_BLOCK = 256
@@ -72,23 +69,16 @@ def lower_columns(spec: KernelSpec) -> Lowered:
     return _ColumnKernel(spec).lowered()
 
 
-class _ColumnKernel:
+class _ColumnKernel(ReductionKernel):
     def __init__(self, spec: KernelSpec):
-        self.spec = spec
-        self.table = ArgTable()
-        self.scratch = ScratchLayout()
+        super().__init__(spec)
         *self.outer, self.column = range(len(spec.reduced), len(spec.axes))
         self.width = self._width()
-        self.emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), self.table,
-                                   chunk="chunk" if spec.split is not None else "0", reduced=spec.reduced)  # fmt: skip
         self.reductions = [s for s in spec.body if is_reduction(s)]
 
     def _width(self) -> int:
         """Columns of a task: enough to be worth it, few enough for many tasks."""
-        reduced = [self.spec.axes[a] for a in self.spec.reduced]
-        if self.spec.split is not None:
-            reduced[0] = self.spec.split
-        wanted = min(max(TASK_POINTS // max(1, typical(dims.product(reduced))), _LEAST_WIDTH), _MOST_WIDTH)
+        wanted = min(max(TASK_POINTS // max(1, typical(self.points())), _LEAST_WIDTH), _MOST_WIDTH)
         columns = self.spec.axes[self.column]
         return min(wanted, columns) if isinstance(columns, int) else wanted
 
@@ -102,7 +92,7 @@ class _ColumnKernel:
         head = ["block = task"]
         if spec.split is not None:
             tasks = places * dims.ceil_div(spec.axes[spec.reduced[0]], spec.split)
-            head = split_task(table, places)
+            head = self.split_task(places)
         strip, point = "block", "0"
         if self.outer:
             count = table.size(strips)
@@ -134,22 +124,22 @@ class _ColumnKernel:
         self.bests = {
             s.name: self._accumulator(f"best{i}", _computed(self._value_of(s))) for i, s in enumerate(arguments)
         }
-        extent = spec.split if last == 0 and spec.split is not None else spec.axes[last]
+        extent = self.extent(last)
         blocked = bool(plain) and (len(spec.reduced) > 1 or not isinstance(extent, int) or extent > _ROW_BLOCK)
         clear = [self.sums[s.name].write(identity(s)) for s in plain]
         lines = self._columns(clear) + self._clear_bests(arguments)
 
-        effects = [s.name for s in spec.body if s.op in ("store", "check_index") and self._varies(s.name)]
+        effects = [s.name for s in spec.body if s.op in ("store", "check_index") and self.varies(s.name)]
         inner = self.emitter.fork(only=[str(a) for s in self.reductions for a in s.args] + effects)
         heads = [inner.enter(axis, f"i{axis}") for axis in spec.reduced[:-1]]
-        start, stop = self._bounds(last)
+        start, stop = self.bounds(last)
         if blocked:
             parts = {s.name: self._accumulator(f"part{i}", _computed(s)) for i, s in enumerate(plain)}
             first, end = "first", f"min(first + {_ROW_BLOCK}, {stop})"
         else:
             parts, first, end = self.sums, start, stop
         rows: list[str] = []
-        if not effects and not arguments and sum(self._varies(s.name) for s in spec.body) <= _CHEAP_BODY:
+        if not effects and not arguments and sum(self.varies(s.name) for s in spec.body) <= _CHEAP_BODY:
             rows += [f"end = {end}", f"single = {first} + ((end - {first}) & {-_ROWS_AT_ONCE})"]
             rows += [f"for i{last} in range({first}, single, {_ROWS_AT_ONCE}):",
                      *indent(self._several_rows(inner, plain, parts))]  # fmt: skip
@@ -161,7 +151,7 @@ class _ColumnKernel:
             add = self._columns([line for s in plain for line in self.sums[s.name].take(s, parts[s.name].read())])
             rows = [f"for first in range({start}, {stop}, {_ROW_BLOCK}):", *indent([*begin, *rows, *add])]
         for axis, above in zip(reversed(spec.reduced[:-1]), reversed(heads), strict=True):
-            rows = loop(f"i{axis}", *self._bounds(axis), above + rows)
+            rows = loop(f"i{axis}", *self.bounds(axis), above + rows)
         return lines + rows
 
     def _row(self, inner: BodyEmitter, plain: list[Stmt], arguments: list[Stmt],
@@ -202,16 +192,6 @@ class _ColumnKernel:
 
     def _columns(self, body: list[str]) -> list[str]:
         return loop("j", "left", "right", body) if body else []
-
-    def _bounds(self, axis: int) -> tuple[str, str]:
-        size = self.table.size(self.spec.axes[axis])
-        if self.spec.split is None or axis != 0:
-            return "0", size
-        chunk = self.table.size(self.spec.split)
-        return f"chunk * {chunk}", f"min((chunk + 1) * {chunk}, {size})"
-
-    def _varies(self, name: str) -> bool:
-        return bool(self.emitter.depends_on(name) & set(self.spec.reduced))
 
     def _value_of(self, stmt: Stmt) -> Stmt:
         return next(s for s in self.spec.body if s.name == stmt.args[0])

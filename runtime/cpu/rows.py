@@ -10,13 +10,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engine import dims
-from engine.dims import Size
 from engine.dtypes import DType, f32
 from engine.program import Lowered
 from engine.schedule import KernelSpec, Stmt
 from runtime.cpu.emit import (
     SCRATCH,
-    ArgTable,
     BodyEmitter,
     call,
     indent,
@@ -30,13 +28,13 @@ from runtime.cpu.emit import (
 from runtime.cpu.loops import TASK_POINTS, outer_indices
 from runtime.cpu.reductions import (
     SUM_BLOCK,
+    ReductionKernel,
     combined,
     identity,
     is_reduction,
     phases,
     without_arg_reductions,
 )
-from runtime.cpu.scratch import ScratchLayout
 from runtime.cpu.tasks import typical
 
 _SCRATCH_BYTES = 128 * 1024
@@ -60,20 +58,16 @@ def lower_rows(spec: KernelSpec) -> Lowered:
     return _RowKernel(spec).lowered()
 
 
-class _RowKernel:
+class _RowKernel(ReductionKernel):
     def __init__(self, spec: KernelSpec):
-        self.spec = spec
-        self.table = ArgTable()
-        self.scratch = ScratchLayout()
+        super().__init__(spec)
         self.kept = [a for a in range(len(spec.axes)) if a not in spec.reduced]
-        self.emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), self.table,
-                                   chunk="chunk" if spec.split is not None else "0", reduced=spec.reduced)  # fmt: skip
         self.places: dict[str, int] = {}
 
     def lowered(self) -> Lowered:
         spec, table = self.spec, self.table
         rows = dims.product(spec.axes[a] for a in self.kept)
-        per_task = max(1, TASK_POINTS // max(1, typical(self._row_points())))
+        per_task = max(1, TASK_POINTS // max(1, typical(self.points())))
         blocks = dims.ceil_div(rows, per_task)
         start = self.emitter.start()
         row, names = outer_indices(table, tuple(spec.axes[a] for a in self.kept), "row")
@@ -86,27 +80,17 @@ class _RowKernel:
             lines = [*start, *loop("row", times("lo", step), f"min({times('hi', step)}, {count})", row)]
         else:
             tasks = blocks * dims.ceil_div(spec.axes[spec.reduced[0]], spec.split)
-            head = split_task(table, blocks)
+            head = self.split_task(blocks)
             first, last = times("block", step), f"min({times('(block + 1)', step)}, {count})"
             lines = loop("task", "lo", "hi", [*head, *start, *loop("row", first, last, row)])
         code = kernel(spec.name, lines, table)
         return Lowered((call(spec, code, table, tasks, self.scratch.size),), (code,))
-
-    def _row_points(self) -> Size:
-        """The points of one row, or of one chunk of it."""
-        inner = [self.spec.axes[a] for a in self.spec.reduced]
-        if self.spec.split is not None:
-            inner[0] = self.spec.split
-        return dims.product(inner)
 
     def _passes(self) -> list[str]:
         lines: list[str] = []
         for step in self._plan():
             lines += self._pass(step)
         return lines
-
-    def _varies(self, name: str) -> bool:
-        return bool(self.emitter.depends_on(name) & set(self.spec.reduced))
 
     def _plan(self) -> list[_Pass]:
         """The passes in order, and what goes from one to the next through scratch."""
@@ -118,7 +102,7 @@ class _RowKernel:
         for stmt in body:
             if is_reduction(stmt):
                 roots[when[stmt.name] - 1].append(stmt)
-            elif stmt.op in ("store", "check_index") and self._varies(stmt.name):
+            elif stmt.op in ("store", "check_index") and self.varies(stmt.name):
                 roots[when[stmt.name]].append(stmt)
         computed: list[set[str]] = []
         put: list[dict[str, Stmt]] = [{} for _ in roots]
@@ -128,7 +112,7 @@ class _RowKernel:
             stack = [a for s in here for a in s.args if isinstance(a, str)]
             while stack:
                 name = stack.pop()
-                if name in needed or is_reduction(by_name[name]) or not self._varies(name):
+                if name in needed or is_reduction(by_name[name]) or not self.varies(name):
                     continue
                 earlier = next((q for q, names in enumerate(computed) if name in names), None)
                 if earlier is not None and self._worth_keeping(by_name, name):
@@ -152,8 +136,8 @@ class _RowKernel:
             stmt = by_name[stack.pop()]
             costly = stmt.op in _COSTLY
             if not is_reduction(stmt):
-                stack += [a for a in stmt.args if isinstance(a, str) and self._varies(a)]
-        points = self._row_points()
+                stack += [a for a in stmt.args if isinstance(a, str) and self.varies(a)]
+        points = self.points()
         dtype = by_name[name].dtype
         if not costly or not isinstance(points, int):
             return False
@@ -187,16 +171,9 @@ class _RowKernel:
         spec = self.spec
         at = "0"
         for n, axis in enumerate(spec.reduced):
-            here = f"i{axis}" if n or spec.split is None else f"(i{axis} - {self._bounds(axis)[0]})"
+            here = f"i{axis}" if n or spec.split is None else f"(i{axis} - {self.bounds(axis)[0]})"
             at = here if at == "0" else total(times(at, self.table.size(spec.axes[axis])), here)
         return at
-
-    def _bounds(self, axis: int) -> tuple[str, str]:
-        size = self.table.size(self.spec.axes[axis])
-        if self.spec.split is None or axis != self.spec.reduced[0]:
-            return "0", size
-        chunk = self.table.size(self.spec.split)
-        return f"chunk * {chunk}", f"min((chunk + 1) * {chunk}, {size})"
 
     def _loops(self, reductions: tuple[Stmt, ...], names: dict[str, str], inner: BodyEmitter, heads: list[list[str]],
                body: list[str]) -> list[str]:  # fmt: skip
@@ -215,8 +192,8 @@ class _RowKernel:
         if not spec.reduced:
             return begin("") + body + join("", values)
         last = spec.reduced[-1]
-        start, stop = self._bounds(last)
-        extent = spec.split if last == spec.reduced[0] and spec.split is not None else spec.axes[last]
+        start, stop = self.bounds(last)
+        extent = self.extent(last)
         long = not isinstance(extent, int) or extent > SUM_BLOCK
         if not heads and (not long or not reductions):
             return begin("") + loop(f"i{last}", start, stop, body + join("", values))
@@ -229,16 +206,8 @@ class _RowKernel:
         else:
             lines = [*begin("part_"), *loop(f"i{last}", start, stop, inside), *join("", parts)]
         for axis, head in zip(reversed(spec.reduced[:-1]), reversed(heads), strict=True):
-            lines = loop(f"i{axis}", *self._bounds(axis), head + lines)
+            lines = loop(f"i{axis}", *self.bounds(axis), head + lines)
         return begin("") + lines
-
-
-def split_task(table: ArgTable, blocks: Size) -> list[str]:
-    """Lines that take ``task`` apart into the chunk of a split reduction and the block of kept points."""
-    count = table.size(blocks)
-    if count == "1":
-        return ["chunk = task", "block = 0"]
-    return [f"chunk = quotient(task, {count})", f"block = task - chunk * {count}"]
 
 
 def _kept_type(stmt: Stmt) -> DType:
