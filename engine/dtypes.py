@@ -37,6 +37,11 @@ class DType:
         return np.dtype(self.numpy_name)
 
     @property
+    def computed(self) -> DType:
+        """The dtype of its values inside a kernel: f32 for the storage types, else itself."""
+        return f32 if self.storage_only else self
+
+    @property
     def is_float(self) -> bool:
         return self.kind == "f"
 

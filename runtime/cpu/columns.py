@@ -60,10 +60,6 @@ class _Accumulator:
         return [f"{self.name} = {self.read()}", self.write(combined(reduction, self.name, value))]
 
 
-def _computed(stmt: Stmt) -> DType:
-    return dtypes.f32 if stmt.dtype.storage_only else stmt.dtype
-
-
 def lower_columns(spec: KernelSpec) -> Lowered:
     """A kernel for a collapsed ``spec`` whose reduced axes are the first, with kept axes after them."""
     return _ColumnKernel(spec).lowered()
@@ -120,9 +116,9 @@ class _ColumnKernel(ReductionKernel):
         spec, last = self.spec, self.spec.reduced[-1]
         arguments = [s for s in self.reductions if "_arg" in s.op]
         plain = [s for s in self.reductions if s not in arguments]
-        self.sums = {s.name: self._accumulator(f"sum{i}", _computed(s)) for i, s in enumerate(self.reductions)}
+        self.sums = {s.name: self._accumulator(f"sum{i}", s.dtype.computed) for i, s in enumerate(self.reductions)}
         self.bests = {
-            s.name: self._accumulator(f"best{i}", _computed(self._value_of(s))) for i, s in enumerate(arguments)
+            s.name: self._accumulator(f"best{i}", self._value_of(s).dtype.computed) for i, s in enumerate(arguments)
         }
         extent = self.extent(last)
         blocked = bool(plain) and (len(spec.reduced) > 1 or not isinstance(extent, int) or extent > _ROW_BLOCK)
@@ -134,7 +130,7 @@ class _ColumnKernel(ReductionKernel):
         heads = [inner.enter(axis, f"i{axis}") for axis in spec.reduced[:-1]]
         start, stop = self.bounds(last)
         if blocked:
-            parts = {s.name: self._accumulator(f"part{i}", _computed(s)) for i, s in enumerate(plain)}
+            parts = {s.name: self._accumulator(f"part{i}", s.dtype.computed) for i, s in enumerate(plain)}
             first, end = "first", f"min(first + {_ROW_BLOCK}, {stop})"
         else:
             parts, first, end = self.sums, start, stop

@@ -88,7 +88,7 @@ def computed_dtype(core: Conv2d) -> DType:
     found = dtypes.promote(core.x.dtype, core.w.dtype)
     if not found.is_float:
         raise UnsupportedError(f"the CPU convolves floats only, not {core.x.dtype} with {core.w.dtype}")
-    return dtypes.f32 if found.storage_only else found
+    return found.computed
 
 
 def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Callable[[int, int], int]) -> ConvTile:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine import dtypes
 from engine.dtypes import DType
 from engine.schedule import Conv2d, ConvWeightGrad
 from runtime.cpu.emit import ArgTable, cast, constant, indent, load, loop, store, times, total
@@ -113,7 +112,7 @@ class Patch:
     def _copy_lines(self, table: ArgTable, scope: int, column: str) -> list[str]:
         """Copy columns ``first .. last`` of the input row at address ``source`` into ``line``."""
         x = self.core.x
-        stored = dtypes.f32 if x.dtype.storage_only else x.dtype
+        stored = x.dtype.computed
 
         def copy(target: str, index: str) -> list[str]:
             value = cast(load(x.dtype, "source", index, table.scope(x.buffer)), stored, self.dtype)

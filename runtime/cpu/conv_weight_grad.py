@@ -93,7 +93,7 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
     dtype = dtypes.promote(core.x.dtype, core.dy.dtype)
     if not dtype.is_float:
         raise UnsupportedError(f"the CPU convolves floats only, not {core.x.dtype} with {core.dy.dtype}")
-    dtype = dtypes.f32 if dtype.storage_only else dtype
+    dtype = dtype.computed
     tile = host_tile(dtype)
     inputs = _divisor(core.group_inputs, max(ROWS // (core.kernel[0] * core.kernel[1]), 1))
     panels = -(-core.group_outputs // tile.columns)
@@ -217,7 +217,7 @@ def _copy_gradient(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
     dy, tile, size = plan.core.dy, plan.tile, plan.dtype.itemsize
     channel = "(c + j)" if dy.strides[3] == 1 else "(c + j) * dy_channel"
     value = load(dy.dtype, "gradient", f"r * dy_h + s * dy_w + {channel}", table.scope(dy.buffer))
-    value = cast(value, dtypes.f32 if dy.dtype.storage_only else dy.dtype, plan.dtype)
+    value = cast(value, dy.dtype.computed, plan.dtype)
     point = [
         f"for c in range(0, outputs, {tile.columns}):",
         *indent([

@@ -383,7 +383,7 @@ class BodyEmitter:
             ref = self._references["store", int(stmt.args[0])]
             value = self._operand(stmt.args[1], ref.access.dtype)
             if isinstance(stmt.args[1], str):
-                value = cast(value, self._dtypes[stmt.args[1]], _unrounded(ref.access.dtype))
+                value = cast(value, self._dtypes[stmt.args[1]], ref.access.dtype.computed)  # the store itself rounds
             return store(ref.access.dtype, ref.pointer, self._offset["store", int(stmt.args[0])], value, ref.scope)
         if stmt.op == "check_index":
             value = cast(self._operand(stmt.args[0], dtypes.i64), self._dtypes[str(stmt.args[0])], dtypes.i64)
@@ -420,11 +420,6 @@ class BodyEmitter:
     def _operand_dtype(self, stmt: Stmt) -> DType:
         names = [] if stmt.op == "where" else [a for a in stmt.args if isinstance(a, str)]
         return self._dtypes[names[0]] if names else stmt.dtype
-
-
-def _unrounded(dtype: DType) -> DType:
-    """The dtype to convert to before a store, which itself rounds to the storage types."""
-    return dtypes.f32 if dtype.storage_only else dtype
 
 
 def _moving(strides: Sequence[Size]) -> frozenset[int]:

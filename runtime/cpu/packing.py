@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Kernel, Pointer
@@ -88,7 +87,7 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     space: dict[str, Size] = {name: axis.size for name, axis in batch.items()}
     space |= {"panel": panels.count, "chunk": ceil_div(panels.rows[0].size, ROWS_PER_TASK)}
 
-    stored = dtypes.f32 if panels.dtype.storage_only else panels.dtype
+    stored = panels.dtype.computed
     element = load(panels.dtype, "start", total("at", times("j", n_stride)), table.scope(panels.buffer))
     value = cast(element, stored, dtype)
     last = f"k{len(rows) - 1}"

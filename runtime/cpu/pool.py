@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from engine import dims
 from engine.dims import Size
-from engine.dtypes import DType, f32, i32
+from engine.dtypes import DType, i32
 from engine.program import Lowered
 from engine.schedule import KernelSpec, MaxPool2d, MaxPool2dGather, MaxPool2dGrad, Stmt
 from runtime.cpu.emit import (
@@ -68,7 +68,7 @@ class _PoolKernel:
         self.table = ArgTable()
         self.scratch = ScratchLayout()
         self.value = core.inner[-1].name
-        self.dtype = f32 if core.inner[-1].dtype.storage_only else core.inner[-1].dtype
+        self.dtype = core.inner[-1].dtype.computed
         inner, reads = core.inner, spec.reads
         if not isinstance(core, MaxPool2d):
             self.spec = replace(spec, reads=(*spec.reads, core.position))

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engine import dims
-from engine.dtypes import DType, f32
 from engine.program import Lowered
 from engine.schedule import KernelSpec, Stmt
 from runtime.cpu.emit import (
@@ -159,9 +158,9 @@ class _RowKernel(ReductionKernel):
             heads.append(inner.enter(axis, f"i{axis}"))
         body = inner.enter(last, f"i{last}", inline=True) if last is not None else []
         at = self._position()
-        body = [f"{known[s.name]} = {load(_kept_type(s), place, at, scope)}"
+        body = [f"{known[s.name]} = {load(s.dtype.computed, place, at, scope)}"
                 for s in step.taken for place in [total("scratch", str(self.places[s.name]))]] + body  # fmt: skip
-        body += [store(_kept_type(s), total("scratch", str(self.places[s.name])), at, inner.value(s.name), scope)
+        body += [store(s.dtype.computed, total("scratch", str(self.places[s.name])), at, inner.value(s.name), scope)
                  for s in step.put]  # fmt: skip
         lines = self._loops(step.reductions, names, inner, heads, body)
         return lines + self.emitter.place_known(names)
@@ -208,8 +207,3 @@ class _RowKernel(ReductionKernel):
         for axis, head in zip(reversed(spec.reduced[:-1]), reversed(heads), strict=True):
             lines = loop(f"i{axis}", *self.bounds(axis), head + lines)
         return begin("") + lines
-
-
-def _kept_type(stmt: Stmt) -> DType:
-    """The dtype in which a value waits in scratch: what it is computed in."""
-    return f32 if stmt.dtype.storage_only else stmt.dtype
