@@ -155,11 +155,6 @@ class Typed:
     declared: DType
 
 
-def computing(dtype: DType) -> DType:
-    """The dtype that arithmetic on ``dtype`` is done in."""
-    return dtypes.f32 if dtype.storage_only else dtype
-
-
 @lru_cache(maxsize=4096)
 def typed(expression: str, names: tuple[str, ...], types: tuple[DType, ...]) -> tuple[Typed, ...]:
     """The instructions of ``expression`` with dtypes, its parameters ``names`` having ``types``. Raises DTypeError."""
@@ -171,8 +166,8 @@ def typed(expression: str, names: tuple[str, ...], types: tuple[DType, ...]) -> 
         own = [known[a] if isinstance(a, str) else dtypes.of_scalar(a, beside) for a in line.args]
         args, declared = _rule(line.op, own)
         known[line.name] = declared
-        wide = tuple(computing(a) for a in args)
-        lines.append(Typed(line.name, line.op, line.args, wide, computing(declared), declared))
+        wide = tuple(a.computed for a in args)
+        lines.append(Typed(line.name, line.op, line.args, wide, declared.computed, declared))
     return tuple(lines)
 
 

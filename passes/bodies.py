@@ -9,7 +9,6 @@ from engine import dtypes, scalar
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.graph import Node, Value
-from engine.scalar import computing
 from engine.schedule import Access, Stmt
 from passes.spaces import Axis, Space, reduced_axes
 from passes.views import View, dense, is_free, look_through
@@ -101,10 +100,10 @@ class Body:
         if is_free(root.node):
             return self._free(root.node, [None if a is None else (a, loops[i]) for i, a in enumerate(axes)])
         index = self.operands.read(self.access(value, loops))
-        return self.emit("load", (index,), computing(value.dtype))
+        return self.emit("load", (index,), value.dtype.computed)
 
     def _free(self, node: Node, axes: list[tuple[int, Axis | None] | None]) -> str:
-        dtype = computing(node.output.dtype)
+        dtype = node.output.dtype.computed
         match node.op.name:
             case "constant":
                 return self.number(node.attrs["value"].item(), dtype)
@@ -128,7 +127,7 @@ class Body:
                 name = self._random(node, args)
             case kind:
                 raise AssertionError(kind)
-        self.names[node.output] = self.cast(name, computing(node.output.dtype))
+        self.names[node.output] = self.cast(name, node.output.dtype.computed)
 
     def _elementwise(self, node: Node, args: list[str]) -> str:
         if node.op.name == "cast":
@@ -145,7 +144,7 @@ class Body:
         return known[line.name]
 
     def _reduce(self, node: Node, value: str) -> str:
-        out = computing(node.output.dtype)
+        out = node.output.dtype.computed
         axes = [a for a in reduced_axes(node) if node.inputs[0].shape[a] != 1]
         if node.op.name in ("argmax", "argmin"):
             if not axes:
@@ -165,4 +164,4 @@ class Body:
         """Write a member to where ``view`` puts it."""
         access = Access(view.buffer, value.dtype, self.strides(self.loops(value), view.strides), view.offset)
         index = self.operands.write(access)
-        self.emit("store", (index, self.names[value]), computing(value.dtype))
+        self.emit("store", (index, self.names[value]), value.dtype.computed)

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 
 from engine.dims import Size
 from engine.graph import Group, Node, Value
-from engine.scalar import computing
 from engine.schedule import (
     Access,
     Contraction,
@@ -193,7 +192,7 @@ class KernelWriter:
         last = body.load(value, loops)
         if body.statements[-1].name != last:
             # A backend takes the last statement's value.
-            body.statements.append(Stmt(f"v{next(self.operands.numbers)}", "cast", (last,), computing(value.dtype)))
+            body.statements.append(Stmt(f"v{next(self.operands.numbers)}", "cast", (last,), value.dtype.computed))
         return tuple(body.statements)
 
     def _image(self, value: Value) -> Access:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from engine.graph import Graph, Node, Rewriter, Value, apply
-from engine.scalar import computing
 
 _KINDS = frozenset({"contraction", "conv2d", "conv2d_weight_grad"})
 
@@ -15,7 +14,7 @@ def legalise(graph: Graph) -> Graph:
     def emit(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
         if node.op.kind not in _KINDS:
             return None
-        wanted = computing(node.output.dtype)
+        wanted = node.output.dtype.computed
         if all(v.dtype == wanted for v in inputs):
             return None
         wide = tuple(v if v.dtype == wanted else apply("cast", v, dtype=wanted) for v in inputs)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
-from engine.scalar import computing
 from engine.schedule import Access, Buffer, Bundle, KernelSpec, Schedule, Stmt
 from passes.bodies import Body, Operands
 from passes.kernels import KernelWriter
@@ -211,9 +210,9 @@ class _Scheduler:
         placement: dict[Axis, list[tuple[int, Size]]] = {("copy", i): [(place, 1)] for place, i in enumerate(axes)}
         operands = Operands()
         body = Body(operands, Space([]), placement, len(axes), lambda v: source or self.view(v))
-        name = body.cast(body.load(value, loops), computing(dtype))
+        name = body.cast(body.load(value, loops), dtype.computed)
         write = Access(into.buffer, dtype, tuple(into.strides[i] for i in axes), into.offset)
-        body.emit("store", (operands.write(write), name), computing(dtype))
+        body.emit("store", (operands.write(write), name), dtype.computed)
         self.kernels.append(
             KernelSpec(
                 "copy" if dtype == value.dtype else "cast",
