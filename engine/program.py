@@ -67,15 +67,11 @@ class Kernel:
 
 @dataclass(frozen=True)
 class Lowered:
-    """What a backend makes of one KernelSpec: its calls in order, the code they run, the buffers they need.
-
-    ``bind`` calls run once for each binding of the dims (index tables) and write only ``bound`` buffers.
-    """
+    """What a backend makes of one KernelSpec: its calls in order, the code they run, the buffers they need."""
 
     calls: tuple[Call, ...]
     kernels: tuple[Kernel, ...]
     buffers: tuple[Buffer, ...] = ()
-    bind: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -102,10 +98,9 @@ class Check:
 class Program:
     """A compiled model: everything but memory and machine code.
 
-    ``bind`` runs once a binding, ``prepare`` whenever state that it reads has changed outside this program,
-    ``main`` every call. ``lifetimes`` gives each temp buffer its first and last step in ``main``;
-    ``updates`` names the state that the program writes; ``constants`` holds the bytes (C order, native) of each
-    const buffer.
+    ``prepare`` runs whenever state that it reads has changed outside this program, ``main`` every call. ``lifetimes``
+    gives each temp buffer its first and last step in ``main``; ``updates`` names the state that the program writes;
+    ``constants`` holds the bytes (C order, native) of each const buffer.
     """
 
     name: str
@@ -115,7 +110,6 @@ class Program:
     updates: tuple[str, ...]
     buffers: tuple[Buffer, ...]
     main: tuple[Call, ...]
-    bind: tuple[Call, ...] = ()
     prepare: tuple[Call, ...] = ()
     kernels: tuple[Kernel, ...] = ()
     assumptions: tuple[dims.Assumption, ...] = ()
@@ -126,6 +120,5 @@ class Program:
 
     @property
     def calls(self) -> Iterator[Call]:
-        yield from self.bind
         yield from self.prepare
         yield from self.main

@@ -19,9 +19,8 @@ from engine.errors import SourceLocation
 class Buffer:
     """``size`` elements of memory.
 
-    ``kind``: ``input`` and ``output`` (the caller's arrays), ``state`` (in the StateStore, under ``name``),
-    ``const`` (literal data), ``temp`` (in the arena), ``bound`` (filled once for each binding of the dims),
-    ``packed`` (derived from state alone, refreshed when that state changes).
+    ``kind``: ``input`` and ``output`` (the caller's arrays), ``state`` (a cell, by name), ``const`` (literal data),
+    ``temp`` (in the arena), ``packed`` (derived from state alone, refreshed when that state changes).
     """
 
     name: str

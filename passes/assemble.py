@@ -21,14 +21,12 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
     buffers = {b.name: b for b in schedule.buffers}
     kernels: dict[str, Kernel] = {}
     main: list[Call] = []
-    bind: list[Call] = []
     updated = {state_buffer(name) for name in graph.updates}
     lasting = {b.name for b in schedule.buffers if b.kind == "const" or (b.kind == "state" and b.name not in updated)}
     for number, item in enumerate(schedule.kernels):
         lowered = _renamed(lower(item, lasting), number)
         buffers.update((b.name, b) for b in lowered.buffers)
         kernels.update((k.key, k) for k in lowered.kernels)
-        bind.extend(lowered.bind)
         main.extend(lowered.calls)
     prepare, main = _hoist(main, buffers, lasting)
     constants = {
@@ -43,7 +41,6 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
         tuple(graph.updates),
         tuple(buffers.values()),
         tuple(main),
-        tuple(bind),
         tuple(prepare),
         tuple(kernels.values()),
         graph.assumptions,
@@ -79,7 +76,6 @@ def _renamed(lowered: Lowered, number: int) -> Lowered:
         tuple(map(call, lowered.calls)),
         lowered.kernels,
         tuple(replace(b, name=names[b.name]) for b in lowered.buffers),
-        tuple(map(call, lowered.bind)),
     )
 
 

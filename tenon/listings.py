@@ -92,7 +92,7 @@ def _sizes(value: object) -> str:
 
 
 def program_text(program: Program) -> str:
-    """The tables of calls that run at each binding, after a change of state, and every time."""
+    """The tables of calls that run after a change of state, and every time."""
     lines = [f"program {program.name}", ""]
     for title, ports in (("inputs", program.inputs), ("outputs", program.outputs), ("state", program.state)):
         lines.append(f"{title}:")
@@ -106,7 +106,6 @@ def program_text(program: Program) -> str:
         lines.append(f"checks {number}: {check.message}, from {check.location}")
     names = kernel_names(program)
     parts = (
-        ("bind (once for each combination of input shapes)", program.bind),
         ("prepare (when state that it reads was changed from outside)", program.prepare),
         ("main (every call)", program.main),
     )

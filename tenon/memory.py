@@ -14,14 +14,13 @@ from tenon.text_format import bytes_text, table
 @dataclass(frozen=True)
 class MemoryUse:
     """Bytes by class: ``state`` (parameters, moments, running statistics, shared with other programs), ``constants``,
-    ``arena`` (all temporaries, by the memory plan), ``packed`` (weights in the kernels' layout), ``tables`` (index
-    tables of one binding), ``inputs`` and ``outputs`` (the caller's arrays), ``scratch`` (private to the threads)."""
+    ``arena`` (all temporaries, by the memory plan), ``packed`` (weights in the kernels' layout),
+    ``inputs`` and ``outputs`` (the caller's arrays), ``scratch`` (private to the threads)."""
 
     state: int
     constants: int
     arena: int
     packed: int
-    tables: int
     inputs: int
     outputs: int
     scratch: int
@@ -34,7 +33,6 @@ class MemoryUse:
             constants=kinds["const"],
             arena=kinds["temp"],
             packed=kinds["packed"],
-            tables=kinds["bound"],
             inputs=kinds["input"],
             outputs=kinds["output"],
             scratch=kinds["scratch"],

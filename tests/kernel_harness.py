@@ -27,7 +27,7 @@ def run(lowered: Lowered, arrays: dict[str, np.ndarray], values: dict[str, int] 
     for buffer in lowered.buffers:
         memory[buffer.name] = _dirty(buffer, sizes)
     code, _ = load_code(lowered.kernels, cache.default())
-    for call in (*lowered.bind, *lowered.calls):
+    for call in lowered.calls:
         kept: list[np.ndarray] = []
         block = _block(call.args, memory, sizes, kept)
         tasks = dims.evaluate(call.tasks, sizes)

@@ -193,7 +193,7 @@ def test_a_program_survives_json(tmp_path):
     call = Call("k", "label", (Block((Pointer("x", 4 * b), Block(()), b // 2 + 1)), Block((7,))), b, ("x",), ("y",), 64)
     const = Buffer("c", "const", f32, 2)
     program = Program(
-        "p", (), (), (), (), (const,), (call,), bind=(call,), assumptions=(assumption,), constants={"c": b"\0\xff" * 4}
+        "p", (), (), (), (), (const,), (call,), (call,), assumptions=(assumption,), constants={"c": b"\0\xff" * 4}
     )
     for p in (program, accumulate(), chain(3)):
         assert from_json(to_json(p)) == p

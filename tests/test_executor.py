@@ -352,26 +352,6 @@ def test_packed_state_is_prepared_only_when_it_is_stale(make, update, main, prep
     assert executor.counters.steps == 5 * main + prepares + 1
 
 
-def test_bound_buffers_are_filled_once_a_binding(make):
-    kinds = {"x": "input", "y": "output", "c": "const", "table": "bound"}
-    program = Program(
-        "bound",
-        (Port("x", (B, 4), f32, "x"),),
-        (Port("y", (B, 4), f32, "y"),),
-        (),
-        (),
-        tuple(Buffer(n, k, f32, 4 if k == "const" else 4 * B) for n, k in kinds.items()),
-        (add("x", "table", "y", B),),
-        bind=(replace(add("c", "c", "table", 1), args=(Pointer("c"), Pointer("c"), Pointer("table"), 4)),),
-        kernels=(ADD,),
-        constants={"c": np.ones(4, F).tobytes()},
-    )
-    executor = make(program)
-    for _ in range(3):
-        assert np.array_equal(executor.run([numbers(1, 4)])[0], numbers(1, 4) + 2)
-    assert executor.counters.steps == 3 + 1
-
-
 def test_programs_share_state_and_dims_come_from_it_too(make):
     size = dims.dim("C")
     program = Program(

@@ -105,9 +105,7 @@ class Binding:
         self.output_shapes = [tuple(map(sizes, p.shape)) for p in program.outputs]
         self.arrays: dict[str, np.ndarray] = {}
         for buffer in program.buffers:
-            if buffer.kind == "bound":
-                self.arrays[buffer.name] = aligned_empty((sizes(buffer.size),), buffer.dtype)
-            elif buffer.kind in ("state", "const", "packed"):
+            if buffer.kind in ("state", "const", "packed"):
                 self.arrays[buffer.name] = fixed(buffer, self.plan.nbytes[buffer.name])
         self._functions = functions
         self._threads = threads
@@ -127,14 +125,14 @@ class Binding:
         self._arena_at = np.array([s for s, _ in self._arena_slots], np.int64)
         self._arena_offsets = np.array([o for _, o in self._arena_slots], np.int64)
         self.arena_address = 0
-        self.bind, self.prepare, self.main = (
+        self.prepare, self.main = (
             self._table(calls, [base + 8 * s for s in at])
             for calls, at in zip(self._parts(program), starts, strict=True)
         )
 
     @staticmethod
     def _parts(program: Program) -> tuple[tuple[Call, ...], ...]:
-        return program.bind, program.prepare, program.main
+        return program.prepare, program.main
 
     def move_arena(self, to: int) -> None:
         """Point the temps into the arena at address ``to``."""

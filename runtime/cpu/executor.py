@@ -89,7 +89,7 @@ class Executor:
             found = plan(self.program, sizes)
         except KeyError as error:
             raise ShapeError(f"no size is given for the dim {error.args[0]}") from None
-        result = dict.fromkeys(("input", "output", "state", "const", "packed", "bound"), 0)
+        result = dict.fromkeys(("input", "output", "state", "const", "packed"), 0)
         for buffer in self.program.buffers:
             if buffer.kind != "temp":
                 result[buffer.kind] += found.nbytes[buffer.name]
@@ -163,7 +163,6 @@ class Executor:
             self._arena = aligned_empty((binding.plan.arena,), dtypes.u8)
             self._arena_address = address(self._arena)
         binding.move_arena(self._arena_address)
-        self._driver.run(binding.bind.address, binding.bind.count, binding.bind.parallel)
         self._counters.bindings += 1
         self._bindings[key] = binding
         if len(self._bindings) > _BINDINGS_KEPT:
