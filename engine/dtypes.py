@@ -66,9 +66,8 @@ i64 = DType("i64", "int64", "i", 8)
 bool_ = DType("bool", "bool", "b", 1)
 
 ALL = (bool_, i8, u8, i32, i64, f16, bf16, f32, f64)
-_BY_NAME = {d.name: d for d in ALL} | {d.numpy_name: d for d in ALL} | {
-    "half": f16, "float": f32, "double": f64, "int": i32, "long": i64,
-}
+_ALIASES = {"half": f16, "float": f32, "double": f64, "int": i32, "long": i64}
+_BY_NAME = {d.name: d for d in ALL} | {d.numpy_name: d for d in ALL} | _ALIASES
 
 
 def as_dtype(value: object) -> DType:

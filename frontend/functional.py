@@ -250,4 +250,3 @@ def _reduced(each: Tensor, reduction: str, name: str) -> Tensor:
     if reduction == "none":
         return each
     return each.mean() if reduction == "mean" else each.sum()
-

@@ -270,7 +270,7 @@ def test_messages_while_tracing():
         (TenonError, lambda p: optim.SGD(p, momentum=-1), "momentum must be at least 0, not -1"),
         (TenonError, lambda p: optim.Adam(p, betas=(0.9, 1.0)), "betas must be at least 0 and below 1, not 1.0"),
         (TenonError, lambda p: optim.Adam([{"params": p, "momentum": 1}]), "Adam has no option 'momentum'"),
-        (TypeError, lambda p: optim.Adam([{"lr": 1}]), "dict with \"params\""),
+        (TypeError, lambda p: optim.Adam([{"lr": 1}]), 'dict with "params"'),
     ],
 )
 def test_messages(error, make, words):

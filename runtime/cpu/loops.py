@@ -41,9 +41,7 @@ def partition(axes: tuple[Size, ...], points: int = TASK_POINTS) -> Partition:
     return Partition(rows, per_task, None, dims.ceil_div(rows, per_task))
 
 
-def outer_indices(
-    table: ArgTable, axes: tuple[Size, ...], row: str, prefix: str = "i"
-) -> tuple[list[str], list[str]]:
+def outer_indices(table: ArgTable, axes: tuple[Size, ...], row: str, prefix: str = "i") -> tuple[list[str], list[str]]:
     """Lines that split the point number ``row`` of ``axes`` into one index an axis, and the names of these."""
     if len(axes) <= 1:
         return [], [row] * len(axes)

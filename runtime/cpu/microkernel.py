@@ -107,9 +107,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         unrolled_end = builder.and_(inner, _INT(-UNROLL))
         a_steps = [builder.mul(a_step, _INT(u)) for u in range(UNROLL + 1)]
         b_steps = [builder.mul(b_step, _INT(u)) for u in range(UNROLL + 1)]
-        some = builder.and_(
-            builder.icmp_signed(">", outer, _INT(0)), builder.icmp_signed(">", inner, _INT(0))
-        )
+        some = builder.and_(builder.icmp_signed(">", outer, _INT(0)), builder.icmp_signed(">", inner, _INT(0)))
         builder.cbranch(some, block["outer"], block["store"])
 
         # for t in range(outer)

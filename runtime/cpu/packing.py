@@ -103,8 +103,9 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
         lanes = host_tile(dtype).lanes
         modules["runtime.cpu.transpose"] = [name := transpose_name(dtype, lanes)]
         at = total(*(f"{name} * {name}_stride" for name in list(rows)[:-1]), last)
-        square = f"{name}(start + ({at} + j * n_stride) * {itemsize}, n_stride * {itemsize}, " \
-                 f"out + j * {itemsize}, {width})"
+        square = (
+            f"{name}(start + ({at} + j * n_stride) * {itemsize}, n_stride * {itemsize}, out + j * {itemsize}, {width})"
+        )
         body = [
             f"squares = ({end} - {begin}) & -{lanes} if width == {columns} else 0",
             f"for {last} in range({begin}, {begin} + squares, {lanes}):",

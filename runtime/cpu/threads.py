@@ -71,8 +71,7 @@ def _libgomp() -> OpenMP | None:
         try:
             library = ctypes.CDLL(name)
             found = [
-                _address(getattr(library, f))
-                for f in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
+                _address(getattr(library, f)) for f in ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
             ]
         except (OSError, AttributeError):
             continue
