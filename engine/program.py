@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from engine import dims, dtypes
+from engine.buffers import Buffer
 from engine.dims import Size
-from engine.schedule import Buffer
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from functools import lru_cache
 from typing import Any
 
 from engine import dims, dtypes
+from engine.buffers import Buffer
 from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
 from engine.program import Arg, Block, Call, Check, Kernel, Pointer, Port, Program
-from engine.schedule import Buffer
 
 FORMAT = 1
 

@@ -10,23 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from engine.buffers import Buffer
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.errors import SourceLocation
-
-
-@dataclass(frozen=True)
-class Buffer:
-    """``size`` elements of memory.
-
-    ``kind``: ``input`` and ``output`` (the caller's arrays), ``state`` (a cell, by name), ``const`` (literal data),
-    ``temp`` (in the arena), ``packed`` (derived from state alone, refreshed when that state changes).
-    """
-
-    name: str
-    kind: str
-    dtype: DType
-    size: Size
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 
+from engine.buffers import Buffer
 from engine.dims import Expr, Size
 from engine.graph import Graph, Node
 from engine.program import Arg, Block, Call, Check, Kernel, Lowered, Pointer, Port, Program
-from engine.schedule import Buffer, Bundle, KernelSpec, Schedule
+from engine.schedule import Bundle, KernelSpec, Schedule
 from passes.schedule import check_nodes, input_buffer, output_buffer, state_buffer
 
 Lower = Callable[[KernelSpec | Bundle, Collection[str]], Lowered]

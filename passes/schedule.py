@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+from engine.buffers import Buffer
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
-from engine.schedule import Access, Buffer, Bundle, KernelSpec, Schedule, Stmt
+from engine.schedule import Access, Bundle, KernelSpec, Schedule, Stmt
 from passes.bodies import Body, Operands
 from passes.kernels import KernelWriter
 from passes.spaces import Axis, Space

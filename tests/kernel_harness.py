@@ -7,10 +7,11 @@ import ctypes
 import numpy as np
 
 from engine import dims
+from engine.buffers import Buffer
 from engine.dims import Size
 from engine.dtypes import DType, u8
 from engine.program import ERROR, Arg, Block, Lowered, Pointer
-from engine.schedule import Buffer, Stmt
+from engine.schedule import Stmt
 from engine.state import aligned_empty
 from runtime import cache
 from runtime.cpu.loading import load_code

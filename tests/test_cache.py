@@ -13,11 +13,11 @@ import pytest
 from tiny_kernels import ADD, accumulate, chain, variants
 
 from engine import dims
+from engine.buffers import Buffer
 from engine.dtypes import f32
 from engine.errors import CacheError, CompileError
 from engine.program import Block, Call, Kernel, Pointer, Program
 from engine.program_json import from_json, to_json
-from engine.schedule import Buffer
 from runtime import cache as caching
 from runtime.cache import OBJECT, PROGRAM, Cache, digest
 from runtime.cpu import compile as compiling

@@ -10,11 +10,11 @@ import pytest
 from tiny_kernels import ADD, SUM_THROUGH_SCRATCH, B, accumulate, add, chain
 
 from engine import dims
+from engine.buffers import Buffer
 from engine.dims import Assumption
 from engine.dtypes import f32, f64
 from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError, VerifyError
 from engine.program import Block, Call, Pointer, Port, Program
-from engine.schedule import Buffer
 from engine.state import Cell
 from runtime import cache
 from runtime.cpu.driver import Driver

@@ -5,10 +5,10 @@ from __future__ import annotations
 import hashlib
 
 from engine import dims
+from engine.buffers import Buffer
 from engine.dims import Size
 from engine.dtypes import f32, i64
 from engine.program import ERROR, Arg, Call, Check, Kernel, Pointer, Port, Program
-from engine.schedule import Buffer
 
 IMPORTS = "from runtime.cpu.intrinsics import load_f32, load_i64, report, slot, store_f32, store_i64\n\n\n"
 B = dims.dim("B")

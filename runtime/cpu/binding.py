@@ -12,11 +12,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine import dims, dtypes
+from engine.buffers import Buffer
 from engine.dims import Size
 from engine.errors import VerifyError
 from engine.memory import place, round_up
 from engine.program import ERROR, Arg, Block, Call, Pointer, Program
-from engine.schedule import Buffer
 from engine.state import address, aligned_empty
 from runtime.cpu.barriers import Range, Step, meetings
 from runtime.cpu.driver import ARGUMENTS, BARRIER, FIELDS, FLAGS, FUNCTION, OWNER, TASKS, new_table

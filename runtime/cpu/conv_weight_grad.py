@@ -10,11 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine import dtypes
+from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered, Pointer
-from engine.schedule import Buffer, ConvWeightGrad, KernelSpec
+from engine.schedule import ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
 from runtime.cpu.conv import piece
 from runtime.cpu.conv_patch import Patch

@@ -17,9 +17,9 @@ import numpy as np
 
 from engine import binding as ports
 from engine import dtypes
+from engine.buffers import Buffer
 from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError
 from engine.program import Port, Program
-from engine.schedule import Buffer
 from engine.state import Cell, address, aligned_empty
 from runtime.cpu.binding import Binding, Sizes, plan
 from runtime.cpu.driver import Driver, driver_kernel

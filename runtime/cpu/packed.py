@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from engine.buffers import Buffer
 from engine.program import Program
-from engine.schedule import Buffer
 from engine.state import Cell, aligned_empty
 from runtime.cpu.binding import Binding
 from runtime.cpu.driver import Driver

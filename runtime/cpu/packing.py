@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Kernel, Pointer
-from engine.schedule import Buffer
 from runtime.cpu.emit import ArgTable, cast, constant, kernel, load, loop, store, times, total
 from runtime.cpu.tasks import coordinates
 from runtime.cpu.tiles import host_tile, transpose_name
