@@ -134,7 +134,11 @@ def test_every_op_has_a_sample() -> None:
     assert all_ops().keys() - tried == {"input", "state", "grad"}
 
 
-@pytest.mark.parametrize("dtype", [*FLOATS, *INTEGERS], ids=str)
+QUICK = (dtypes.f32, dtypes.i64)
+OTHER_DTYPES = [pytest.param(d, marks=pytest.mark.slow, id=str(d)) for d in (*FLOATS, *INTEGERS) if d not in QUICK]
+
+
+@pytest.mark.parametrize("dtype", [*QUICK, *OTHER_DTYPES], ids=str)
 def test_elementwise_ops_fused(dtype: DType) -> None:
     graph, inputs = every_op(dtype)
     check(graph, inputs, levels=[2], pointwise=True)
