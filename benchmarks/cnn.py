@@ -79,7 +79,8 @@ def answer(step: Callable[[], float]) -> None:
     serve(step, {"build": time.perf_counter() - start, **{str(i): v for i, v in enumerate(results)}})
 
 
-def tenon_worker(task: str, size: int) -> None:
+def tenon_step(task: str, size: int) -> Callable[[], float]:
+    """One training step, or one inference, as a call that returns a number of its result."""
     import tenon as tn
     from tenon import F, nn, optim
 
@@ -89,11 +90,10 @@ def tenon_worker(task: str, size: int) -> None:
     images = tn.spec("B", 1, 28, 28)
     if task == "infer":
         infer = tn.compile(model.eval(), images)
-        answer(lambda: float(infer(x)[0, 0]))
-    else:
-        optimizer = {"sgd": optim.SGD, "adam": optim.Adam}[task](model.parameters(), lr=RATES[task])
-        step = tn.train_step(model, F.cross_entropy, optimizer, specs=[images, tn.spec("B", dtype="i64")])
-        answer(lambda: float(step(x, y)))
+        return lambda: float(infer(x)[0, 0])
+    optimizer = {"sgd": optim.SGD, "adam": optim.Adam}[task](model.parameters(), lr=RATES[task])
+    step = tn.train_step(model, F.cross_entropy, optimizer, specs=[images, tn.spec("B", dtype="i64")])
+    return lambda: float(step(x, y))
 
 
 def torch_worker(task: str, size: int, variant: str) -> None:
@@ -136,7 +136,7 @@ def main() -> None:
     args = parser.parse_args()
     if args.worker:
         if args.worker == "tenon":
-            tenon_worker(args.task, args.batch)
+            answer(tenon_step(args.task, args.batch))
         else:
             torch_worker(args.task, args.batch, args.worker)
         return
