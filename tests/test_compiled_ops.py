@@ -276,6 +276,29 @@ def test_sizes_bound_at_the_call() -> None:
     check(graph, cases, {"weight": random.normal(size=(3, 2, 3, 3)).astype(np.float32)}, levels=[0, 2])
 
 
+@pytest.mark.parametrize(
+    "shapes", [((0, 5), (5, 3)), ((4, 5), (5, 0)), ((4, 0), (0, 3)), ((2, 0, 40), (40, 70))], ids=str
+)
+def test_products_over_axes_of_the_fixed_size_nothing(shapes: tuple[tuple[int, ...], ...]) -> None:
+    arrays = [normal(*shape).astype(np.float32) for shape in shapes]
+    graph = trace(lambda a, b: apply("matmul", a, b) + 1.0, *(TensorType(s, dtypes.f32) for s in shapes))
+    check(graph, {f"x{i}": a for i, a in enumerate(arrays)}, levels=[2])
+
+
+def test_an_empty_batch_of_fixed_size() -> None:
+    """A convolution, a pool, their gradients, sums and a softmax over no images."""
+
+    def step(x: Value, w: Value) -> list[Value]:
+        h = apply("max_pool2d", apply("relu", apply("conv2d", x, w)), kernel=(2, 2), stride=(2, 2))[0]
+        flat = apply("reshape", h, shape=(0, 12))
+        loss = apply("sum", apply("square", apply("softmax", flat, axis=1)), axes=(0, 1))
+        return [h, loss, apply("sum", h, axes=(0, 2, 3)), *apply("grad", loss, x, w)]
+
+    graph = trace(step, TensorType((0, 2, 6, 6), dtypes.f32), TensorType((3, 2, 3, 3), dtypes.f32))
+    inputs = {"x0": np.zeros((0, 2, 6, 6), np.float32), "x1": normal(3, 2, 3, 3).astype(np.float32)}
+    check(graph, inputs, levels=[0, 2])
+
+
 def test_a_check_reports_the_value_that_is_out_of_range() -> None:
     builder = Builder("checked")
     with builder:

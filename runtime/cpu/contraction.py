@@ -117,8 +117,9 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
     """Rows and columns of a task's block: as large as leaves enough tasks of enough work each."""
     m, n = typical(rows.size), typical(columns.size)
     work = typical(product(spec.axes[:-2]))
-    height = min(BLOCK[0] // tile.rows, -(-m // tile.rows)) * tile.rows
-    panels = min(BLOCK[1], -(-n // tile.columns))
+    # At least one of each: an axis of the fixed size 0 makes no tasks, but they still have a shape.
+    height = max(1, min(BLOCK[0] // tile.rows, -(-m // tile.rows))) * tile.rows
+    panels = max(1, min(BLOCK[1], -(-n // tile.columns)))
 
     def tasks() -> int:
         return work * -(-m // height) * -(-n // (panels * tile.columns))
@@ -130,7 +131,7 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
             height = -(-height // (2 * tile.rows)) * tile.rows
         else:
             break
-    return max(height, tile.rows), max(panels, 1) * tile.columns
+    return height, panels * tile.columns
 
 
 # --- the tiled kernel --------------------------------------------------------------------------------------
