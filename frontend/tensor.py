@@ -14,6 +14,7 @@ from engine.graph import Builder, TensorType, Value, constant, current_builder, 
 from frontend import bounds, indexing, reducing, shaping
 from frontend.dispatch import call
 from frontend.elementwise import ElementwiseMethods
+from frontend.methods import TensorMethods
 from frontend.reducing import Dims, Extremum
 from frontend.sizes import Shape, SizeLike, SymbolicSize, sizes_of
 from frontend.trace import active
@@ -30,7 +31,7 @@ _ARRAY = (
 )
 
 
-class Tensor(ElementwiseMethods):
+class Tensor(ElementwiseMethods, TensorMethods):
     """An array of one dtype that ops are applied to.
 
     Inside a traced function tensors are symbolic: they have a shape and a dtype, and Python cannot see their

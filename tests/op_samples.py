@@ -1,52 +1,27 @@
-"""Arguments on which ops are tried: at least one sample of every op that has a gradient.
-
-Float arguments are f64 and lie away from kinks and poles, so that finite differences make sense.
-"""
+"""Arguments on which ops are tried: at least one sample of every op that has a gradient."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from samples import (
+    Sample,
+    activations,
+    between,
+    convolution,
+    distinct,
+    indexing,
+    integers,
+    losses,
+    normal,
+    normalization,
+    ordering,
+    shaping,
+)
 
 from engine import dtypes
-
-_rng = np.random.default_rng(7)
-
-
-def normal(*shape: int) -> np.ndarray:
-    return _rng.normal(size=shape)
-
-
-def distinct(*shape: int) -> np.ndarray:
-    """Numbers of both signs, each at least 0.1 from the others and from 0."""
-    n = int(np.prod(shape))
-    return (_rng.permutation(n) - n // 2 + 0.5).reshape(shape) * 0.3
-
-
-def between(low: float, high: float, *shape: int) -> np.ndarray:
-    return _rng.uniform(low, high, shape)
-
-
-def integers(high: int, *shape: int, dtype: str = "int64") -> np.ndarray:
-    return _rng.integers(0, high, shape).astype(dtype)
-
-
-@dataclass(frozen=True, eq=False)
-class Sample:
-    """``op(*arrays, **attrs)``. ``torch`` names what is equivalent in ``torch`` (dotted), or computes it."""
-
-    op: str
-    arrays: tuple[np.ndarray, ...]
-    attrs: dict[str, Any] = field(default_factory=dict)
-    torch: str | Callable[..., Any] | None = None
-
-    def __str__(self) -> str:
-        shapes = "_".join("x".join(map(str, a.shape)) or "scalar" for a in self.arrays)
-        attrs = "_".join(f"{k}={v}".replace(" ", "") for k, v in self.attrs.items())
-        return "-".join(filter(None, (self.op, shapes, attrs)))
 
 
 def _unary() -> list[Sample]:
@@ -157,4 +132,9 @@ def _losses() -> list[Sample]:
     ]
 
 
-SAMPLES = (*_unary(), *_binary(), *_views(), *_reductions(), *_products(), *_pools(), *_losses())
+_AREAS = (activations, convolution, indexing, losses, normalization, ordering, shaping)
+
+SAMPLES = (
+    *(*_unary(), *_binary(), *_views(), *_reductions(), *_products(), *_pools(), *_losses()),
+    *(sample for area in _AREAS for sample in area.SAMPLES),
+)

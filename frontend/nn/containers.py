@@ -7,6 +7,8 @@ from typing import Any
 
 from frontend.nn.module import Module
 
+__all__ = ["Sequential"]
+
 
 class Sequential(Module):
     """Modules applied one after the other: ``Sequential(a, b)``, or with names ``Sequential({"first": a, ...})``."""

@@ -10,6 +10,8 @@ from frontend import functional as F
 from frontend.nn.module import Module
 from frontend.tensor import Tensor
 
+__all__ = ["CrossEntropyLoss", "L1Loss", "MSELoss", "NLLLoss"]
+
 
 class _Loss(Module):
     function: Callable[..., Any]

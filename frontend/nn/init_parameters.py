@@ -1,0 +1,28 @@
+"""New parameters of layers, filled as PyTorch fills them."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from engine import dtypes
+from engine.dtypes import as_dtype
+from frontend.nn import init
+from frontend.nn.parameter import Parameter
+
+__all__ = ["new_parameter", "fill_as_pytorch"]
+
+
+def new_parameter(shape: tuple[int, ...], dtype: object) -> Parameter:
+    kind = dtypes.f32 if dtype is None else as_dtype(dtype)
+    return Parameter(np.empty(shape, kind.numpy), dtype=kind)
+
+
+def fill_as_pytorch(weight: Parameter, bias: Parameter | None) -> None:
+    """Weights and bias uniform within 1 / sqrt(fan_in): what PyTorch's Linear and Conv2d start from."""
+    init.kaiming_uniform_(weight, a=math.sqrt(5))
+    if bias is not None:
+        fan_in, _ = init.fan_in_and_fan_out(weight)
+        bound = 1 / math.sqrt(fan_in) if fan_in else 0.0
+        init.uniform_(bias, -bound, bound)

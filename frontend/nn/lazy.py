@@ -1,0 +1,5 @@
+"""Layers that learn their input size from the first call."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

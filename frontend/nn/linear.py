@@ -1,0 +1,47 @@
+"""Linear layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from frontend import functional as F
+from frontend.nn.init_parameters import fill_as_pytorch, new_parameter
+from frontend.nn.module import Module
+from frontend.nn.parameter import Parameter
+from frontend.tensor import Tensor
+
+__all__ = ["Identity", "Linear"]
+
+
+class Identity(Module):
+    """What comes in. Any arguments are taken and ignored, so that it can stand for another layer."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__()
+
+    def forward(self, input: Tensor) -> Tensor:
+        return input
+
+
+class Linear(Module):
+    """``x @ weight.T + bias`` for x of shape (..., in_features). ``weight`` is (out_features, in_features)."""
+
+    bias: Parameter | None
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: object = None):
+        super().__init__()
+        self.in_features = in_features
+        self.out_features = out_features
+        self.weight = new_parameter((out_features, in_features), dtype)
+        self.register_parameter("bias", new_parameter((out_features,), dtype) if bias else None)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew."""
+        fill_as_pytorch(self.weight, self.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        return F.linear(input, self.weight, self.bias)
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"

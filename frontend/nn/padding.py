@@ -1,0 +1,5 @@
+"""Padding as modules."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

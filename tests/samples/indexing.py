@@ -1,0 +1,7 @@
+"""Gathers, windows and what is made of them: arguments on which ops are tried."""
+
+from __future__ import annotations
+
+from samples import Sample
+
+SAMPLES: list[Sample] = []

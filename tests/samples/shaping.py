@@ -1,0 +1,7 @@
+"""Shapes and reductions: arguments on which ops are tried."""
+
+from __future__ import annotations
+
+from samples import Sample
+
+SAMPLES: list[Sample] = []
