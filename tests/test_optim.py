@@ -41,7 +41,21 @@ OPTIMIZERS = {
     "Adam decay": ("Adam", {"lr": 0.01, "weight_decay": 0.1, "betas": (0.5, 0.9), "eps": 1e-3}),
     "Adam amsgrad": ("Adam", {"lr": 0.05, "amsgrad": True, "betas": (0.8, 0.5)}),
     "Adam no memory": ("Adam", {"lr": 0.01, "betas": (0.0, 0.999), "maximize": True}),
+    "AdamW": ("AdamW", {"lr": 0.01, "weight_decay": 0.3}),
+    "AdamW amsgrad": ("AdamW", {"lr": 0.01, "amsgrad": True, "maximize": True}),
+    "Adamax": ("Adamax", {"lr": 0.01, "weight_decay": 0.1}),
+    "NAdam": ("NAdam", {"lr": 0.01, "weight_decay": 0.1}),
+    "NAdam decoupled": ("NAdam", {"momentum_decay": 0.1, "weight_decay": 0.1, "decoupled_weight_decay": True}),
+    "RMSprop": ("RMSprop", {"lr": 0.01, "weight_decay": 0.1}),
+    "RMSprop centered": ("RMSprop", {"lr": 0.01, "momentum": 0.5, "centered": True, "eps": 1e-3}),
+    "Adagrad": ("Adagrad", {"lr": 0.1, "weight_decay": 0.1}),
+    "Adagrad decay": ("Adagrad", {"lr": 0.1, "lr_decay": 0.3, "initial_accumulator_value": 0.2, "maximize": True}),
+    "Adadelta": ("Adadelta", {"lr": 0.7, "rho": 0.8, "weight_decay": 0.1}),
 }
+
+
+COUNTS_FOR_NOTHING = ("RMSprop", "Adadelta")
+"""PyTorch keeps a step counter for these that nothing reads."""
 
 
 @pytest.mark.parametrize("name", OPTIMIZERS)
@@ -56,7 +70,8 @@ def test_steps_as_pytorch(name, dtype):
     step = training(ours, optimizer, dtype)
     other = getattr(torch.optim, kind)(theirs.parameters(), **options)
     x = X.astype(dtype.replace("f", "float"))
-    tolerance = 2e-5 if dtype == "f32" else 1e-11
+    # PyTorch keeps NAdam's product of momenta in f32, also for f64 parameters.
+    tolerance = 2e-5 if dtype == "f32" else 1e-6 if kind == "NAdam" else 1e-11
     for _ in range(10):
         other.zero_grad()
         expected = torch.nn.functional.cross_entropy(theirs(torch.from_numpy(x)), torch.from_numpy(Y))
@@ -68,7 +83,7 @@ def test_steps_as_pytorch(name, dtype):
     state = optimizer.state_dict()
     for i, p in enumerate(other.param_groups[0]["params"]):
         for k, v in other.state[p].items():
-            if v is not None:
+            if v is not None and not (k == "step" and kind in COUNTS_FOR_NOTHING):
                 close(state[f"{k}.{i}"], v.numpy(), 10 * tolerance)
 
 

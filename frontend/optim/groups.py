@@ -24,6 +24,8 @@ class ParameterGroup(MutableMapping[str, Any]):
         self._options = {"params": params, **options}
         self.lr_cell = Cell(np.zeros(()), dtypes.f64)
         self.traced = False
+        self.initial_lr = float(lr)
+        """What schedules start from: the rate that the group was made with."""
         self["lr"] = lr
 
     @property

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, NoReturn
+import contextlib
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 import numpy as np
 
 from engine import dtypes
 from engine.errors import StateError, TenonError, TraceError, UnsupportedError
 from engine.graph import apply
+from frontend.dispatch import call
 from frontend.nn.parameter import Buffer, Parameter, as_array
+from frontend.optim.clipping import Gradients, clip_grad_norm, clip_grad_value
 from frontend.optim.groups import ParameterGroup
 from frontend.tensor import Tensor
 from frontend.trace import Trace, current_trace
 
+if TYPE_CHECKING:
+    from frontend.optim.lr_scheduler import LRScheduler
+
 Params = Iterable[Parameter] | Iterable[dict[str, Any]]
+State = Mapping[str, Tensor]
+
+
+class Common(TypedDict, total=False):
+    """The arguments that every optimizer takes, by keyword."""
+
+    clip_norm: float | None
+    clip_value: float | None
+    accumulate: int
+    ema: float | None
 
 
 class Optimizer:
@@ -24,14 +40,41 @@ class Optimizer:
     Parameters of a group that first train together share one step counter. A frozen parameter that joins later starts
     from step 0, as in PyTorch. A parameter that the loss does not depend on is left as it is (PyTorch's ``None``
     gradient).
+
+    All optimizers take, by keyword, and all in the one program of a step:
+
+    - ``clip_norm``: gradients are scaled down together where the norm of all of them is greater
+    - ``clip_value``: each element of a gradient is kept between ``-clip_value`` and ``clip_value``
+    - ``accumulate``: parameters change only at every ``accumulate``-th call, along the mean of the gradients since
+    - ``ema``: keep ``average = ema * average + (1 - ema) * parameter`` after each change, for :meth:`averaged`
     """
 
     name: str
 
-    def __init__(self, params: Params, lr: float, options: dict[str, Any]):
+    def __init__(
+        self,
+        params: Params,
+        lr: float,
+        options: dict[str, Any],
+        *,
+        clip_norm: float | None = None,
+        clip_value: float | None = None,
+        accumulate: int = 1,
+        ema: float | None = None,
+    ):
+        for what, bound in (("clip_norm", clip_norm), ("clip_value", clip_value)):
+            if bound is not None and not bound > 0:
+                raise TenonError(f"{what} must be above 0, not {bound}")
+        if not isinstance(accumulate, int) or accumulate < 1:
+            raise TenonError(f"accumulate must be a whole number of at least 1, not {accumulate!r}")
+        if ema is not None:
+            number_in("ema", ema, 0, 1)
+        self.clip_norm, self.clip_value, self.accumulate, self.ema = clip_norm, clip_value, accumulate, ema
         self.defaults = {"lr": lr, **options}
         self.param_groups: list[ParameterGroup] = []
         self.state: dict[Parameter, dict[str, Buffer]] = {}
+        self.schedulers: list[LRScheduler] = []
+        self._micro_step = Buffer(np.zeros((), np.int64))
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(
                 f"an optimizer takes a list of parameters, or of groups (dicts), such as model.parameters(), not one "
@@ -86,23 +129,27 @@ class Optimizer:
         """Raise TenonError for options out of range."""
         raise NotImplementedError
 
-    def _moments(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        """The names of the state that has a parameter's shape."""
+    def _moments(self, options: Mapping[str, Any]) -> Mapping[str, float]:
+        """The state that has a parameter's shape: names, and what it holds before the first step."""
         raise NotImplementedError
 
-    def _counts(self, options: Mapping[str, Any]) -> bool:
-        """Whether the update depends on the number of steps taken."""
-        raise NotImplementedError
+    def _shared(self, options: Mapping[str, Any]) -> Mapping[str, float]:
+        """The numbers that parameters share, with their first values; ``step`` counts the steps taken."""
+        return {}
 
-    def _scalars(self, options: Mapping[str, Any], lr: Tensor, step: Tensor | None) -> Any:
-        """What is computed once a step for all parameters of one dtype, from ``lr`` and ``step`` (counted from 1)
-        in that dtype."""
-        raise NotImplementedError
+    def _advance(self, options: Mapping[str, Any], shared: State) -> dict[str, Tensor]:
+        """The shared numbers of this step from those of the last."""
+        return {"step": shared["step"] + 1} if shared else {}
+
+    def _scalars(self, options: Mapping[str, Any], lr: Tensor, shared: State) -> Any:
+        """What is computed once a step for all parameters of one dtype, from ``lr`` and the shared numbers of this
+        step (``step`` counts from 1), in that dtype."""
+        return lr
 
     def _update(
-        self, options: Mapping[str, Any], scalars: Any, param: Tensor, grad: Tensor, state: dict[str, Buffer]
-    ) -> Tensor:
-        """The parameter's new value; new moments are assigned to ``state``."""
+        self, options: Mapping[str, Any], scalars: Any, param: Tensor, grad: Tensor, state: State
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """The parameter's new value, and its new moments."""
         raise NotImplementedError
 
     # --- tracing ---
@@ -113,6 +160,10 @@ class Optimizer:
         Raises TraceError outside of a traced function, ShapeError where ``loss`` is not a scalar, and TenonError where
         it depends on none of the parameters.
         """
+        self.apply(self.gradients(loss))
+
+    def gradients(self, loss: Tensor) -> Gradients:
+        """The gradient of ``loss`` for each trainable parameter that it depends on. Raises as :meth:`minimize`."""
         trace = current_trace("optimizer.minimize(loss)")
         if not isinstance(loss, Tensor):
             raise TraceError(f"minimize takes the loss, a scalar Tensor, not {type(loss).__name__} {loss!r:.60}")
@@ -131,55 +182,125 @@ class Optimizer:
             )
         found = apply("grad", loss.value(), *(leaves[p.cell] for p in used))
         values = found if isinstance(found, tuple) else (found,)
-        grads = {p: Tensor.of(g) for p, g in zip(used, values, strict=True)}
+        return {p: Tensor.of(g) for p, g in zip(used, values, strict=True)}
+
+    def apply(self, grads: Gradients) -> None:
+        """Change the parameters by one step against ``grads``, as :meth:`gradients` gives them or as they were made of
+        those. They are accumulated and clipped here. Raises TraceError outside of a traced function."""
+        trace = current_trace("optimizer.apply(grads)")
+        members = {}
         for number, group in enumerate(self.param_groups):
             group.traced = True
-            members = [p for p in group.params if p in grads]
-            self._allocate(group, members)
-            self._name_state(trace, number, members)
-            self._build(group, {p: grads[p] for p in members})
+            members[number] = [p for p in group.params if p in grads]
+            self._allocate(group, members[number])
+            self._name_state(trace, number, members[number])
+        due = self._accumulation_is_due()
+        if due is not None:
+            grads = self._accumulated(grads, due)
+        if self.clip_value is not None:
+            grads = clip_grad_value(grads, self.clip_value)
+        if self.clip_norm is not None:
+            grads = clip_grad_norm(grads, self.clip_norm)
+        for number, group in enumerate(self.param_groups):
+            self._build(group, {p: grads[p] for p in members[number]}, due)
+
+    @property
+    def changed(self) -> Tensor | None:
+        """Whether the last call changed the parameters, where gradients are accumulated; None where every call does."""
+        return None if self.accumulate == 1 else self._micro_step == 0
 
     def step(self, *_: object) -> NoReturn:
         """Tenon has no gradients that wait for a step: :meth:`minimize` takes them and updates."""
         raise UnsupportedError("there is no step(): call optimizer.minimize(loss) inside a tn.function")
 
-    def _build(self, group: ParameterGroup, grads: dict[Parameter, Tensor]) -> None:
-        """The update of one group, its scalars computed once for each step counter and dtype."""
-        trace = current_trace()
-        lr = Tensor.of(trace.read(group.lr_cell, f"{self.name}.lr"))
-        steps: dict[Buffer, Tensor] = {}
+    def _accumulation_is_due(self) -> Tensor | None:
+        """Whether this call is one that changes the parameters; None where every call does."""
+        if self.accumulate == 1:
+            return None
+        self._micro_step.assign((self._micro_step + 1) % self.accumulate)
+        return self.changed
+
+    def _accumulated(self, grads: Gradients, due: Tensor) -> Gradients:
+        """The mean of the gradients since the last change, which matters where ``due``."""
+        found = {}
+        for p, grad in grads.items():
+            total = self.state[p][_SUM]
+            found[p] = total + grad / self.accumulate
+            total.assign(call("where", due, 0.0, found[p]).to(p.dtype))
+        return found
+
+    def _build(self, group: ParameterGroup, grads: Gradients, due: Tensor | None) -> None:
+        """The update of one group, its scalars computed once for each set of shared numbers and dtype."""
+        lr = Tensor.of(current_trace().read(group.lr_cell, f"{self.name}.lr"))
+        names = self._shared(group)
+        advanced: dict[tuple[Buffer, ...], dict[str, Tensor]] = {}
         scalars: dict[Any, Any] = {}
+
+        def write(buffer: Buffer | Parameter, value: Tensor) -> None:
+            value = value.to(buffer.dtype)
+            buffer.assign(value if due is None else call("where", due, value, buffer))
+
         for p, grad in grads.items():
             state = self.state[p]
-            counter = state.get("step")
-            if counter is not None and counter not in steps:
-                steps[counter] = counter + 1
-                counter.assign(steps[counter])
+            shared = tuple(state[k] for k in names)
+            if shared not in advanced:
+                advanced[shared] = self._advance(group, {k: Tensor.of(state[k].value()) for k in names})
+                for k, value in advanced[shared].items():
+                    write(state[k], value)
             dtype = dtypes.f64 if p.dtype == dtypes.f64 else dtypes.f32
-            if (counter, dtype) not in scalars:
-                step = None if counter is None else steps[counter].to(dtype)
-                scalars[counter, dtype] = self._scalars(group, lr.to(dtype), step)
+            if (shared, dtype) not in scalars:
+                now = {k: value.to(dtype) for k, value in advanced[shared].items()}
+                scalars[shared, dtype] = self._scalars(group, lr.to(dtype), now)
             current = Tensor.of(p.value())
-            p.assign(self._update(group, scalars[counter, dtype], current, grad, state).to(p.dtype))
+            moments = {k: Tensor.of(state[k].value()) for k in self._moments(group)}
+            new, changed = self._update(group, scalars[shared, dtype], current, grad, moments)
+            for k, value in changed.items():
+                write(state[k], value)
+            write(p, new)
+            if self.ema is not None:
+                write(state[_AVERAGE], self.ema * state[_AVERAGE] + (1 - self.ema) * new)
+
+    def _own(self) -> tuple[str, ...]:
+        """The state of a parameter's shape that has nothing to do with the kind of optimizer."""
+        return ((_SUM,) if self.accumulate > 1 else ()) + ((_AVERAGE,) if self.ema is not None else ())
 
     def _allocate(self, group: ParameterGroup, params: Iterable[Parameter]) -> None:
-        """State at zero for parameters that have none yet; their step counter is one cell."""
+        """The first state of parameters that have none yet; the numbers that they share are one cell each."""
         fresh = [p for p in params if p not in self.state]
-        counter = Buffer(np.zeros((), np.int64)) if self._counts(group) else None
+        shared = {k: Buffer(np.asarray(first)) for k, first in self._shared(group).items()}
         for p in fresh:
-            self.state[p] = {k: Buffer(np.zeros_like(p.cell.array)) for k in self._moments(group)}
-            if counter is not None:
-                self.state[p]["step"] = counter
+            array = p.cell.array
+            self.state[p] = {k: Buffer(np.full_like(array, first)) for k, first in self._moments(group).items()}
+            self.state[p] |= {k: Buffer(array if k == _AVERAGE else np.zeros_like(array)) for k in self._own()}
+            self.state[p] |= shared
 
     def _name_state(self, trace: Trace, number: int, params: Iterable[Parameter]) -> None:
         group = self.param_groups[number]
         of_group = f".{number}" if len(self.param_groups) > 1 else ""
-        names = {f"{self.name}.lr{of_group}": group.lr_cell}
+        shared = self._shared(group)
+        names = {f"{self.name}.lr{of_group}": group.lr_cell, f"{self.name}.micro_step": self._micro_step.cell}
         for p in params:
             for key, buffer in self.state[p].items():
-                owner = of_group if key == "step" else f".{trace.name_of(p.cell, 'parameter')}"
+                owner = of_group if key in shared else f".{trace.name_of(p.cell, 'parameter')}"
                 names[f"{self.name}.{key}{owner}"] = buffer.cell
         trace.prefer_names(names)
+
+    @contextlib.contextmanager
+    def averaged(self) -> Iterator[None]:
+        """``with optimizer.averaged():`` the parameters hold their averages; afterwards they are as they were.
+
+        Raises TenonError where the optimizer was made without ``ema``.
+        """
+        if self.ema is None:
+            raise TenonError(f"this {type(self).__name__} keeps no averages: make it with ema=0.999, say")
+        own = {p: np.array(p.cell.array) for p in self.state}
+        for p, state in self.state.items():
+            p.cell.write(state[_AVERAGE].cell.array)
+        try:
+            yield
+        finally:
+            for p, array in own.items():
+                p.cell.write(array)
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(map(repr, self.param_groups))})"
@@ -193,10 +314,19 @@ class Optimizer:
         pairs = [(group, p) for group in self.param_groups for p in group.params]
         return [(i, group, p) for i, (group, p) in enumerate(pairs)]
 
+    def _numbers(self) -> dict[str, Buffer]:
+        """The state that belongs to no parameter, beside the learning rates."""
+        found = {"micro_step": self._micro_step} if self.accumulate > 1 else {}
+        for i, scheduler in enumerate(self.schedulers):
+            found |= {f"scheduler.{i}.{k}": buffer for k, buffer in scheduler.state.items()}
+        return found
+
     def state_dict(self) -> dict[str, np.ndarray]:
         """A copy of the state as one flat dict of arrays: ``exp_avg.3`` belongs to the fourth parameter, ``lr.0`` to
-        the first group. Parameters that have not been trained have no entry; options are not saved."""
+        the first group, ``scheduler.0.count`` to the first scheduler. Parameters that have not been trained have no
+        entry; options are not saved."""
         found = {f"lr.{i}": np.array(group.lr_cell.array) for i, group in enumerate(self.param_groups)}
+        found |= {k: np.array(buffer.numpy()) for k, buffer in self._numbers().items()}
         for i, _, p in self._numbered():
             for key, buffer in self.state.get(p, {}).items():
                 found[f"{key}.{i}"] = np.array(buffer.numpy())
@@ -218,16 +348,21 @@ class Optimizer:
         for i, group in enumerate(self.param_groups):
             if f"lr.{i}" in arrays:
                 group["lr"] = float(arrays[f"lr.{i}"])
+        for key, buffer in self._numbers().items():
+            buffer.data = arrays[key].astype(buffer.dtype.numpy)
         self._load_moments(arrays)
+
+    def _shapes(self, group: ParameterGroup, p: Parameter) -> dict[str, tuple[int, ...]]:
+        own = dict.fromkeys((*self._moments(group), *self._own()), p.cell.array.shape)
+        return own | dict.fromkeys(self._shared(group), ())
 
     def _misfits(self, arrays: Mapping[str, np.ndarray]) -> tuple[list[str], set[str]]:
         """What is wrong with ``arrays``, and the keys that they may have."""
-        wrong: list[str] = []
-        known = {f"lr.{i}" for i in range(len(self.param_groups))}
+        numbers = self._numbers()
+        wrong = [f"missing: {key}" for key in numbers if key not in arrays]
+        known = {f"lr.{i}" for i in range(len(self.param_groups))} | numbers.keys()
         for i, group, p in self._numbered():
-            shapes = dict.fromkeys(self._moments(group), p.cell.array.shape)
-            if self._counts(group):
-                shapes["step"] = ()
+            shapes = self._shapes(group, p)
             keys = {f"{key}.{i}" for key in shapes}
             known |= keys
             missing = sorted(keys - arrays.keys())
@@ -240,18 +375,23 @@ class Optimizer:
         return wrong, known
 
     def _load_moments(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Parameters with equal shared numbers share them again."""
         for group in self.param_groups:
-            counters: dict[int, Buffer] = {}
+            shared: dict[tuple[float, ...], dict[str, Buffer]] = {}
             for i, owner, p in self._numbered():
-                if owner is not group or not any(f"{k}.{i}" in arrays for k in (*self._moments(group), "step")):
+                if owner is not group or not any(f"{k}.{i}" in arrays for k in self._shapes(group, p)):
                     continue
                 if p not in self.state:
                     self._allocate(group, [p])
-                    if self._counts(group):
-                        steps = int(arrays[f"step.{i}"])
-                        self.state[p]["step"] = counters.setdefault(steps, self.state[p]["step"])
+                    numbers = tuple(float(arrays[f"{k}.{i}"]) for k in self._shared(group))
+                    own = {k: self.state[p][k] for k in self._shared(group)}
+                    self.state[p] |= shared.setdefault(numbers, own)
                 for key, buffer in self.state[p].items():
                     buffer.data = arrays[f"{key}.{i}"].astype(buffer.dtype.numpy)
+
+
+_SUM = "grad_sum"
+_AVERAGE = "ema"
 
 
 def decayed(options: Mapping[str, Any], param: Tensor, grad: Tensor) -> Tensor:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
 from engine.errors import TenonError
 from frontend.dispatch import call
-from frontend.nn.parameter import Buffer
-from frontend.optim.optimizer import Optimizer, Params, decayed, number_in
+from frontend.optim.optimizer import Common, Optimizer, Params, State, decayed, number_in
 from frontend.tensor import Tensor
 
 
@@ -32,6 +31,7 @@ class SGD(Optimizer):
         nesterov: bool = False,
         *,
         maximize: bool = False,
+        **common: Unpack[Common],
     ):
         options = {
             "momentum": momentum,
@@ -40,7 +40,7 @@ class SGD(Optimizer):
             "nesterov": nesterov,
             "maximize": maximize,
         }
-        super().__init__(params, lr, options)
+        super().__init__(params, lr, options, **common)
 
     def _check(self, options: Mapping[str, Any]) -> None:
         number_in("momentum", options["momentum"], 0)
@@ -48,26 +48,26 @@ class SGD(Optimizer):
         if options["nesterov"] and (options["momentum"] <= 0 or options["dampening"] != 0):
             raise TenonError("nesterov needs a momentum above 0 and a dampening of 0")
 
-    def _moments(self, options: Mapping[str, Any]) -> tuple[str, ...]:
-        return ("momentum_buffer",) if options["momentum"] else ()
+    def _moments(self, options: Mapping[str, Any]) -> dict[str, float]:
+        return {"momentum_buffer": 0} if options["momentum"] else {}
 
-    def _counts(self, options: Mapping[str, Any]) -> bool:
+    def _shared(self, options: Mapping[str, Any]) -> dict[str, float]:
         # Without dampening the first step needs no special case: momentum * 0 + g is g.
-        return bool(options["momentum"] and options["dampening"])
+        return {"step": 0} if options["momentum"] and options["dampening"] else {}
 
-    def _scalars(self, options: Mapping[str, Any], lr: Tensor, step: Tensor | None) -> tuple[Tensor, Tensor | None]:
-        return lr, None if step is None else step == 1
+    def _scalars(self, options: Mapping[str, Any], lr: Tensor, shared: State) -> tuple[Tensor, Tensor | None]:
+        return lr, shared["step"] == 1 if shared else None
 
     def _update(
-        self, options: Mapping[str, Any], scalars: Any, param: Tensor, grad: Tensor, state: dict[str, Buffer]
-    ) -> Tensor:
+        self, options: Mapping[str, Any], scalars: Any, param: Tensor, grad: Tensor, state: State
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         lr, first = scalars
         momentum = options["momentum"]
         grad = decayed(options, param, grad)
-        if momentum:
-            buffer = momentum * state["momentum_buffer"] + (1 - options["dampening"]) * grad
-            if first is not None:
-                buffer = call("where", first, grad, buffer)
-            state["momentum_buffer"].assign(buffer)
-            grad = grad + momentum * buffer if options["nesterov"] else buffer
-        return param - lr * grad
+        if not momentum:
+            return param - lr * grad, {}
+        buffer = momentum * state["momentum_buffer"] + (1 - options["dampening"]) * grad
+        if first is not None:
+            buffer = call("where", first, grad, buffer)
+        along = grad + momentum * buffer if options["nesterov"] else buffer
+        return param - lr * along, {"momentum_buffer": buffer}
