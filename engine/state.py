@@ -25,15 +25,17 @@ def aligned_empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
 
 class Cell:
     """One logical buffer. Programs update ``array`` in place; ``version`` counts the writes, so whatever was
-    derived from the buffer (packed weights) knows when it is stale. The array itself is never replaced."""
+    derived from the buffer (packed weights) knows when it is stale. The array itself is never replaced. ``in_use``
+    says that a program was built over it."""
 
-    __slots__ = ("array", "dtype", "version")
+    __slots__ = ("array", "dtype", "in_use", "version")
 
     def __init__(self, value: np.ndarray, dtype: DType):
         self.dtype = dtype
         self.array = aligned_empty(np.shape(value), dtype)
         self.array[...] = value
         self.version = 0
+        self.in_use = False
 
     def write(self, value: np.ndarray) -> None:
         """Replace the contents. Raises ShapeError, or DTypeError where values of ``value`` would be lost."""

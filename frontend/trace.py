@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 
@@ -27,6 +27,7 @@ class Trace:
         self.cells: dict[str, Cell] = {}
         self._names: dict[Cell, str] = {}
         self._preferred: dict[Cell, str] = {}
+        self._naming: list[Callable[[], Mapping[str, Cell]]] = []
         self._current: dict[Cell, Value] = {}
         self._leaves: dict[Value, Cell] = {}
         self._constants: dict[object, Value] = {}
@@ -47,9 +48,17 @@ class Trace:
         for name, cell in names.items():
             self._preferred.setdefault(cell, name)
 
+    def name_after(self, names: Callable[[], Mapping[str, Cell]]) -> None:
+        """As :meth:`prefer_names`, asked for when a cell without a name comes up: layers that learn their sizes while
+        they are traced make cells on the way."""
+        self._naming.append(names)
+
     def name_of(self, cell: Cell, preferred_name: str = "state") -> str:
         """The name of ``cell`` in this program, given out now if it has none."""
         if cell not in self._names:
+            if cell not in self._preferred:
+                for names in self._naming:
+                    self.prefer_names(names())
             wanted = self._preferred.get(cell, preferred_name)
             name = wanted
             for i in itertools.count(1):

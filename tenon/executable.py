@@ -59,6 +59,8 @@ class Executable:
 
     def _build(self) -> Built:
         self._compile_count += 1
+        for cell in self._traced.cells.values():
+            cell.in_use = True
         return self._backend.build(self._traced.graph, self._traced.cells, self.level)
 
     def reload(self) -> None:

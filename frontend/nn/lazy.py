@@ -1,5 +1,78 @@
-"""Layers that learn their input size from the first call."""
+"""Layers that learn their input size from the first call, as Keras's all do."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import inspect
+from typing import Any
+
+from engine.errors import ShapeError
+from frontend.nn import convolution, linear
+from frontend.nn.module import Module
+from frontend.nn.parameter import UninitializedParameter
+from frontend.sizes import plain_shape
+from frontend.tensor import Tensor, as_tensor
+
+__all__ = ["LazyConv2d", "LazyLinear"]
+
+
+class LazyModule(Module):
+    """A layer of the class ``becomes``, made without its first argument: the size of the input's ``axis`` gives it at
+    the first call, and the layer is then one of that class. Its parameters may be given to an optimizer before."""
+
+    becomes: type[Module]
+    axis: int
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__()
+        self._given = (args, kwargs)
+        options = inspect.signature(self.becomes).bind(0, *args, **kwargs)
+        options.apply_defaults()
+        chosen = options.arguments
+        for name in ("weight", "bias"):
+            there = chosen.get("affine", True) and chosen.get(name, True)
+            parameter = UninitializedParameter(dtype=chosen["dtype"]) if there else None
+            self.register_parameter(name, parameter)
+
+    def initialize_parameters(self, input: Tensor) -> None:
+        """Become the layer that takes ``input``. Raises ShapeError where its size is symbolic."""
+        shape = plain_shape(as_tensor(input).shape)
+        size = shape[self.axis] if -len(shape) <= self.axis < len(shape) else None
+        if not isinstance(size, int):
+            raise ShapeError(
+                f"{type(self).__name__} takes its size from axis {self.axis} of the first input, which is {size} in "
+                f"shape {shape}; it must be an integer in the spec"
+            )
+        args, kwargs = self._given
+        placeholders, training = dict(self._parameters), self.training
+        hooks = dict(self._forward_hooks), dict(self._forward_pre_hooks)
+        del self._given
+        becomes: Any = self.becomes
+        self.__class__ = becomes
+        becomes.__init__(self, size, *args, **kwargs)
+        self.training = training
+        self._forward_hooks.update(hooks[0])
+        self._forward_pre_hooks.update(hooks[1])
+        for name, placeholder in placeholders.items():
+            if isinstance(placeholder, UninitializedParameter):
+                placeholder.become(self._parameters[name])  # type: ignore[arg-type]
+                self._parameters[name] = placeholder
+
+    def __call__(self, input: Any, *args: Any, **kwargs: Any) -> Any:
+        self.initialize_parameters(input)
+        return self(input, *args, **kwargs)
+
+    def extra_repr(self) -> str:
+        args, kwargs = self._given
+        return ", ".join([*map(repr, args), *(f"{k}={v!r}" for k, v in kwargs.items())])
+
+
+class LazyLinear(LazyModule):
+    """Linear(in_features, ...), in_features being the size of the input's last axis."""
+
+    becomes, axis = linear.Linear, -1
+
+
+class LazyConv2d(LazyModule):
+    """Conv2d(in_channels, ...)."""
+
+    becomes, axis = convolution.Conv2d, -3

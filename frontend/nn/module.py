@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import numpy as np
 
+from engine import dtypes
 from engine.dims import shape_text
-from engine.errors import StateError, TenonError, UnsupportedError
+from engine.errors import DTypeError, StateError, TenonError, UnsupportedError
 from engine.state import Cell
+from frontend.nn.hooks import Hooks, RemovableHandle, changed_arguments
 from frontend.nn.parameter import Buffer, Parameter, StateTensor, as_array
 from frontend.tensor import Tensor, as_tensor, target_dtype
 from frontend.trace import active
@@ -37,10 +41,13 @@ class Module:
     _buffers: dict[str, Buffer | None]
     _modules: dict[str, Module | None]
     _transient: set[str]
+    _forward_hooks: Hooks
+    _forward_pre_hooks: Hooks
 
     def __init__(self) -> None:
         for name, value in (
             ("training", True), ("_parameters", {}), ("_buffers", {}), ("_modules", {}), ("_transient", set()),
+            ("_forward_hooks", {}), ("_forward_pre_hooks", {}),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
@@ -134,8 +141,39 @@ class Module:
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         trace = active()
         if trace is not None:
-            trace.prefer_names(state_cells(self))
-        return self.forward(*map(_as_input, args), **{k: _as_input(v) for k, v in kwargs.items()})
+            trace.name_after(functools.partial(state_cells, self))
+        args, kwargs = tuple(map(_as_input, args)), {k: _as_input(v) for k, v in kwargs.items()}
+        for hook, with_kwargs in list(self._forward_pre_hooks.values()):
+            args, kwargs = changed_arguments(hook, with_kwargs, self, args, kwargs)
+        output = self.forward(*args, **kwargs)
+        for hook, with_kwargs in list(self._forward_hooks.values()):
+            found = hook(self, args, kwargs, output) if with_kwargs else hook(self, args, output)
+            output = output if found is None else found
+        return output
+
+    def register_forward_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args, output)`` after every ``forward``; what it returns, unless None, is the output.
+
+        Inside a traced function hooks run while tracing: what they compute becomes part of the program. With
+        ``with_kwargs`` it is ``hook(module, args, kwargs, output)``.
+        """
+        return RemovableHandle(self._forward_hooks, hook, with_kwargs, prepend)
+
+    def register_forward_pre_hook(
+        self, hook: Callable[..., Any], *, prepend: bool = False, with_kwargs: bool = False
+    ) -> RemovableHandle:
+        """Call ``hook(module, args)`` before every ``forward``; what it returns, unless None, are the arguments (one
+        that is no tuple is the only one). With ``with_kwargs`` it is ``hook(module, args, kwargs)``, and returns both.
+        """
+        return RemovableHandle(self._forward_pre_hooks, hook, with_kwargs, prepend)
+
+    def register_full_backward_hook(self, *_: object, **__: object) -> NoReturn:
+        """There is no backward pass to hook into: gradients are values of the program."""
+        raise UnsupportedError(
+            "modules have no backward hooks: gradients are tensors, from tn.grad or optimizer.gradients(loss)"
+        )
 
     # --- walking the tree ---
 
@@ -225,12 +263,44 @@ class Module:
         """Nothing: gradients are values inside a program and are never left over."""
 
     def to(self: M, *targets: Any, dtype: object = None, device: object = None) -> M:
-        """Check that the device is "cpu"; a dtype is chosen where a layer is made, with ``dtype=``."""
+        """Check that the device is "cpu", and give every floating point parameter and buffer another dtype.
+
+        Raises StateError where a compiled program holds one of them, since its code is for the dtype it had.
+        """
         wanted = target_dtype(targets, dtype, device)
-        for name, p in self.named_parameters():
-            if wanted is not None and wanted != p.dtype:
-                raise UnsupportedError(f"{name} stays {p.dtype}; give dtype= to its layer instead of to({wanted})")
+        if wanted is None:
+            return self
+        if not wanted.is_float:
+            raise DTypeError(f"a module's parameters become floating point numbers, not {wanted}")
+        members = {name: m for name, m in self._members() if m.dtype.is_float and m.dtype != wanted}
+        in_use = [name for name, m in members.items() if m.cell.in_use]
+        if in_use:
+            raise StateError(
+                f"{in_use[0]} cannot become {wanted}: a compiled program holds it as {members[in_use[0]].dtype}; "
+                "convert the model before compiling it, or copy it (copy.deepcopy) and convert the copy"
+            )
+        for member in members.values():
+            member.cell = Cell(member.cell.array, wanted)
         return self
+
+    def double(self: M) -> M:
+        """Parameters and buffers in f64."""
+        return self.to(dtype=dtypes.f64)
+
+    def float(self: M) -> M:
+        """Parameters and buffers in f32."""
+        return self.to(dtype=dtypes.f32)
+
+    def half(self: M) -> M:
+        """Parameters and buffers in f16."""
+        return self.to(dtype=dtypes.f16)
+
+    def bfloat16(self: M) -> M:
+        """Parameters and buffers in bf16."""
+        return self.to(dtype=dtypes.bf16)
+
+    def _members(self) -> Iterator[tuple[str, StateTensor]]:
+        return itertools.chain(self.named_parameters(), self.named_buffers())
 
     # --- saving and loading ---
 

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from engine.dtypes import as_dtype
-from engine.errors import DTypeError, TraceError
+from engine import dtypes
+from engine.dtypes import DType, as_dtype
+from engine.errors import DTypeError, StateError, TraceError
 from engine.graph import TensorType, Value, tracing
 from engine.state import Cell
 from frontend.tensor import Tensor, as_tensor
@@ -17,6 +18,8 @@ from frontend.trace import current_trace, type_of
 class StateTensor(Tensor):
     """A tensor that owns a state cell. Inside a trace it is the state's value at that point of the program; elsewhere
     its elements are those in the cell."""
+
+    cell: Cell
 
     def __init__(self, data: Any, dtype: object = None, requires_grad: bool = False):
         if isinstance(data, Tensor) and data.is_symbolic and not isinstance(data, StateTensor):
@@ -95,6 +98,44 @@ class Parameter(StateTensor):
         """Train this parameter, or freeze it. Programs compiled before are as they were."""
         self.requires_grad = requires_grad
         return self
+
+
+class UninitializedParameter(Parameter):
+    """A parameter whose shape is not known before its layer has seen an input. It becomes a :class:`Parameter`, and
+    stays the same object, so that an optimizer may be given it before."""
+
+    def __init__(self, requires_grad: bool = True, dtype: object = None):
+        self._declared = dtypes.f32 if dtype is None else as_dtype(dtype)
+        self._array = self._value = self._builder = None
+        self.requires_grad = requires_grad
+
+    @property
+    def dtype(self) -> DType:
+        return self._declared
+
+    @property
+    def cell(self) -> Cell:  # type: ignore[override]
+        raise StateError(
+            "a parameter of a lazy layer has no shape yet: run the model once (compile it, trace a step, or call it on "
+            "an array)"
+        )
+
+    def become(self, parameter: Parameter) -> None:
+        """Take over the elements of ``parameter``, and be one."""
+        cell = parameter.cell
+        self.__class__ = Parameter  # type: ignore[assignment]
+        self.cell = cell
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> UninitializedParameter:
+        copy = UninitializedParameter(self.requires_grad, self._declared)
+        memo[id(self)] = copy
+        return copy
+
+    def __reduce__(self) -> Any:
+        return UninitializedParameter, (self.requires_grad, self._declared.name)
+
+    def __repr__(self) -> str:
+        return f"UninitializedParameter(dtype={self.dtype})"
 
 
 class Buffer(StateTensor):
