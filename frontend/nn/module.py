@@ -14,7 +14,7 @@ from engine.dims import shape_text
 from engine.errors import DTypeError, StateError, TenonError, UnsupportedError
 from engine.state import Cell
 from frontend.nn.hooks import Hooks, RemovableHandle, changed_arguments
-from frontend.nn.parameter import Buffer, Parameter, StateTensor, as_array
+from frontend.nn.parameter import Buffer, Parameter, StateTensor, UninitializedParameter, as_array
 from frontend.tensor import Tensor, as_tensor, target_dtype
 from frontend.trace import active
 
@@ -366,9 +366,11 @@ def _misfit(name: str, array: np.ndarray, member: StateTensor) -> str | None:
 
 
 def state_cells(module: Module, prefix: str = "") -> dict[str, Cell]:
-    """The cell of every parameter and buffer under its dotted path: what names state in a program."""
+    """The cell of every parameter and buffer under its dotted path: what names state in a program. Parameters of lazy
+    layers have none yet."""
     return {
         name: member.cell
         for kind in ("_parameters", "_buffers")
         for name, member in module._named(kind, prefix, recurse=True)
+        if not isinstance(member, UninitializedParameter)
     }
