@@ -34,8 +34,8 @@ class Op:
     ``inputs`` names the tensor arguments (a last name that starts with ``*`` takes any number), ``attrs`` the others
     with their defaults. ``kind`` is the kernel class that passes and backends know:
     ``elementwise``, ``reduce``, ``view``, ``contraction``, ``conv2d``, ``conv2d_weight_grad``, ``pool``, ``random``,
-    ``index`` (iota), ``check``, ``move`` (copies into parts of a larger tensor), ``composite`` (claimed or decomposed),
-    ``source`` (input, state, constant, size), ``grad``.
+    ``index`` (iota), ``check``, ``move`` (writes into parts of a larger tensor), ``gather``, ``sort``, ``scan``,
+    ``composite`` (claimed or decomposed), ``source`` (input, state, constant, size), ``grad``.
 
     - ``rule(*types, **attrs)`` gives the output type, or a tuple of them
     - ``reference(*arrays, **attrs)`` the NumPy result, or a tuple

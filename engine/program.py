@@ -40,7 +40,8 @@ class Call:
     """One step: run ``kernel`` (a Kernel's key) for tasks ``0..tasks`` on ``args``.
 
     ``reads`` and ``writes`` name the buffers it touches, from which barriers and lifetimes follow.
-    ``scratch`` is the private memory, in bytes, that each thread must hand to the kernel.
+    ``scratch`` is the private memory, in bytes, that each thread must hand to the kernel. ``indexed`` says that it goes
+    where indices in memory send it: it must not run once a check has failed.
     """
 
     kernel: str
@@ -51,6 +52,7 @@ class Call:
     writes: tuple[str, ...]
     scratch: int = 0
     nodes: tuple[str, ...] = ()
+    indexed: bool = False
 
 
 @dataclass(frozen=True)

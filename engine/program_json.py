@@ -109,13 +109,14 @@ def _arg_in(value: Any) -> Arg:
 
 def _call_out(call: Call) -> list:
     args = [_arg_out(a) for a in call.args]
-    return [call.kernel, call.label, args, _size_out(call.tasks), call.reads, call.writes, call.scratch, call.nodes]
+    fixed = [call.reads, call.writes, call.scratch, call.nodes, call.indexed]
+    return [call.kernel, call.label, args, _size_out(call.tasks), *fixed]
 
 
 def _call_in(value: list) -> Call:
-    kernel, label, args, tasks, reads, writes, scratch, nodes = value
+    kernel, label, args, tasks, reads, writes, scratch, nodes, indexed = value
     args_in = tuple(_arg_in(a) for a in args)
-    return Call(kernel, label, args_in, _size_in(tasks), tuple(reads), tuple(writes), scratch, tuple(nodes))
+    return Call(kernel, label, args_in, _size_in(tasks), tuple(reads), tuple(writes), scratch, tuple(nodes), indexed)
 
 
 def _assumption_out(a: Assumption) -> list:

@@ -2,8 +2,8 @@
 
 A :class:`KernelSpec` is an iteration space, the buffers it reads and writes through strides, and a straight-line
 scalar ``body``. Its ``core`` says where the body's ``core`` value comes from: nowhere (a loop kernel), a
-contraction, a convolution, its weight gradient, or a pooling window. So one emitter of bodies serves fused
-elementwise loops, reductions, and the epilogues of every heavy kernel.
+contraction, a convolution, its weight gradient, or a pooling window; or that the kernel scatters, scans or sorts. So
+one emitter of bodies serves fused elementwise loops, reductions, and the epilogues of every heavy kernel.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Stmt:
     ``op`` is a name of the scalar vocabulary, whose arguments have already been cast to one dtype, or one of
 
     - ``load``: args ``(i,)``, the value of ``reads[i]``
+    - ``load_at``: args ``(i, index)``, sizes ``(stride,)``: the element of ``reads[i]`` that lies ``index * stride``
+      further on
     - ``store``: args ``(i, value)``, into ``writes[i]``
     - ``core``: args ``(k,)``, output ``k`` of the core
     - ``const``: args ``(number,)``
@@ -187,7 +189,36 @@ class MaxPool2dGather:
     dilation: tuple[int, int] = (1, 1)
 
 
-Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather
+@dataclass(frozen=True)
+class Scatter:
+    """For every point of the kernel's axes, in row-major order: ``writes[0]`` at that point, ``reads[0] * stride``
+    further on, is set to ``reads[1]``, or becomes its sum, product, maximum or minimum with it, as ``mode`` says.
+
+    Cores of this kind and the next two write their results themselves: the body is empty.
+    """
+
+    mode: str
+    stride: Size
+
+
+@dataclass(frozen=True)
+class Scan:
+    """``writes[0]`` is ``h[i] = reads[0][i] * h[i-1] + reads[1][i]`` along ``axis``, from ``h[0] = reads[1][0]``; from
+    the other end where ``reverse``."""
+
+    axis: int
+    reverse: bool
+
+
+@dataclass(frozen=True)
+class Sort:
+    """``writes[0]`` is ``reads[0]`` in order along ``axis``, ``writes[1]`` (i64) where each element came from."""
+
+    axis: int
+    descending: bool
+
+
+Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Scatter | Scan | Sort
 
 
 @dataclass(frozen=True)

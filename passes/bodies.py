@@ -116,7 +116,10 @@ class Body:
         return self.emit("index", (), dtypes.i64, self.strides(loops, strides))
 
     def compute(self, node: Node) -> None:
-        """The statements of an elementwise, reduce or random node."""
+        """The statements of an elementwise, reduce, random or gather node."""
+        if node.op.kind == "gather":
+            self.names[node.output] = self._gather(node)
+            return
         args = [self.load(v, self.space.input_axes(node, i)) for i, v in enumerate(node.inputs)]
         match node.op.kind:
             case "elementwise":
@@ -154,6 +157,13 @@ class Body:
         inside = dtypes.u8 if out == dtypes.bool_ else out
         value = self.cast(value, inside)
         return self.emit(f"reduce_{node.op.name}", (value,), inside) if axes else value
+
+    def _gather(self, node: Node) -> str:
+        x = node.inputs[0]
+        index = self.cast(self.load(node.inputs[1], self.space.input_axes(node, 1)), dtypes.i64)
+        access = self.access(x, self.space.input_axes(node, 0))
+        along = self.view(x).strides[node.attrs["axis"]]
+        return self.emit("load_at", (self.operands.read(access), index), x.dtype.computed, (along,))
 
     def _random(self, node: Node, args: list[str]) -> str:
         out = node.output

@@ -8,7 +8,7 @@ from engine.graph import Node, Value
 from passes.spaces import Space
 from passes.views import is_free, look_through
 
-LOOP_KINDS = frozenset({"elementwise", "reduce", "random"})
+LOOP_KINDS = frozenset({"elementwise", "reduce", "random", "gather"})
 CORE_KINDS = frozenset({"contraction", "conv2d", "conv2d_weight_grad", "pool"})
 MAX_BUFFERS = 40
 """Past this many buffers a kernel's registers spill and its compile time grows faster than what fusion saves."""
@@ -57,8 +57,13 @@ def fits(cluster: Cluster, stored: Callable[[Value], bool]) -> bool:
         return False
     if len(_buffers(cluster)) > MAX_BUFFERS:
         return False
+    gathers = [n for n in cluster.nodes if n.op.kind == "gather"]
+    if any(look_through(n.inputs[0])[0].node in cluster.nodes for n in gathers):
+        return False  # an index may name an element that is yet to be computed
     if cluster.core is None:
         return _fits_loops(cluster.nodes, stored)
+    if gathers:
+        return False
     if len(cluster.cores) != 1 + (cluster.source is not None):
         return False
     return _fits_inner(cluster, stored) and _fits_epilogue(cluster, stored)

@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
+from engine import dims
 from engine.buffers import Buffer
-from engine.dims import Size
+from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
-from engine.schedule import Access, Bundle, KernelSpec, Schedule, Stmt
+from engine.schedule import Access, Bundle, Core, KernelSpec, Scan, Scatter, Schedule, Sort, Stmt
 from passes.bodies import Body, Operands
 from passes.kernels import KernelWriter
 from passes.spaces import Axis, Space
@@ -234,6 +235,10 @@ class _Scheduler:
             self._pad(first)
         elif first.op.name == "concat":
             self._concat(first)
+        elif first.op.name == "scatter":
+            self._scatter(first)
+        elif first.op.kind in ("sort", "scan"):
+            self._along_an_axis(first)
         else:
             self._compute(group)
 
@@ -328,6 +333,49 @@ class _Scheduler:
             self._copy(x, part, out.dtype)
             start = start + x.shape[axis]
 
+    def _scatter(self, node: Node) -> None:
+        """Copy what is there, then write what comes."""
+        x, index, src = node.inputs
+        axis = node.attrs["axis"]
+        home = self._home(node.output)
+        self.views[node.output] = home
+        self._copy(x, home)
+        space = dims.broadcast(index.shape, src.shape)
+        reads = tuple(self._access(v, space) for v in (index, src))
+        strides = tuple(0 if i == axis or x.shape[i] == 1 else s for i, s in enumerate(home.strides))
+        write = Access(home.buffer, x.dtype, strides, home.offset)
+        core = Scatter(node.attrs["mode"], home.strides[axis])
+        self.kernels.append(self._plain_kernel(node, f"scatter_{core.mode}", space, reads, (write,), core))
+
+    def _along_an_axis(self, node: Node) -> None:
+        shape, axis = node.inputs[-1].shape, node.attrs["axis"]
+        reads = tuple(self._access(v, shape) for v in node.inputs)
+        homes = {v: self._home(v) for v in node.outputs}
+        writes = tuple(Access(h.buffer, v.dtype, h.strides, h.offset) for v, h in homes.items())
+        core = Sort(axis, node.attrs["descending"]) if node.op.kind == "sort" else Scan(axis, node.attrs["reverse"])
+        spec = self._plain_kernel(node, node.op.name, shape, reads, writes, core)
+        if self._overwrites_what_it_reads([spec]):
+            for v, home in homes.items():
+                if self.buffers[home.buffer].kind == "state":
+                    del self.homes[v]
+            self._along_an_axis(node)
+            return
+        self.views.update(homes)
+        self.kernels.append(spec)
+
+    def _access(self, value: Value, space: Shape) -> Access:
+        """``value``, broadcast to ``space``, read along its axes."""
+        view = self.view(value)
+        extra = len(space) - len(value.shape)
+        strides = [0] * extra + [0 if n == 1 else s for n, s in zip(value.shape, view.strides, strict=True)]
+        return Access(view.buffer, value.dtype, tuple(strides), view.offset)
+
+    def _plain_kernel(
+        self, node: Node, name: str, axes: Shape, reads: tuple[Access, ...], writes: tuple[Access, ...], core: Core
+    ) -> KernelSpec:
+        """A kernel whose core writes its results itself."""
+        return KernelSpec(name, axes, reads, writes, (), core, nodes=(node.name,), location=node.location)
+
 
 def _made_as(value: Value) -> Value:
     """The value that, in row-major order, holds the same elements in the same places: what a reshape is made from."""
@@ -374,8 +422,11 @@ def _core_buffers(kernel: KernelSpec) -> set[str]:
         for a in vars(record).values()
         if isinstance(a, Access)
     }
-    loads = (s.args[0] for s in getattr(core, "inner", ()) if s.op == "load")
-    return found | {kernel.reads[i].buffer for i in loads}
+    if isinstance(core, (Scan, Sort, Scatter)):
+        return found | {r.buffer for r in kernel.reads}
+    inner = [s.args[0] for s in getattr(core, "inner", ()) if s.op == "load"]
+    elsewhere = [s.args[0] for s in kernel.body if s.op == "load_at"]
+    return found | {kernel.reads[int(i)].buffer for i in (*inner, *elsewhere)}
 
 
 def _touch(a: KernelSpec, b: KernelSpec) -> bool:

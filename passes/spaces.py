@@ -67,9 +67,11 @@ class Space:
             for i, size in enumerate(out.shape):
                 if size != 1:
                     self._join(self._own(out, i), self._own(first, i))
-        if node.op.kind not in ("elementwise", "reduce", "check"):
+        if node.op.kind not in ("elementwise", "reduce", "check", "gather"):
             return
         for position, value in enumerate(node.inputs):
+            if node.op.kind == "gather" and position == 0:
+                continue  # read from memory, wherever the index says
             root, axes = look_through(value)
             for i, key in enumerate(self._input_keys(node, position)):
                 a = axes[i]
@@ -96,6 +98,9 @@ class Space:
                     j = next(kept)
                     keys.append(self._own(out, j) if size != 1 else None)
             return keys
+        if node.op.kind == "gather" and position == 0:
+            along = node.attrs["axis"]
+            return [None if i == along or n == 1 else self._own(out, i) for i, n in enumerate(value.shape)]
         extra = len(out.shape) - len(value.shape)
         return [self._own(out, extra + i) if size != 1 else None for i, size in enumerate(value.shape)]
 

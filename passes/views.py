@@ -65,6 +65,13 @@ def view_of(node: Node, source: View) -> View | None:
                 offset = offset + a * s
             strides = tuple(s * k for s, k in zip(source.strides, step, strict=True))
             return View(source.buffer, strides, source.order, offset)
+        case "window":
+            axis, step = node.attrs["axis"], node.attrs["step"]
+            within = source.strides[axis] * node.attrs["dilation"]
+            strides = tuple(s * step if i == axis else s for i, s in enumerate(source.strides))
+            place = source.order.index(axis) + 1
+            order = (*source.order[:place], len(x.shape), *source.order[place:])
+            return View(source.buffer, (*strides, within), order, source.offset)
         case "reshape":
             return _reshaped(x.shape, out.shape, source)
     raise AssertionError(f"{node.op.name} is not a view")

@@ -199,7 +199,7 @@ class Binding:
             writes=tuple(self._range(n) for n in call.writes if n != ERROR),
             single=self.sizes(call.tasks) == 1,
             may_fail=_mentions_error(call.args),
-            guarded=not kinds.isdisjoint(("state", "packed")),
+            guarded=call.indexed or not kinds.isdisjoint(("state", "packed")),
         )
 
     def _range(self, name: str) -> Range:

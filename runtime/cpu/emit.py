@@ -338,22 +338,26 @@ class BodyEmitter:
             return _moving(stmt.sizes)
         if stmt.op == "core":
             return frozenset(range(self._rank))
-        own = _moving(self._writes[int(stmt.args[0])].strides) if stmt.op == "store" else frozenset()
+        own: frozenset[int] = frozenset()
+        if stmt.op in ("store", "load_at"):
+            access = (self._writes if stmt.op == "store" else self._reads)[int(stmt.args[0])]
+            own = _moving(access.strides)
         found = own.union(*(self._axes_of[a] for a in stmt.args if isinstance(a, str)))
         return found - self._reduced if stmt.op.startswith("reduce_") else found
 
     def _refer(self, stmt: Stmt) -> None:
-        if stmt.op not in ("load", "store"):
+        if stmt.op not in ("load", "load_at", "store"):
             if stmt.op == "check_index":
                 self.table.pointer(ERROR)
             return
         k = int(stmt.args[0])
-        access = (self._reads if stmt.op == "load" else self._writes)[k]
+        kind = "store" if stmt.op == "store" else "load"
+        access = (self._reads if kind == "load" else self._writes)[k]
         offset = access.offset * access.dtype.itemsize
         pointer = self.table.pointer(access.buffer, offset)
         strides = tuple(self.table.size(s) for s in access.strides)
-        self._references[stmt.op, k] = _Reference(access, pointer, self.table.scope(access.buffer), strides)
-        self._offset[stmt.op, k] = "0"
+        self._references[kind, k] = _Reference(access, pointer, self.table.scope(access.buffer), strides)
+        self._offset[kind, k] = "0"
 
     def _offset_name(self, key: tuple[str, int]) -> str:
         number = list(self._references).index(key)  # equal bodies may have their accesses in another order
@@ -401,6 +405,12 @@ class BodyEmitter:
                 k = int(stmt.args[0])
                 ref = self._references["load", k]
                 loaded = load(ref.access.dtype, ref.pointer, self._offset["load", k], ref.scope)
+                return cast(loaded, ref.access.dtype, stmt.dtype)
+            case "load_at":
+                k = int(stmt.args[0])
+                ref = self._references["load", k]
+                step = times(self._value[str(stmt.args[1])], self.table.size(stmt.sizes[0]))
+                loaded = load(ref.access.dtype, ref.pointer, total(self._offset["load", k], step), ref.scope)
                 return cast(loaded, ref.access.dtype, stmt.dtype)
             case "core":
                 return self.core[int(stmt.args[0])]
@@ -474,7 +484,8 @@ def call(spec: KernelSpec, code: Kernel, table: ArgTable, tasks: Size, scratch: 
     """The step that runs ``code`` for ``spec``; it touches what the accesses of the spec name."""
     reads = tuple(dict.fromkeys(a.buffer for a in spec.reads))
     writes = tuple(dict.fromkeys(a.buffer for a in spec.writes))
-    return Call(code.key, spec.name, table.args, tasks, reads, writes, scratch, spec.nodes)
+    indexed = any(s.op == "load_at" for s in spec.body)
+    return Call(code.key, spec.name, table.args, tasks, reads, writes, scratch, spec.nodes, indexed)
 
 
 _NUMPY_NAMES = frozenset([*_COMPUTED.values(), "inf", "nan"])

@@ -15,6 +15,9 @@ from engine.schedule import (
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    Scan,
+    Scatter,
+    Sort,
 )
 from runtime.cpu.axes import collapse
 from runtime.cpu.bundle import lower_bundle
@@ -26,6 +29,9 @@ from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.loops import lower_loops
 from runtime.cpu.pool import lower_pool
 from runtime.cpu.rows import lower_rows
+from runtime.cpu.scan import lower_scan
+from runtime.cpu.scatter import lower_scatter
+from runtime.cpu.sort import lower_sort
 
 
 def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
@@ -48,6 +54,12 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_conv2d_pool(item)
         case MaxPool2d() | MaxPool2dGrad() | MaxPool2dGather():
             return lower_pool(item)
+        case Scatter() as core:
+            return lower_scatter(item, core)
+        case Scan() as core:
+            return lower_scan(item, core)
+        case Sort() as core:
+            return lower_sort(item, core)
     raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")
 
 
