@@ -31,3 +31,42 @@ def _within(beyond: str, x: Tensor | np.ndarray, bound: Operand) -> Tensor:
     if is_tensor(bound):
         outside = call("or_", outside, call("ne", bound, bound))
     return call("where", outside, bound, x)
+
+
+def nan_to_num(
+    input: Tensor | np.ndarray, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
+) -> Tensor:
+    """Numbers in place of NaN and infinities: the greatest and least of the dtype unless given.
+
+    PyTorch: torch.nan_to_num.
+    """
+    from frontend.tensor import as_tensor
+
+    x = as_tensor(input)
+    if not x.dtype.is_float:
+        return x
+    limits = np.finfo(x.dtype.numpy) if x.dtype.itemsize > 2 else np.finfo(np.float16)
+    high = float(limits.max) if posinf is None else posinf
+    low = float(limits.min) if neginf is None else neginf
+    finite = call("where", call("isnan", x), nan, call("where", x == float("inf"), high, x))
+    return call("where", x == -float("inf"), low, finite)
+
+
+def isclose(input: Tensor, other: Operand, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """``|input - other| <= atol + rtol * |other|``; infinities are close to themselves.
+
+    PyTorch: torch.isclose.
+    """
+    near = call("abs", input - other) <= atol + rtol * call("abs", other)
+    found = call("or_", call("and_", near, call("isfinite", other)), call("eq", input, other))
+    if equal_nan:
+        found = call("or_", found, call("and_", call("isnan", input), call("isnan", other)))
+    return found
+
+
+def allclose(input: Tensor, other: Operand, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:
+    """Whether all elements are close, a bool scalar.
+
+    PyTorch: torch.allclose. Differs: it gives a tensor.
+    """
+    return isclose(input, other, rtol, atol, equal_nan).all()

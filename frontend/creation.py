@@ -10,12 +10,10 @@ import numpy as np
 from engine import dtypes, rules
 from engine.dtypes import DType, as_dtype
 from engine.errors import DTypeError, ShapeError
-from engine.graph import apply, tracing
-from frontend import random
+from engine.graph import tracing
 from frontend.dispatch import call
 from frontend.sizes import SizeLike, plain, plain_shape, sizes_of
 from frontend.tensor import Tensor, as_tensor
-from frontend.trace import current_trace
 
 
 def tensor(data: Any, dtype: object = None, requires_grad: bool = False) -> Tensor:
@@ -103,32 +101,3 @@ def eye(n: SizeLike, m: SizeLike | None = None, dtype: object = dtypes.f32) -> T
     shape = (plain(n), plain(n if m is None else m))
     rows, columns = (call("iota", shape=shape, axis=axis) for axis in (0, 1))
     return (rows == columns).to(dtype)
-
-
-def rand(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> Tensor:
-    """Uniform draws from [0, 1). In a program each call draws new ones, the same ones after the same tn.seed."""
-    shape, kind = sizes_of(size), as_dtype(dtype)
-    if not tracing():
-        draws = random.default.generator.random(shape, np.float32 if kind == dtypes.f32 else np.float64)
-        return Tensor(draws, kind)
-    seed, step, stream = current_trace("a random number").random_stream()
-    drawn = dtypes.f64 if kind == dtypes.f64 else dtypes.f32
-    return Tensor.of(apply("random_uniform", seed, step, stream=stream, shape=shape, dtype=drawn)).to(kind)
-
-
-def randn(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> Tensor:
-    """Draws from the standard normal distribution: in a program by the transform of Box and Muller (1958)."""
-    shape, kind = sizes_of(size), as_dtype(dtype)
-    if not tracing():
-        return Tensor(random.default.generator.standard_normal(shape), kind)
-    drawn = dtypes.f64 if kind == dtypes.f64 else dtypes.f32
-    radius = call("sqrt", call("log", 1.0 - rand(shape, dtype=drawn)) * -2.0)  # type: ignore[arg-type]
-    return (radius * call("cos", rand(shape, dtype=drawn) * (2 * math.pi))).to(kind)  # type: ignore[arg-type]
-
-
-def rand_like(x: Tensor, dtype: object = None) -> Tensor:
-    return rand(x.shape, dtype=x.dtype if dtype is None else dtype)
-
-
-def randn_like(x: Tensor, dtype: object = None) -> Tensor:
-    return randn(x.shape, dtype=x.dtype if dtype is None else dtype)

@@ -24,10 +24,20 @@ _PYTORCH_NAMES = {
 }
 """Ops whose names in the graph are not PyTorch's."""
 
+_WITH_OPTIONS = frozenset({
+    "celu", "elu", "gelu", "gelu_tanh", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish",
+    "relu6", "selu", "silu", "softplus", "softshrink", "threshold",
+})  # fmt: skip
+"""Ops whose functions, with PyTorch's options and defaults, are written out in frontend/functional/activations.py."""
+
 
 def records() -> dict[str, Op]:
     """The ops that have a scalar expression, under the names that users write."""
-    found = {_PYTORCH_NAMES.get(name, name): op for name, op in all_ops().items() if op.expression is not None}
+    found = {
+        _PYTORCH_NAMES.get(name, name): op
+        for name, op in all_ops().items()
+        if op.expression is not None and name not in _WITH_OPTIONS
+    }
     return dict(sorted(found.items()))
 
 

@@ -13,14 +13,29 @@ def records() -> dict[str, Op]: ...
 def abs(x: Operand, /) -> Tensor:
     """The magnitude"""
 
+def acos(x: Operand, /) -> Tensor:
+    """The inverse cosine, in radians"""
+
+def acosh(x: Operand, /) -> Tensor:
+    """The inverse hyperbolic cosine"""
+
 def add(x: Operand, y: Operand, /) -> Tensor:
     """x + y"""
+
+def asin(x: Operand, /) -> Tensor:
+    """The inverse sine, in radians"""
+
+def asinh(x: Operand, /) -> Tensor:
+    """The inverse hyperbolic sine"""
 
 def atan(x: Operand, /) -> Tensor:
     """The inverse tangent, in radians"""
 
 def atan2(y: Operand, x: Operand, /) -> Tensor:
     """The angle of the point (x, y)"""
+
+def atanh(x: Operand, /) -> Tensor:
+    """The inverse hyperbolic tangent"""
 
 def bitwise_and(x: Operand, y: Operand, /) -> Tensor:
     """Bitwise and"""
@@ -46,6 +61,9 @@ def ceil(x: Operand, /) -> Tensor:
 def cos(x: Operand, /) -> Tensor:
     """The cosine of x radians"""
 
+def cosh(x: Operand, /) -> Tensor:
+    """The hyperbolic cosine"""
+
 def div(x: Operand, y: Operand, /) -> Tensor:
     """x / y, in floating point"""
 
@@ -58,6 +76,9 @@ def erf(x: Operand, /) -> Tensor:
 def exp(x: Operand, /) -> Tensor:
     """e to the power x"""
 
+def exp2(x: Operand, /) -> Tensor:
+    """2 to the power x"""
+
 def expm1(x: Operand, /) -> Tensor:
     """exp(x) - 1, exact near 0"""
 
@@ -67,14 +88,32 @@ def floor(x: Operand, /) -> Tensor:
 def floor_divide(x: Operand, y: Operand, /) -> Tensor:
     """floor(x / y); by zero 0 for integers"""
 
+def fmax(x: Operand, y: Operand, /) -> Tensor:
+    """The greater one; a number wins over NaN"""
+
+def fmin(x: Operand, y: Operand, /) -> Tensor:
+    """The lesser one; a number wins over NaN"""
+
+def fmod(x: Operand, y: Operand, /) -> Tensor:
+    """x - trunc(x / y) * y: the sign of x"""
+
+def frac(x: Operand, /) -> Tensor:
+    """The fraction of x, with its sign"""
+
 def ge(x: Operand, y: Operand, /) -> Tensor:
     """x >= y"""
 
 def gt(x: Operand, y: Operand, /) -> Tensor:
     """x > y"""
 
+def hypot(x: Operand, y: Operand, /) -> Tensor:
+    """The length of (x, y)"""
+
 def isfinite(x: Operand, /) -> Tensor:
     """It is neither NaN nor infinite"""
+
+def isinf(x: Operand, /) -> Tensor:
+    """It is infinite"""
 
 def isnan(x: Operand, /) -> Tensor:
     """It is NaN"""
@@ -82,11 +121,23 @@ def isnan(x: Operand, /) -> Tensor:
 def le(x: Operand, y: Operand, /) -> Tensor:
     """x <= y"""
 
+def lerp(x: Operand, y: Operand, weight: Operand, /) -> Tensor:
+    """From x to y, by the share weight of the way"""
+
 def log(x: Operand, /) -> Tensor:
     """The natural logarithm"""
 
+def log10(x: Operand, /) -> Tensor:
+    """The logarithm to base 10"""
+
 def log1p(x: Operand, /) -> Tensor:
     """log(1 + x), exact near 0"""
+
+def log2(x: Operand, /) -> Tensor:
+    """The logarithm to base 2"""
+
+def logaddexp(x: Operand, y: Operand, /) -> Tensor:
+    """log(exp(x) + exp(y))"""
 
 def logical_and(x: Operand, y: Operand, /) -> Tensor:
     """Both are true"""
@@ -96,6 +147,9 @@ def logical_not(x: Operand, /) -> Tensor:
 
 def logical_or(x: Operand, y: Operand, /) -> Tensor:
     """Either is true"""
+
+def logsigmoid(x: Operand, /) -> Tensor:
+    """The logarithm of the sigmoid"""
 
 def lt(x: Operand, y: Operand, /) -> Tensor:
     """x < y"""
@@ -142,6 +196,12 @@ def sign(x: Operand, /) -> Tensor:
 def sin(x: Operand, /) -> Tensor:
     """The sine of x radians"""
 
+def sinh(x: Operand, /) -> Tensor:
+    """The hyperbolic sine"""
+
+def softsign(x: Operand, /) -> Tensor:
+    """x / (1 + |x|)"""
+
 def sqrt(x: Operand, /) -> Tensor:
     """The square root"""
 
@@ -157,24 +217,45 @@ def tan(x: Operand, /) -> Tensor:
 def tanh(x: Operand, /) -> Tensor:
     """The hyperbolic tangent"""
 
+def tanhshrink(x: Operand, /) -> Tensor:
+    """x - tanh(x)"""
+
 def trunc(x: Operand, /) -> Tensor:
     """x without its fraction"""
 
 def where(condition: Operand, x: Operand, y: Operand, /) -> Tensor:
     """x where the condition holds, else y"""
 
+def xlogy(x: Operand, y: Operand, /) -> Tensor:
+    """x * log(y), 0 where x is 0"""
+
 class ElementwiseMethods:
     def abs(self, /) -> Tensor:
         """The magnitude"""
 
+    def acos(self, /) -> Tensor:
+        """The inverse cosine, in radians"""
+
+    def acosh(self, /) -> Tensor:
+        """The inverse hyperbolic cosine"""
+
     def add(self, y: Operand, /) -> Tensor:
         """x + y"""
+
+    def asin(self, /) -> Tensor:
+        """The inverse sine, in radians"""
+
+    def asinh(self, /) -> Tensor:
+        """The inverse hyperbolic sine"""
 
     def atan(self, /) -> Tensor:
         """The inverse tangent, in radians"""
 
     def atan2(self, x: Operand, /) -> Tensor:
         """The angle of the point (x, y)"""
+
+    def atanh(self, /) -> Tensor:
+        """The inverse hyperbolic tangent"""
 
     def bitwise_and(self, y: Operand, /) -> Tensor:
         """Bitwise and"""
@@ -200,6 +281,9 @@ class ElementwiseMethods:
     def cos(self, /) -> Tensor:
         """The cosine of x radians"""
 
+    def cosh(self, /) -> Tensor:
+        """The hyperbolic cosine"""
+
     def div(self, y: Operand, /) -> Tensor:
         """x / y, in floating point"""
 
@@ -212,6 +296,9 @@ class ElementwiseMethods:
     def exp(self, /) -> Tensor:
         """e to the power x"""
 
+    def exp2(self, /) -> Tensor:
+        """2 to the power x"""
+
     def expm1(self, /) -> Tensor:
         """exp(x) - 1, exact near 0"""
 
@@ -221,14 +308,32 @@ class ElementwiseMethods:
     def floor_divide(self, y: Operand, /) -> Tensor:
         """floor(x / y); by zero 0 for integers"""
 
+    def fmax(self, y: Operand, /) -> Tensor:
+        """The greater one; a number wins over NaN"""
+
+    def fmin(self, y: Operand, /) -> Tensor:
+        """The lesser one; a number wins over NaN"""
+
+    def fmod(self, y: Operand, /) -> Tensor:
+        """x - trunc(x / y) * y: the sign of x"""
+
+    def frac(self, /) -> Tensor:
+        """The fraction of x, with its sign"""
+
     def ge(self, y: Operand, /) -> Tensor:
         """x >= y"""
 
     def gt(self, y: Operand, /) -> Tensor:
         """x > y"""
 
+    def hypot(self, y: Operand, /) -> Tensor:
+        """The length of (x, y)"""
+
     def isfinite(self, /) -> Tensor:
         """It is neither NaN nor infinite"""
+
+    def isinf(self, /) -> Tensor:
+        """It is infinite"""
 
     def isnan(self, /) -> Tensor:
         """It is NaN"""
@@ -236,11 +341,23 @@ class ElementwiseMethods:
     def le(self, y: Operand, /) -> Tensor:
         """x <= y"""
 
+    def lerp(self, y: Operand, weight: Operand, /) -> Tensor:
+        """From x to y, by the share weight of the way"""
+
     def log(self, /) -> Tensor:
         """The natural logarithm"""
 
+    def log10(self, /) -> Tensor:
+        """The logarithm to base 10"""
+
     def log1p(self, /) -> Tensor:
         """log(1 + x), exact near 0"""
+
+    def log2(self, /) -> Tensor:
+        """The logarithm to base 2"""
+
+    def logaddexp(self, y: Operand, /) -> Tensor:
+        """log(exp(x) + exp(y))"""
 
     def logical_and(self, y: Operand, /) -> Tensor:
         """Both are true"""
@@ -250,6 +367,9 @@ class ElementwiseMethods:
 
     def logical_or(self, y: Operand, /) -> Tensor:
         """Either is true"""
+
+    def logsigmoid(self, /) -> Tensor:
+        """The logarithm of the sigmoid"""
 
     def lt(self, y: Operand, /) -> Tensor:
         """x < y"""
@@ -296,6 +416,12 @@ class ElementwiseMethods:
     def sin(self, /) -> Tensor:
         """The sine of x radians"""
 
+    def sinh(self, /) -> Tensor:
+        """The hyperbolic sine"""
+
+    def softsign(self, /) -> Tensor:
+        """x / (1 + |x|)"""
+
     def sqrt(self, /) -> Tensor:
         """The square root"""
 
@@ -311,14 +437,25 @@ class ElementwiseMethods:
     def tanh(self, /) -> Tensor:
         """The hyperbolic tangent"""
 
+    def tanhshrink(self, /) -> Tensor:
+        """x - tanh(x)"""
+
     def trunc(self, /) -> Tensor:
         """x without its fraction"""
 
+    def xlogy(self, y: Operand, /) -> Tensor:
+        """x * log(y), 0 where x is 0"""
+
 __all__ = [
     "abs",
+    "acos",
+    "acosh",
     "add",
+    "asin",
+    "asinh",
     "atan",
     "atan2",
+    "atanh",
     "bitwise_and",
     "bitwise_left_shift",
     "bitwise_not",
@@ -327,23 +464,36 @@ __all__ = [
     "bitwise_xor",
     "ceil",
     "cos",
+    "cosh",
     "div",
     "eq",
     "erf",
     "exp",
+    "exp2",
     "expm1",
     "floor",
     "floor_divide",
+    "fmax",
+    "fmin",
+    "fmod",
+    "frac",
     "ge",
     "gt",
+    "hypot",
     "isfinite",
+    "isinf",
     "isnan",
     "le",
+    "lerp",
     "log",
+    "log10",
     "log1p",
+    "log2",
+    "logaddexp",
     "logical_and",
     "logical_not",
     "logical_or",
+    "logsigmoid",
     "lt",
     "maximum",
     "minimum",
@@ -359,11 +509,15 @@ __all__ = [
     "sigmoid",
     "sign",
     "sin",
+    "sinh",
+    "softsign",
     "sqrt",
     "square",
     "sub",
     "tan",
     "tanh",
+    "tanhshrink",
     "trunc",
     "where",
+    "xlogy",
 ]

@@ -1,4 +1,4 @@
-"""``x[...]`` with integers, slices, None and Ellipsis, as slice and reshape nodes."""
+"""``x[...]``: integers, slices, None and Ellipsis as slice and reshape nodes, tensors of indices as gathers."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine import dtypes
 from engine.dims import Size, shape_text
 from engine.errors import ShapeError, UnsupportedError
 from frontend.dispatch import call, is_tensor
+from frontend.gathering import flattened
 from frontend.sizes import SymbolicSize, plain, plain_shape, rely_on
 
 if TYPE_CHECKING:
@@ -17,9 +19,15 @@ if TYPE_CHECKING:
 
 
 def index(x: Tensor, key: Any) -> Tensor:
-    """``x[key]``. Bounds of slices are clipped to known sizes as in NumPy; beside a symbolic size they must lie inside
-    the axis, which every call checks. Raises ShapeError, or UnsupportedError for indices that are tensors."""
-    entries = _expanded(x, key if isinstance(key, tuple) else (key,))
+    """``x[key]``, as NumPy: integers, slices, None, Ellipsis, integer tensors that broadcast together, and masks whose
+    elements are known while tracing.
+
+    Bounds of slices are clipped to known sizes; beside a symbolic size they must lie inside the axis. Indices in
+    tensors are checked in every call. Raises ShapeError, IndexRangeError, or UnsupportedError for an unknown mask.
+    """
+    entries = _expanded(x, _without_masks(key if isinstance(key, tuple) else (key,)))
+    if any(_is_index(e) for e in entries):
+        return _advanced(x, entries)
     sizes = iter(plain_shape(x.shape))
     start: list[Size] = []
     stop: list[Size] = []
@@ -48,14 +56,57 @@ def index(x: Tensor, key: Any) -> Tensor:
     return part.reshape(tuple(1 if axis is None else part.shape[axis] for axis in kept))
 
 
+def _is_index(entry: Any) -> bool:
+    return isinstance(entry, list) or is_tensor(entry)
+
+
+def _without_masks(key: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Every mask as the indices of its true elements, one for each of its axes."""
+    found: list[Any] = []
+    for entry in key:
+        if isinstance(entry, (bool, np.bool_)):
+            raise UnsupportedError(f"a tensor is not indexed with {entry}; to choose by a condition use where(c, a, b)")
+        if not _is_index(entry):
+            found.append(entry)
+            continue
+        if is_tensor(entry) and not isinstance(entry, np.ndarray) and entry.is_symbolic:
+            if entry.dtype == dtypes.bool_:
+                raise UnsupportedError(
+                    "how many elements a mask chooses is known only when the program runs, so no shape can say it; use "
+                    "where(mask, a, b), or multiply by the mask before a sum"
+                )
+            found.append(entry)
+            continue
+        array = np.asarray(entry)
+        found += np.nonzero(array) if array.dtype == np.bool_ else [array.astype(np.int64) if not array.size else entry]
+    return tuple(found)
+
+
+def _advanced(x: Tensor, entries: list[Any]) -> Tensor:
+    """Slices and integers first; then the axes that tensors index come to the front, and are looked up as one. Their
+    own axes stand where the tensors stood, or in front where other axes were between them."""
+    plain_part = index(x, tuple(slice(None) if _is_index(e) else e for e in entries))
+    places = []
+    axis = 0
+    for entry in entries:
+        if _is_index(entry):
+            places.append(axis)
+        axis += entry is None or isinstance(entry, slice) or _is_index(entry)
+    indexed = [i for i, e in enumerate(entries) if _is_index(e) or isinstance(e, int)]
+    together = indexed == list(range(indexed[0], indexed[-1] + 1))
+    rest = [i for i in range(plain_part.ndim) if i not in places]
+    tensors = [e for e in entries if _is_index(e)]
+    flat, row, sizes = flattened(plain_part.permute((*places, *rest)), tensors, "an index")
+    found = call("gather", flat, row.reshape(-1, 1), axis=0)
+    out = call("reshape", found, shape=(*plain_shape(row.shape), *sizes))
+    if not together or places[0] == 0:
+        return out
+    before, own = places[0], row.ndim
+    return out.permute((*range(own, own + before), *range(own), *range(own + before, out.ndim)))
+
+
 def _expanded(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     """One entry for each axis of ``x``, and None for each new axis."""
-    for entry in key:
-        if isinstance(entry, (list, bool, np.bool_)) or is_tensor(entry):
-            raise UnsupportedError(
-                f"a tensor is indexed with integers, slices, None and ..., not with {type(entry).__name__}; "
-                "to choose elements by a condition use where(condition, a, b)"
-            )
     ellipses = sum(entry is Ellipsis for entry in key)
     used = sum(entry is not None and entry is not Ellipsis for entry in key)
     if ellipses > 1:

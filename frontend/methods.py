@@ -2,6 +2,89 @@
 
 from __future__ import annotations
 
+from frontend import bounds, drawing, einsum, gathering, ordering, rearranging, reducing
+
 
 class TensorMethods:
     """One line a method: ``name = module.function``."""
+
+    # parts
+    narrow = rearranging.narrow
+    select = rearranging.select
+    split = rearranging.split
+    chunk = rearranging.chunk
+    tensor_split = rearranging.tensor_split
+    unbind = rearranging.unbind
+    unfold = rearranging.unfold
+
+    # repeating and turning round
+    repeat = rearranging.repeat
+    tile = rearranging.tile
+    repeat_interleave = rearranging.repeat_interleave
+    flip = rearranging.flip
+    fliplr = rearranging.fliplr
+    flipud = rearranging.flipud
+    rot90 = rearranging.rot90
+    roll = rearranging.roll
+    movedim = rearranging.movedim
+    moveaxis = rearranging.movedim
+    ravel = rearranging.ravel
+    broadcast_to = rearranging.broadcast_to
+
+    # triangles and diagonals
+    tril = rearranging.tril
+    triu = rearranging.triu
+    diagonal = rearranging.diagonal
+    diag = rearranging.diag
+    diag_embed = rearranging.diag_embed
+    trace = rearranging.trace
+
+    # products
+    mm = einsum.mm
+    bmm = einsum.bmm
+    mv = einsum.mv
+    dot = einsum.dot
+    outer = einsum.outer
+    addmm = einsum.addmm
+    baddbmm = einsum.baddbmm
+
+    # reductions
+    norm = reducing.norm
+    count_nonzero = reducing.count_nonzero
+    nansum = reducing.nansum
+    nanmean = reducing.nanmean
+    nan_to_num = bounds.nan_to_num
+    isclose = bounds.isclose
+    allclose = bounds.allclose
+
+    # elements by index
+    gather = gathering.gather
+    take_along_dim = gathering.take_along_dim
+    index_select = gathering.index_select
+    take = gathering.take
+    scatter = gathering.scatter
+    scatter_add = gathering.scatter_add
+    scatter_reduce = gathering.scatter_reduce
+    index_add = gathering.index_add
+    index_copy = gathering.index_copy
+    index_fill = gathering.index_fill
+    index_put = gathering.index_put
+    masked_fill = gathering.masked_fill
+
+    # order
+    sort = ordering.sort
+    argsort = ordering.argsort
+    msort = ordering.msort
+    topk = ordering.topk
+    kthvalue = ordering.kthvalue
+    median = ordering.median
+    cumsum = ordering.cumsum
+    cumprod = ordering.cumprod
+    cummax = ordering.cummax
+    cummin = ordering.cummin
+    logcumsumexp = ordering.logcumsumexp
+    bincount = ordering.bincount
+
+    # chance
+    bernoulli = drawing.bernoulli
+    multinomial = drawing.multinomial

@@ -143,7 +143,13 @@ def extremum(op: str, x: Tensor, other: object, keepdim: bool) -> Tensor | Extre
         return call(f"{op}imum", x, other)
     if not isinstance(other, int):
         raise ShapeError(f"{op} takes one axis as an integer, or another tensor, not {other!r}; see also a{op}")
-    return Extremum(_extreme(op, x, other, keepdim), _position(f"arg{op}", x, other, keepdim))
+    if x.ndim == 0:
+        return Extremum(x, _position(f"arg{op}", x, other, keepdim))
+    # Read where the position says, so that of several equal ones that one has the gradient.
+    axis = normal_axis(other, x.ndim, op)
+    position = _position(f"arg{op}", x, axis, True)
+    found = Extremum(call("gather", x, position, axis=axis), position)
+    return found if keepdim else Extremum(*(part.squeeze(axis) for part in found))
 
 
 @numpy_names
@@ -193,3 +199,73 @@ def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
     joined = x.permute((*rest, *axes)).reshape((*(x.shape[i] for i in rest), -1))
     found = call("logsumexp", joined, axis=len(rest), keepdims=False)
     return found.reshape(tuple(1 if i in axes else s for i, s in enumerate(x.shape))) if keepdim else found
+
+
+@numpy_names
+def norm(x: Tensor, p: Any = 2, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """``sum(|x|**p) ** (1/p)`` over ``dim`` (all where None): of ``p`` "fro" the 2-norm, inf the greatest magnitude,
+    -inf the least, 0 the number of elements that are not zero.
+
+    PyTorch: torch.norm.
+    """
+    p = 2 if p in ("fro", None) else float(p)
+    axes = axes_of(dim, x.ndim, "norm")
+    size = call("abs", x)
+    if p in (float("inf"), -float("inf")):
+        return (amax if p > 0 else amin)(size, axes, keepdim)
+    if p == 0:
+        return sum((x != 0).to(x.dtype), axes, keepdim)
+    if p == 1:
+        return sum(size, axes, keepdim)
+    if p == 2:
+        # Where all is zero the root has no slope; PyTorch's gradient is 0 there.
+        total = sum(call("square", x), axes, keepdim)
+        none = total == 0
+        return call("where", none, 0.0, call("sqrt", call("where", none, 1.0, total))).to(x.dtype)
+    return sum(size**p, axes, keepdim) ** (1 / p)
+
+
+@numpy_names
+def var_mean(x: Tensor, dim: Dims = None, keepdim: bool = False, *, correction: int = 1) -> tuple[Tensor, Tensor]:
+    """The variance and the mean.
+
+    PyTorch: torch.var_mean.
+    """
+    return var(x, dim, None, keepdim, correction=correction), mean(x, dim, keepdim)
+
+
+@numpy_names
+def std_mean(x: Tensor, dim: Dims = None, keepdim: bool = False, *, correction: int = 1) -> tuple[Tensor, Tensor]:
+    """The standard deviation and the mean.
+
+    PyTorch: torch.std_mean.
+    """
+    return std(x, dim, None, keepdim, correction=correction), mean(x, dim, keepdim)
+
+
+@numpy_names
+def count_nonzero(x: Tensor, dim: Dims = None) -> Tensor:
+    """How many elements are not zero (i64).
+
+    PyTorch: torch.count_nonzero.
+    """
+    return sum(x != 0, dim)
+
+
+@numpy_names
+def nansum(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The sum of what is not NaN.
+
+    PyTorch: torch.nansum.
+    """
+    return sum(call("where", call("isnan", x), 0, x), dim, keepdim)
+
+
+@numpy_names
+def nanmean(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
+    """The mean of what is not NaN.
+
+    PyTorch: torch.nanmean.
+    """
+    there = call("not_", call("isnan", x))
+    return nansum(x, dim, keepdim) / sum(there, dim, keepdim).to(x.dtype)

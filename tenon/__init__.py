@@ -25,7 +25,8 @@ from engine.errors import (
 )
 from frontend import functional as F
 from frontend import nn, optim
-from frontend.bounds import clamp
+from frontend.bounds import allclose, clamp, isclose, nan_to_num
+from frontend.bounds import clamp as clip
 from frontend.creation import (
     arange,
     eye,
@@ -34,18 +35,107 @@ from frontend.creation import (
     linspace,
     ones,
     ones_like,
-    rand,
-    rand_like,
-    randn,
-    randn_like,
     tensor,
     zeros,
     zeros_like,
 )
+from frontend.drawing import (
+    bernoulli,
+    multinomial,
+    normal,
+    rand,
+    rand_like,
+    randint,
+    randn,
+    randn_like,
+    randperm,
+    uniform,
+)
+from frontend.einsum import addmm, baddbmm, bmm, dot, einsum, mm, mv, outer, tensordot
 from frontend.elementwise import *
 from frontend.functional import log_softmax, softmax
+from frontend.gathering import (
+    gather,
+    index_add,
+    index_copy,
+    index_fill,
+    index_put,
+    index_select,
+    masked_fill,
+    scatter,
+    scatter_add,
+    scatter_reduce,
+    take,
+    take_along_dim,
+)
+from frontend.ordering import (
+    argsort,
+    bincount,
+    bucketize,
+    cummax,
+    cummin,
+    cumprod,
+    cumsum,
+    kthvalue,
+    logcumsumexp,
+    median,
+    msort,
+    searchsorted,
+    sort,
+    topk,
+)
 from frontend.random import seed
-from frontend.reducing import all, amax, amin, any, argmax, argmin, logsumexp, max, mean, min, prod, std, sum, var
+from frontend.rearranging import (
+    atleast_1d,
+    atleast_2d,
+    broadcast_to,
+    chunk,
+    diag,
+    diag_embed,
+    diagonal,
+    flip,
+    fliplr,
+    flipud,
+    hstack,
+    meshgrid,
+    movedim,
+    narrow,
+    ravel,
+    repeat_interleave,
+    roll,
+    rot90,
+    select,
+    split,
+    tensor_split,
+    tile,
+    trace,
+    tril,
+    triu,
+    unbind,
+    vstack,
+)
+from frontend.reducing import (
+    all,
+    amax,
+    amin,
+    any,
+    argmax,
+    argmin,
+    count_nonzero,
+    logsumexp,
+    max,
+    mean,
+    min,
+    nanmean,
+    nansum,
+    norm,
+    prod,
+    std,
+    std_mean,
+    sum,
+    var,
+    var_mean,
+)
 from frontend.shaping import concat, flatten, matmul, permute, reshape, squeeze, stack, transpose, unsqueeze
 from frontend.shaping import concat as cat
 from frontend.tensor import Tensor

@@ -15,6 +15,7 @@ from engine.dtypes import DType
 from engine.errors import DTypeError, IndexRangeError
 from engine.graph import Builder, Graph, TensorType, Value, apply
 from engine.op import all_ops
+from engine.ops.activations import ACTIVATIONS
 
 FLOATS = (dtypes.f32, dtypes.f64)
 INTEGERS = (dtypes.i8, dtypes.u8, dtypes.i32, dtypes.i64, dtypes.bool_)
@@ -89,7 +90,11 @@ def _others() -> list[Sample]:
 
 
 OTHERS = _others()
-NUMBERS = {name: op for name, op in all_ops().items() if op.kind == "elementwise" and name not in ("where", "cast")}
+NUMBERS = {
+    name: op
+    for name, op in all_ops().items()
+    if op.kind == "elementwise" and name not in ("where", "cast") and name not in ACTIVATIONS
+}
 
 
 def _numbers(dtype: DType) -> np.ndarray:

@@ -1,6 +1,7 @@
 """The ops, a file a family. Importing this package registers them."""
 
 from engine.ops import (  # noqa: F401
+    activations,
     convolution,
     elementwise,
     indexing,

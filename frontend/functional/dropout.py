@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import dtypes
 from engine.errors import TenonError
-from frontend import creation
+from frontend import drawing
 from frontend.tensor import Tensor, as_tensor
 
 __all__ = ["dropout"]
@@ -24,5 +24,5 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     if p == 1:
         return x * 0
     drawn = dtypes.f64 if x.dtype == dtypes.f64 else dtypes.f32
-    kept = creation.rand(x.shape, dtype=drawn) >= p
+    kept = drawing.rand(x.shape, dtype=drawn) >= p
     return x * (kept.to(x.dtype) * (1 / (1 - p)))

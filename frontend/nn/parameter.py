@@ -113,7 +113,7 @@ class UninitializedParameter(Parameter):
     def dtype(self) -> DType:
         return self._declared
 
-    @property
+    @property  # type: ignore[misc]
     def cell(self) -> Cell:  # type: ignore[override]
         raise StateError(
             "a parameter of a lazy layer has no shape yet: run the model once (compile it, trace a step, or call it on "
