@@ -31,6 +31,10 @@ class Access:
     chunk_stride: Size = 0
 
 
+LOADS = frozenset({"load", "load_at"})
+"""The statements whose first argument is the number of a read."""
+
+
 @dataclass(frozen=True)
 class Stmt:
     """``name = op(*args)`` on scalars of ``dtype`` at one point of the iteration space.

@@ -29,7 +29,7 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
         buffers.update((b.name, b) for b in lowered.buffers)
         kernels.update((k.key, k) for k in lowered.kernels)
         main.extend(lowered.calls)
-    prepare, main = _hoist(main, buffers, lasting)
+    prepare, main = _hoist(main, buffers, lasting, checked=bool(check_nodes(graph)))
     constants = {
         n.name: n.attrs["value"].tobytes() for n in graph.nodes if n.op.name == "constant" and n.name in buffers
     }
@@ -80,11 +80,14 @@ def _renamed(lowered: Lowered, number: int) -> Lowered:
     )
 
 
-def _hoist(main: list[Call], buffers: dict[str, Buffer], lasting: set[str]) -> tuple[list[Call], list[Call]]:
+def _hoist(
+    main: list[Call], buffers: dict[str, Buffer], lasting: set[str], checked: bool
+) -> tuple[list[Call], list[Call]]:
     """Move calls that depend on nothing but state that this program keeps (packing of weights) out of the step.
 
     Their results live on as ``packed`` buffers, refreshed when that state changes. A call that takes a symbolic size
-    stays: its result changes with the binding.
+    stays: its result changes with the binding. So does one that follows indices, where indices are ``checked``: the
+    checks come first.
     """
     writers = Counter(w for c in main for w in c.writes)
 
@@ -92,7 +95,8 @@ def _hoist(main: list[Call], buffers: dict[str, Buffer], lasting: set[str]) -> t
         kept = (buffers[r].kind == "packed" or r in lasting for r in call.reads)
         own = (buffers[w].kind == "temp" and writers[w] == 1 for w in call.writes)
         fixed = not any(isinstance(a, Expr) for a in (call.tasks, *_sizes(call.args)))
-        return bool(call.reads and call.writes) and all(kept) and all(own) and fixed
+        safe = not (call.indexed and checked)
+        return bool(call.reads and call.writes) and all(kept) and all(own) and fixed and safe
 
     prepare: list[Call] = []
     rest: list[Call] = []

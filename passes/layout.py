@@ -35,10 +35,14 @@ def assign_layouts(graph: Graph, target: Target) -> Graph:
 
 
 def _peers(node: Node) -> list[Value]:
-    """The inputs that an elementwise op on images reads point by point."""
-    if node.op.kind != "elementwise" or len(node.output.shape) != 4:
+    """The inputs that an elementwise op on images reads point by point, or the image that is gathered from."""
+    if node.op.kind not in ("elementwise", "gather") or len(node.output.shape) != 4:
         return []
-    return [v for v in node.inputs if v.shape == node.output.shape]
+    return (
+        [v for v in node.inputs if v.shape == node.output.shape]
+        if node.op.kind == "elementwise"
+        else ([node.inputs[0]])
+    )
 
 
 def _convert_images(graph: Graph) -> Graph:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from engine import dims
 from engine.dims import Size
 from engine.dtypes import DType
-from engine.schedule import Access, KernelSpec, Stmt
+from engine.schedule import LOADS, Access, KernelSpec, Stmt
 from passes.views import dense
 
 Partial = Callable[[str, DType, Size], str]
@@ -87,11 +87,11 @@ def compact(spec: KernelSpec) -> KernelSpec:
     stores = [s for s in spec.body if s.op in ("store", "check_index")]
     alive = {s.name for s in stores} | _needed({s.name for s in stores}, spec.body, set())
     body = [s for s in spec.body if s.name in alive]
-    reads = sorted({s.args[0] for s in body if s.op == "load"})
+    reads = sorted({s.args[0] for s in body if s.op in LOADS})
     writes = sorted({s.args[0] for s in body if s.op == "store"})
     renumbered = tuple(
-        replace(s, args=(reads.index(s.args[0]),))
-        if s.op == "load"
+        replace(s, args=(reads.index(s.args[0]), *s.args[1:]))
+        if s.op in LOADS
         else replace(s, args=(writes.index(s.args[0]), *s.args[1:]))
         if s.op == "store"
         else s

@@ -169,10 +169,10 @@ def test_messages(error, function, words):
 
 def test_random_needs_a_trace_that_holds_its_state():
     from engine.graph import Builder
-    from frontend import creation
+    from frontend import drawing
 
     with Builder(), pytest.raises(TraceError, match="a random number needs a traced program"):
-        creation.rand(3)
+        drawing.rand(3)
 
 
 def test_numpy_arrays_and_tensors_mix():

@@ -99,6 +99,9 @@ register(
 def _overlap_rule(g: TensorType, axis: int, size: int, step: int, dilation: int, length: Size) -> TensorType:
     need_axis("overlap_add", g, axis)
     need_equal(g.shape[-1], size, f"overlap_add: windows of {g.shape[-1]} elements instead of {size}")
+    dims.assume(g.shape[axis] - 1, ">= 0", "overlap_add: there must be at least one window")
+    room = length - spread(g.shape[axis], step) - dilation * (size - 1)
+    dims.assume(room, ">= 0", f"overlap_add: {g.shape[axis]} windows do not fit an axis of {length}")
     return TensorType((*g.shape[:axis], length, *g.shape[axis + 1 : -1]), g.dtype)
 
 

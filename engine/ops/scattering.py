@@ -44,6 +44,7 @@ def _rule(x: TensorType, index: TensorType, src: TensorType, axis: int, mode: st
 def _reference(x: np.ndarray, index: np.ndarray, src: np.ndarray, axis: int, mode: str) -> np.ndarray:
     space = np.broadcast_shapes(index.shape, src.shape)
     at = []
+    own: np.ndarray
     for i, own in enumerate(np.indices(space, sparse=True)):
         places = index.astype(np.int64) if i == axis else own * (x.shape[i] != 1)
         at.append(np.broadcast_to(places, space))

@@ -113,7 +113,7 @@ class UninitializedParameter(Parameter):
     def dtype(self) -> DType:
         return self._declared
 
-    @property  # type: ignore[misc]
+    @property
     def cell(self) -> Cell:  # type: ignore[override]
         raise StateError(
             "a parameter of a lazy layer has no shape yet: run the model once (compile it, trace a step, or call it on "
@@ -124,7 +124,7 @@ class UninitializedParameter(Parameter):
         """Take over the elements of ``parameter``, and be one."""
         cell = parameter.cell
         self.__class__ = Parameter  # type: ignore[assignment]
-        self.cell = cell
+        self.__dict__["cell"] = cell
 
     def __deepcopy__(self, memo: dict[int, Any]) -> UninitializedParameter:
         copy = UninitializedParameter(self.requires_grad, self._declared)

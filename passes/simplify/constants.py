@@ -51,7 +51,7 @@ def _broadcast_late(root: Node, opaque: AbstractSet[Value]) -> Value | None:
 RULES = (
     Rule(
         "constant folding",
-        any_of_kind("elementwise", "view", "move", "reduce", "contraction", "composite"),
+        any_of_kind("elementwise", "view", "move", "reduce", "contraction", "composite", "gather"),
         _folded,
     ),
     Rule("broadcast into elementwise", any_of_kind("elementwise"), _broadcast_late),

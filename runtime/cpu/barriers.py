@@ -27,11 +27,12 @@ def meetings(steps: Sequence[Step], threads: int) -> list[tuple[int, int]]:
     """Each step's flags and owner for the driver's table.
 
     A step of one task that depends only on others of one task since the last barrier runs on their thread and
-    needs no barrier; independent ones take turns over the threads.
+    needs no barrier; independent ones take turns over the threads. No step may fail until every thread has seen that
+    none before has: a thread that saw the later failure would leave, and the others would wait for it.
     """
     result: list[tuple[int, int]] = []
     touched: dict[int, list[tuple[int, int, bool, int]]] = {}  # memory: start, end, written, owner (-1: all)
-    failing = False
+    failing = asked = False
     turn = 0
     for step in steps:
         owners = _conflicts(step, touched)
@@ -40,7 +41,10 @@ def meetings(steps: Sequence[Step], threads: int) -> list[tuple[int, int]]:
             flags = BARRIER | CHECK
         elif owners and not (step.single and len(owners) == 1 and -1 not in owners):
             flags = BARRIER | (CHECK if failing else 0)
+        elif asked and step.may_fail:
+            flags = BARRIER
         if flags:
+            asked = bool(flags & CHECK)
             touched.clear()
             failing = False
             owners = set()

@@ -11,7 +11,7 @@ from engine.errors import UnsupportedError
 from engine.program import Arg, Block, Call, Lowered
 from engine.schedule import Bundle
 from runtime.cpu.axes import collapse
-from runtime.cpu.emit import ArgTable, indent, kernel, loop
+from runtime.cpu.emit import ArgTable, goes_by_index, indent, kernel, loop
 from runtime.cpu.loops import loop_lines, partition
 
 _ENTRY = 3  # slots of a part: first task, code, arguments
@@ -37,7 +37,8 @@ def lower_bundle(bundle: Bundle) -> Lowered:
     made = kernel(bundle.name, _dispatch(parts, count, [list(lines) for lines in codes]), table)
     reads = tuple(dict.fromkeys(a.buffer for p in bundle.parts for a in p.reads))
     writes = tuple(dict.fromkeys(a.buffer for p in bundle.parts for a in p.writes))
-    step = Call(made.key, bundle.name, table.args, begin, reads, writes, 0, bundle.nodes)
+    indexed = any(goes_by_index(p) for p in bundle.parts)
+    step = Call(made.key, bundle.name, table.args, begin, reads, writes, 0, bundle.nodes, indexed)
     return Lowered((step,), (made,))
 
 

@@ -484,8 +484,12 @@ def call(spec: KernelSpec, code: Kernel, table: ArgTable, tasks: Size, scratch: 
     """The step that runs ``code`` for ``spec``; it touches what the accesses of the spec name."""
     reads = tuple(dict.fromkeys(a.buffer for a in spec.reads))
     writes = tuple(dict.fromkeys(a.buffer for a in spec.writes))
-    indexed = any(s.op == "load_at" for s in spec.body)
-    return Call(code.key, spec.name, table.args, tasks, reads, writes, scratch, spec.nodes, indexed)
+    return Call(code.key, spec.name, table.args, tasks, reads, writes, scratch, spec.nodes, goes_by_index(spec))
+
+
+def goes_by_index(spec: KernelSpec) -> bool:
+    """Whether the body reads where indices send it (see Call.indexed)."""
+    return any(s.op == "load_at" for s in spec.body)
 
 
 _NUMPY_NAMES = frozenset([*_COMPUTED.values(), "inf", "nan"])
