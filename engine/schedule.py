@@ -11,9 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.buffers import Buffer
-from engine.dims import Size
+from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.errors import SourceLocation
+from engine.user_kernel import UserKernel
 
 
 @dataclass(frozen=True)
@@ -198,7 +199,7 @@ class Scatter:
     """For every point of the kernel's axes, in row-major order: ``writes[0]`` at that point, ``reads[0] * stride``
     further on, is set to ``reads[1]``, or becomes its sum, product, maximum or minimum with it, as ``mode`` says.
 
-    Cores of this kind and the next two write their results themselves: the body is empty.
+    Cores of this kind and the next three write their results themselves: the body is empty.
     """
 
     mode: str
@@ -222,7 +223,19 @@ class Sort:
     descending: bool
 
 
-Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Scatter | Scan | Sort
+@dataclass(frozen=True)
+class Custom:
+    """``function``, which a user wrote, called with ``reads`` and then ``writes`` as arrays of ``shapes``, all of them
+    C-contiguous, and with ``attrs`` by name."""
+
+    function: UserKernel
+    shapes: tuple[Shape, ...]
+    attrs: tuple[tuple[str, object], ...]
+
+
+Core = (
+    Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Scatter | Scan | Sort | Custom
+)
 
 
 @dataclass(frozen=True)

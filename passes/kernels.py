@@ -101,13 +101,9 @@ class KernelWriter:
             hints.append((len(space.axes_of(value)), [space.axis(value, i) for i in view.order]))
         for node in self.cluster.nodes:
             for position, value in enumerate(node.inputs):
-                # What is gathered from lies somewhere at every point of the result.
-                gathered = node.op.kind == "gather" and position == 0
-                loops = (
-                    [space.axis(node.output, i) for i in range(len(value.shape))]
-                    if gathered
-                    else (space.input_axes(node, position))
-                )
+                loops = space.input_axes(node, position)
+                if node.op.kind == "gather" and position == 0:  # its other axes lie around, or inside, the indexed one
+                    loops = [space.axis(node.output, i) for i in range(len(value.shape))]
                 members = {a for a in loops if a is not None}
                 if members and not self._made_here(value):
                     hints.append((len(members), [loops[i] for i in self.view(value).order]))

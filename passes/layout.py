@@ -36,13 +36,14 @@ def assign_layouts(graph: Graph, target: Target) -> Graph:
 
 def _peers(node: Node) -> list[Value]:
     """The inputs that an elementwise op on images reads point by point, or the image that is gathered from."""
-    if node.op.kind not in ("elementwise", "gather") or len(node.output.shape) != 4:
+    if len(node.output.shape) != 4:
         return []
-    return (
-        [v for v in node.inputs if v.shape == node.output.shape]
-        if node.op.kind == "elementwise"
-        else ([node.inputs[0]])
-    )
+    match node.op.kind:
+        case "elementwise":
+            return [v for v in node.inputs if v.shape == node.output.shape]
+        case "gather":
+            return [node.inputs[0]]
+    return []
 
 
 def _convert_images(graph: Graph) -> Graph:

@@ -63,6 +63,13 @@ def test_small_steps_take_turns_and_dependent_ones_stay_on_their_thread():
     assert flags(*steps, step("bc", "d", single=True)) == [0, 0, 0, BARRIER]
 
 
+def test_no_step_fails_while_a_thread_may_still_look_for_an_earlier_failure():
+    failing = step("i", (), may_fail=True)
+    steps = [failing, step("xi", "y", guarded=True), step("j", (), may_fail=True), step("yj", "z", guarded=True)]
+    assert flags(*steps) == [0, BARRIER | CHECK, BARRIER, BARRIER | CHECK]
+    assert flags(failing, failing, step("x", "y", guarded=True), step("y", "z")) == [0, 0, BARRIER | CHECK, BARRIER]
+
+
 def test_state_is_written_only_after_every_thread_has_seen_the_error_word():
     steps = [step("i", (), may_fail=True), step("x", "y"), step("x", "s", guarded=True), step("y", "t", guarded=True)]
     assert flags(*steps) == [0, 0, BARRIER | CHECK, 0]

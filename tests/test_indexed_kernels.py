@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from compiled import check, executor
+from compiled import cells, check, executor
 from graph_tools import tensor, trace
 
 from engine import dtypes
@@ -88,6 +88,113 @@ def test_an_index_out_of_range_stops_the_program_before_it_is_used() -> None:
     for far in (4, -1, 2**40):
         with pytest.raises(IndexRangeError, match=f"index {far} is out of range"):
             runner.run({"x0": x, "x1": np.array([0, far])})
+
+
+def test_an_index_that_is_state_is_checked_before_it_is_used() -> None:
+    """All of it depends on state alone, and could be made before the step."""
+    builder = Builder("looked_up")
+    with builder:
+        table = builder.state_input("table", TensorType((4,), dtypes.f32))
+        places = builder.state_input("places", TensorType((2,), dtypes.i64))
+        graph = builder.build([apply("gather", table, apply("check_index", places, limit=4), axis=0) + 1.0])
+    rows = f32(4)
+    check(graph, {}, {"table": rows, "places": np.array([3, 1])}, levels=[2])
+    for far in (-1, 2**40):
+        runner = executor(graph, cells(graph, {"table": rows, "places": np.array([0, far])}))
+        with pytest.raises(IndexRangeError, match=f"index {far} is out of range"):
+            runner.run({})
+
+
+def test_indices_that_are_looked_up_are_checked_too() -> None:
+    def f(x: Value, i: Value, j: Value) -> list[Value]:
+        found = apply("gather", i, apply("check_index", j, limit=3), axis=0)
+        return [apply("gather", x, apply("check_index", found, limit=4), axis=0)]
+
+    runner = executor(trace(f, tensor(4), tensor(3, dtype="i64"), tensor("N", dtype="i64")), {})
+    x = f32(4)
+    np.testing.assert_array_equal(
+        runner.run({"x0": x, "x1": np.array([3, 0, 1]), "x2": np.array([1, 0])})[0], x[[0, 3]]
+    )
+    for i, j, far in (([3, 0, 2**40], [0, 2], 2**40), ([3, 0, 2**40], [0, -(2**40)], -(2**40))):
+        with pytest.raises(IndexRangeError, match=f"index {far} is out of range"):
+            runner.run({"x0": x, "x1": np.array(i), "x2": np.array(j)})
+    runner.run({"x0": x, "x1": np.array([3, 0, 2**40]), "x2": np.array([1, 0])})  # nobody looks there
+
+
+def test_a_long_sum_of_what_is_gathered() -> None:
+    """It is cut into chunks, and only some of the reads stay behind."""
+    graph = trace(
+        lambda x, i, y, s: apply("sum", apply("gather", x, i, axis=0) * y, axes=(0,)) * s,
+        tensor(50), tensor(20000, dtype="i64"), tensor(20000), tensor(),
+    )  # fmt: skip
+    assert kernels(graph) == ["gather_mul_sum_mul_partial", "gather_mul_sum_mul"]
+    check(graph, {"x0": f32(50), "x1": index(50, 20000), "x2": f32(20000), "x3": f32()}, levels=[2])
+
+
+def test_loops_run_along_the_memory_that_is_gathered_from() -> None:
+    def f(table: Value, tokens: Value) -> Value:
+        rows = apply(
+            "gather", apply("reshape", table, shape=(9, 1, 5)), apply("reshape", tokens, shape=(4, 3, 1)), axis=0
+        )
+        return apply("sum", rows, axes=(0, 1, 2))
+
+    stages: dict[str, Any] = {}
+    graph = trace(f, tensor(9, 5), tensor(4, 3, dtype="i64"))
+    compile_graph(graph, target(), lower, 2, stages.__setitem__)
+    (spec,) = stages["schedule"].kernels
+    assert spec.axes == (4, 3, 5)
+    assert [r.strides for r in spec.reads] == [(3, 1, 0), (0, 0, 1)]
+    check(graph, {"x0": f32(9, 5), "x1": index(9, 4, 3)}, levels=[2])
+
+
+@pytest.mark.slow
+def test_gathers_follow_reductions_that_find_their_index() -> None:
+    def f(x: Value, y: Value) -> list[Value]:
+        at = apply("argmax", x, axis=1, keepdims=True)
+        found = apply("gather", y, at, axis=1)
+        column = apply("gather", y, apply("argmin", x, axis=0, keepdims=True), axis=0)
+        return [found, apply("sum", found * 2.0, axes=(0, 1)), apply("softmax", column, axis=1)]
+
+    graph = trace(f, tensor("B", 7), tensor("B", 7))
+    check(graph, [{"x0": f32(b, 7), "x1": f32(b, 7)} for b in (5, 1)], levels=[2])
+
+
+@pytest.mark.slow
+def test_every_dtype_is_gathered() -> None:
+    names = ("bool", "u8", "i8", "i32", "i64", "f16", "bf16", "f32", "f64")
+
+    def f(*args: Value) -> list[Value]:
+        *xs, i = args
+        both = [(i, 0), (apply("permute", i, axes=(1, 0)), 1)]
+        return [apply("gather", x, at, axis=axis) for x in xs for at, axis in both]
+
+    graph = trace(f, *(tensor(4, 6, dtype=n) for n in names), tensor("N", 1, dtype="i64"))
+    arrays = [(rng.normal(size=(4, 6)) * 3).astype(dtypes.as_dtype(n).numpy) for n in names]
+    for n in (3, 0):
+        check(graph, {**{f"x{i}": a for i, a in enumerate(arrays)}, f"x{len(names)}": index(4, n, 1)}, levels=[2])
+
+
+@pytest.mark.slow
+def test_images_are_gathered_and_windowed_channels_last() -> None:
+    def conv(x: Value, w: Value) -> Value:
+        return apply("conv2d", x, w, stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)
+
+    def f(x: Value, w: Value, i: Value) -> list[Value]:
+        y = apply("relu", conv(x, w))
+        rows = apply("gather", y, apply("reshape", i, shape=(1, 1, 12, 1)), axis=2)
+        wide = conv(apply("gather", rows, apply("reshape", i, shape=(1, 1, 1, 12)), axis=3), w)
+        windows = apply("window", apply("window", y, axis=2, size=3, step=2), axis=3, size=2, dilation=2)
+        pairs = apply("window", y, axis=1, size=2) * 3.0
+        slope = apply("grad", apply("sum", apply("square", wide), axes=(0, 1, 2, 3)), x)
+        return [wide, apply("max", windows, axes=(4, 5)), apply("sum", pairs, axes=(2, 4)), windows, slope]
+
+    graph = trace(f, tensor("B", 4, 6, 6), tensor(4, 4, 3, 3), tensor(12, dtype="i64"))
+    stages: dict[str, Any] = {}
+    compile_graph(graph, target(), lower, 2, stages.__setitem__)
+    layout = stages["layout"]
+    images = [v for n in layout.nodes if n.op.name == "gather" for v in n.outputs]
+    assert len(images) == 2 and all(layout.layouts[v] == (0, 2, 3, 1) for v in images)
+    check(graph, {"x0": f32(2, 4, 6, 6), "x1": f32(4, 4, 3, 3), "x2": np.repeat(np.arange(6), 2)}, levels=[0, 2])
 
 
 def test_state_that_is_gathered_from_is_not_written_over() -> None:
