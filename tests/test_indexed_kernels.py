@@ -91,18 +91,20 @@ def test_an_index_out_of_range_stops_the_program_before_it_is_used() -> None:
 
 
 def test_an_index_that_is_state_is_checked_before_it_is_used() -> None:
-    """All of it depends on state alone, and could be made before the step."""
+    """What is looked up depends on state alone, and could be made before the step."""
     builder = Builder("looked_up")
     with builder:
-        table = builder.state_input("table", TensorType((4,), dtypes.f32))
-        places = builder.state_input("places", TensorType((2,), dtypes.i64))
-        graph = builder.build([apply("gather", table, apply("check_index", places, limit=4), axis=0) + 1.0])
-    rows = f32(4)
-    check(graph, {}, {"table": rows, "places": np.array([3, 1])}, levels=[2])
+        table = builder.state_input("table", TensorType((4, 3), dtypes.f32))
+        places = builder.state_input("places", TensorType((2, 1), dtypes.i64))
+        x = builder.input("x", TensorType((2, 2), dtypes.f32))
+        rows = apply("gather", table, apply("check_index", places, limit=4), axis=0)
+        graph = builder.build([apply("matmul", x, rows)])
+    inputs, numbers = {"x": f32(2, 2)}, f32(4, 3)
+    check(graph, inputs, {"table": numbers, "places": np.array([[3], [1]])}, levels=[2])
     for far in (-1, 2**40):
-        runner = executor(graph, cells(graph, {"table": rows, "places": np.array([0, far])}))
+        runner = executor(graph, cells(graph, {"table": numbers, "places": np.array([[0], [far]])}))
         with pytest.raises(IndexRangeError, match=f"index {far} is out of range"):
-            runner.run({})
+            runner.run(dict(inputs))
 
 
 def test_indices_that_are_looked_up_are_checked_too() -> None:
