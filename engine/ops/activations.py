@@ -8,6 +8,9 @@ from __future__ import annotations
 from engine.ops.elementwise import elementwise
 
 _SOFTPLUS = "(maximum(x, 0) + log1p(exp(-abs(x))))"
+_BELOW = "where(x >= 0, 0, x)"
+"""x where an exponential stands for it. Elsewhere that would overflow, and its derivative be 0 times infinity."""
+_LARGER, _SMALLER = "maximum(abs(x), abs(y))", "minimum(abs(x), abs(y))"
 _GELU_INNER = "0.7978845608028654*(x + 0.044715*x*x*x)"
 
 # name, inputs, expression, derivatives, doc
@@ -15,13 +18,13 @@ _TABLE: tuple[tuple[str, str, str, str | None, str], ...] = (
     ("leaky_relu", "x slope", "where(x > 0, x, x*slope)", "where(x > 0, g, g*slope); where(x > 0, 0, g*x)",
      "x, or slope * x below 0"),
     ("elu", "x alpha", "where(x > 0, x, alpha*expm1(x))",
-     "where(x > 0, g, g*alpha*exp(x)); where(x > 0, 0, g*out/alpha)",
+     f"where(x > 0, g, g*alpha*exp({_BELOW})); g*expm1({_BELOW})",
      "x, or alpha * (exp(x) - 1) below 0: Clevert et al. (2016)"),
     ("celu", "x alpha", "where(x > 0, x, alpha*expm1(x/alpha))",
-     "where(x > 0, g, g*exp(x/alpha)); where(x > 0, 0, g*(out - x*exp(x/alpha))/alpha)",
+     f"where(x > 0, g, g*exp({_BELOW}/alpha)); g*(expm1({_BELOW}/alpha) - {_BELOW}/alpha*exp({_BELOW}/alpha))",
      "x, or alpha * (exp(x / alpha) - 1) below 0: Barron (2017)"),
     ("selu", "x", "where(x > 0, 1.0507009873554805*x, 1.7580993408473766*expm1(x))",
-     "where(x > 0, g*1.0507009873554805, g*1.7580993408473766*exp(x))",
+     f"where(x > 0, g*1.0507009873554805, g*1.7580993408473766*exp({_BELOW}))",
      "A scaled elu that keeps mean and variance: Klambauer et al. (2017)"),
     ("relu6", "x", "minimum(maximum(x, 0), 6)", "where(and_(x > 0, x < 6), g, 0)", "Between 0 and 6"),
     ("hardtanh", "x low high", "minimum(maximum(x, low), high)",
@@ -30,11 +33,11 @@ _TABLE: tuple[tuple[str, str, str, str | None, str], ...] = (
     ("hardsigmoid", "x", "minimum(maximum(x + 3, 0), 6) / 6", "where(and_(x > -3, x < 3), g/6, 0)",
      "A sigmoid made of straight lines"),
     ("hardswish", "x", "x * minimum(maximum(x + 3, 0), 6) / 6",
-     "where(x <= -3, 0, where(x < 3, g*(x/3 + 0.5), g))", "x * hardsigmoid(x): Howard et al. (2019)"),
+     "where(x <= -3, 0, where(x >= 3, g, g*(x/3 + 0.5)))", "x * hardsigmoid(x): Howard et al. (2019)"),
     ("hardshrink", "x lambd", "where(and_(x >= -lambd, x <= lambd), 0, x)",
-     "where(and_(x >= -lambd, x <= lambd), 0, g); -", "0 between -lambd and lambd"),
+     "where(or_(x < -lambd, x > lambd), g, 0); -", "0 between -lambd and lambd"),
     ("softshrink", "x lambd", "where(x > lambd, x - lambd, where(x < -lambd, x + lambd, x*0))",
-     "where(and_(x >= -lambd, x <= lambd), 0, g); where(x > lambd, -g, where(x < -lambd, g, 0))",
+     "where(or_(x < -lambd, x > lambd), g, 0); where(x > lambd, -g, where(x < -lambd, g, 0))",
      "Nearer to 0 by lambd"),
     ("tanhshrink", "x", "x - tanh(x)", "g*square(tanh(x))", "x - tanh(x)"),
     ("threshold", "x threshold value", "where(x <= threshold, value, x)",
@@ -67,15 +70,16 @@ _TABLE: tuple[tuple[str, str, str, str | None, str], ...] = (
      "g*(exp(x - 0.6931471805599453) - exp(-x - 0.6931471805599453))", "The hyperbolic cosine"),
     ("asinh", "x", "sign(x)*where(abs(x) > 1e8, log(abs(x)) + 0.6931471805599453,"
      " log1p(abs(x) + x*x/(1 + sqrt(x*x + 1))))", "g/sqrt(x*x + 1)", "The inverse hyperbolic sine"),
-    ("acosh", "x", "where(x > 1e8, log(x) + 0.6931471805599453, log1p(x - 1 + sqrt((x - 1)*(x + 1))))",
+    ("acosh", "x", "where(x > 1e8, log(x) + 0.6931471805599453, log1p(x - 1 + sqrt(x - 1)*sqrt(x + 1)))",
      "g/sqrt((x - 1)*(x + 1))", "The inverse hyperbolic cosine"),
     ("atanh", "x", "0.5*log1p(2*x/(1 - x))", "g/((1 - x)*(1 + x))", "The inverse hyperbolic tangent"),
     ("frac", "x", "x - trunc(x)", "g", "The fraction of x, with its sign"),
     ("fmod", "x y", "where(x < 0, -(abs(x) % abs(y)), abs(x) % abs(y))", "g; -g*trunc(x/y)",
      "x - trunc(x / y) * y: the sign of x"),
-    ("hypot", "x y", "sqrt(x*x + y*y)", "g*x/out; g*y/out", "The length of (x, y)"),
+    ("hypot", "x y", f"where({_LARGER} == {_SMALLER}, 1.4142135623730951*{_LARGER},"
+     f" {_LARGER}*sqrt(1 + square({_SMALLER}/{_LARGER})))", "g*(x/out); g*(y/out)", "The length of (x, y)"),
     ("logaddexp", "x y", "where(x == y, x + 0.6931471805599453, maximum(x, y) + log1p(exp(-abs(x - y))))",
-     "g*exp(x - out); g*exp(y - out)", "log(exp(x) + exp(y))"),
+     "g*sigmoid(x - y); g*sigmoid(y - x)", "log(exp(x) + exp(y))"),
     ("xlogy", "x y", "where(and_(x == 0, y == y), 0, x*log(y))", "where(and_(x == 0, y <= 0), 0, g*log(y)); g*x/y",
      "x * log(y), 0 where x is 0"),
     ("lerp", "x y weight", "x + weight*(y - x)", "g*(1 - weight); g*weight; g*(y - x)",

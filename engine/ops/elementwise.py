@@ -38,17 +38,22 @@ def elementwise(name: str, inputs: str, expression: str, derivatives: str | None
     (``-`` where no gradient flows), or None where none flows at all."""
     names = tuple(inputs.split())
     parts = tuple(None if d.strip() == "-" else d.strip() for d in derivatives.split(";")) if derivatives else None
-    return register(
-        Op(
-            name,
-            "elementwise",
-            names,
-            partial(_rule, expression, names),
-            partial(_reference, expression, names),
-            partial(_gradient, names, parts) if parts else None,
-            expression=expression,
-            doc=doc,
-        )
+    return register(elementwise_op(name, names, expression, parts, doc))
+
+
+def elementwise_op(
+    name: str, names: tuple[str, ...], expression: str, derivatives: tuple[str | None, ...] | None, doc: str
+) -> Op:
+    """The record of an op with inputs ``names``; ``derivatives`` has an expression, or None, for each."""
+    return Op(
+        name,
+        "elementwise",
+        names,
+        partial(_rule, expression, names),
+        partial(_reference, expression, names),
+        partial(_gradient, names, derivatives) if derivatives else None,
+        expression=expression,
+        doc=doc,
     )
 
 
@@ -68,12 +73,14 @@ _TABLE: tuple[tuple[str, str, str, str | None, str], ...] = (
         "x to the power y",
     ),
     ("maximum", "x y", "maximum(x, y)",
-     "where(x == y, g*0.5, where(x > y, g, 0)); where(x == y, g*0.5, where(y > x, g, 0))",
+     "where(x == y, g*0.5, where(x < y, 0, g)); where(x == y, g*0.5, where(y < x, 0, g))",
      "The greater one; NaN wins. Ties share the gradient."),
     ("minimum", "x y", "minimum(x, y)",
-     "where(x == y, g*0.5, where(x < y, g, 0)); where(x == y, g*0.5, where(y < x, g, 0))",
+     "where(x == y, g*0.5, where(x > y, 0, g)); where(x == y, g*0.5, where(y > x, 0, g))",
      "The lesser one; NaN wins. Ties share the gradient."),
-    ("atan2", "y x", "atan2(y, x)", "g*x/(x*x + y*y); -g*y/(x*x + y*y)", "The angle of the point (x, y)"),
+    ("atan2", "y x", "atan2(y, x)",
+     "where(x*x + y*y == 0, 0, g*x/(x*x + y*y)); where(x*x + y*y == 0, 0, -g*y/(x*x + y*y))",
+     "The angle of the point (x, y)"),
     ("neg", "x", "-x", "-g", "-x"),
     ("abs", "x", "abs(x)", "g*sign(x)", "The magnitude"),
     ("sign", "x", "sign(x)", None, "-1, 0 or 1"),
