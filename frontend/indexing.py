@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine import dtypes
 from engine.dims import Size, shape_text
 from engine.errors import ShapeError, UnsupportedError
 from frontend.dispatch import call, is_tensor
-from frontend.gathering import flattened
+from frontend.gathering import looked_up, merged
+from frontend.masking import is_mask, known_mask, positions
 from frontend.sizes import SymbolicSize, plain, plain_shape, rely_on
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ def index(x: Tensor, key: Any) -> Tensor:
     Bounds of slices are clipped to known sizes; beside a symbolic size they must lie inside the axis. Indices in
     tensors are checked in every call. Raises ShapeError, IndexRangeError, or UnsupportedError for an unknown mask.
     """
-    entries = _expanded(x, _without_masks(key if isinstance(key, tuple) else (key,)))
-    if any(_is_index(e) for e in entries):
-        return _advanced(x, entries)
+    entries = _expanded(x, [_entry(e) for e in (key if isinstance(key, tuple) else (key,))])
+    if any(is_tensor(e) for e in entries):
+        return _advanced(x, _without_masks(x, entries))
     sizes = iter(plain_shape(x.shape))
     start: list[Size] = []
     stop: list[Size] = []
@@ -56,59 +56,25 @@ def index(x: Tensor, key: Any) -> Tensor:
     return part.reshape(tuple(1 if axis is None else part.shape[axis] for axis in kept))
 
 
-def _is_index(entry: Any) -> bool:
-    return isinstance(entry, list) or is_tensor(entry)
+def _entry(given: Any) -> Any:
+    """A list as an array; a mask as an array of its elements."""
+    found = given
+    if isinstance(given, (list, tuple)):
+        array = np.asarray(given)
+        found = array if array.size else array.astype(np.int64)
+    if isinstance(found, (bool, np.bool_)) or (is_mask(found) and found.ndim == 0):
+        raise UnsupportedError(f"a tensor is not indexed with {given}; to choose by a condition use where(c, a, b)")
+    return known_mask(found, "an index") if is_mask(found) else found
 
 
-def _without_masks(key: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Every mask as the indices of its true elements, one for each of its axes."""
-    found: list[Any] = []
-    for entry in key:
-        if isinstance(entry, (bool, np.bool_)):
-            raise UnsupportedError(f"a tensor is not indexed with {entry}; to choose by a condition use where(c, a, b)")
-        if not _is_index(entry):
-            found.append(entry)
-            continue
-        if is_tensor(entry) and not isinstance(entry, np.ndarray) and entry.is_symbolic:
-            if entry.dtype == dtypes.bool_:
-                raise UnsupportedError(
-                    "how many elements a mask chooses is known only when the program runs, so no shape can say it; use "
-                    "where(mask, a, b), or multiply by the mask before a sum"
-                )
-            found.append(entry)
-            continue
-        array = np.asarray(entry)
-        found += np.nonzero(array) if array.dtype == np.bool_ else [array.astype(np.int64) if not array.size else entry]
-    return tuple(found)
+def _axes_taken(entry: Any) -> int:
+    return 0 if entry is None else entry.ndim if is_mask(entry) else 1
 
 
-def _advanced(x: Tensor, entries: list[Any]) -> Tensor:
-    """Slices and integers first; then the axes that tensors index come to the front, and are looked up as one. Their
-    own axes stand where the tensors stood, or in front where other axes were between them."""
-    plain_part = index(x, tuple(slice(None) if _is_index(e) else e for e in entries))
-    places = []
-    axis = 0
-    for entry in entries:
-        if _is_index(entry):
-            places.append(axis)
-        axis += entry is None or isinstance(entry, slice) or _is_index(entry)
-    indexed = [i for i, e in enumerate(entries) if _is_index(e) or isinstance(e, int)]
-    together = indexed == list(range(indexed[0], indexed[-1] + 1))
-    rest = [i for i in range(plain_part.ndim) if i not in places]
-    tensors = [e for e in entries if _is_index(e)]
-    flat, row, sizes = flattened(plain_part.permute((*places, *rest)), tensors, "an index")
-    found = call("gather", flat, row.reshape(-1, 1), axis=0)
-    out = call("reshape", found, shape=(*plain_shape(row.shape), *sizes))
-    if not together or places[0] == 0:
-        return out
-    before, own = places[0], row.ndim
-    return out.permute((*range(own, own + before), *range(own), *range(own + before, out.ndim)))
-
-
-def _expanded(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
-    """One entry for each axis of ``x``, and None for each new axis."""
+def _expanded(x: Tensor, key: list[Any]) -> list[Any]:
+    """Entries for all axes of ``x``, and None for each new axis."""
     ellipses = sum(entry is Ellipsis for entry in key)
-    used = sum(entry is not None and entry is not Ellipsis for entry in key)
+    used = sum(_axes_taken(entry) for entry in key if entry is not Ellipsis)
     if ellipses > 1:
         raise ShapeError("an index has more than one ellipsis (...)")
     if used > x.ndim:
@@ -116,6 +82,42 @@ def _expanded(x: Tensor, key: tuple[Any, ...]) -> list[Any]:
     fill = [slice(None)] * (x.ndim - used)
     where = next((i for i, entry in enumerate(key) if entry is Ellipsis), len(key))
     return [*key[:where], *fill, *key[where + 1 :]]
+
+
+def _without_masks(x: Tensor, entries: list[Any]) -> list[Any]:
+    """Every mask as the indices of its true elements, one for each of its axes."""
+    found: list[Any] = []
+    axis = 0
+    for entry in entries:
+        taken = _axes_taken(entry)
+        sizes = plain_shape(x.shape)[axis : axis + taken]
+        found += positions(entry, sizes, "an index") if is_mask(entry) else [entry]
+        axis += taken
+    return found
+
+
+def _advanced(x: Tensor, entries: list[Any]) -> Tensor:
+    """Slices and integers first; then the axes that tensors index are looked up as one. Their own axes stand where the
+    tensors stood, or in front where other axes were between them."""
+    part = index(x, tuple(slice(None) if is_tensor(e) else e for e in entries))
+    axis = 0
+    places = []
+    for entry in entries:
+        if is_tensor(entry):
+            places.append(axis)
+        axis += entry is None or isinstance(entry, slice) or is_tensor(entry)
+    indexed = [i for i, e in enumerate(entries) if e is not None and not isinstance(e, slice)]
+    together = indexed == list(range(indexed[0], indexed[-1] + 1))
+    first = places[0]
+    if places != list(range(first, first + len(places))):
+        part = part.permute((*places, *(i for i in range(part.ndim) if i not in places)))
+        first = 0
+    part, place = merged(part, [e for e in entries if is_tensor(e)], "an index", first)
+    out = looked_up(part, first, place)
+    if together or first == 0:
+        return out
+    own = range(first, first + place.ndim)
+    return out.permute((*own, *(i for i in range(out.ndim) if i not in own)))
 
 
 def _integer(entry: Any) -> Size:

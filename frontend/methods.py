@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from frontend import bounds, drawing, einsum, gathering, ordering, rearranging, reducing
+from frontend import bounds, drawing, einsum, gathering, masking, ordering, rearranging, reducing
 
 
 class TensorMethods:
@@ -69,7 +69,12 @@ class TensorMethods:
     index_copy = gathering.index_copy
     index_fill = gathering.index_fill
     index_put = gathering.index_put
-    masked_fill = gathering.masked_fill
+    index_reduce = gathering.index_reduce
+    masked_fill = masking.masked_fill
+    masked_select = masking.masked_select
+    masked_scatter = masking.masked_scatter
+    nonzero = masking.nonzero
+    argwhere = masking.argwhere
 
     # order
     sort = ordering.sort

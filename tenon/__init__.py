@@ -60,14 +60,16 @@ from frontend.gathering import (
     index_copy,
     index_fill,
     index_put,
+    index_reduce,
     index_select,
-    masked_fill,
     scatter,
     scatter_add,
     scatter_reduce,
     take,
+    take_along_axis,
     take_along_dim,
 )
+from frontend.masking import argwhere, masked_fill, masked_scatter, masked_select, nonzero
 from frontend.ordering import (
     argsort,
     bincount,
@@ -142,6 +144,7 @@ from frontend.tensor import Tensor
 from tenon import cache
 from tenon.callbacks import Callback, History
 from tenon.compiling import compile
+from tenon.custom import custom_op
 from tenon.executable import Executable
 from tenon.functions import Function, function, train_step
 from tenon.gradients import grad, value_and_grad

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine.errors import DTypeError, ShapeError, TenonError, UnsupportedError
 from frontend.dispatch import call
-from frontend.gathering import checked_index
+from frontend.gathering import checked_index, looked_up
 from frontend.sizes import plain, plain_shape
 from frontend.tensor import Tensor, as_tensor
 
@@ -55,8 +55,7 @@ def embedding(
     if table.ndim != 2:
         raise ShapeError(f"embedding takes a weight (V, D), not shape {tuple(table.shape)}")
     index = checked_index(input, table.shape[0], "embedding")
-    rows = call("gather", table, index.reshape(-1, 1), axis=0)
-    found = call("reshape", rows, shape=(*plain_shape(index.shape), plain(table.shape[1])))
+    found = looked_up(table, 0, index)
     if padding_idx is None:
         return found
     row = padding_index(padding_idx, table.shape[0])
