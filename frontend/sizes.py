@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, NoReturn, Union
 
 from engine import dims
@@ -179,11 +179,3 @@ def sizes_of(arguments: tuple[Any, ...]) -> dims.Shape:
     if len(arguments) == 1 and isinstance(arguments[0], (tuple, list)):
         arguments = tuple(arguments[0])
     return plain_shape(arguments)
-
-
-def pair_of(value: int | Sequence[int], name: str) -> tuple[int, int]:
-    """``value`` for rows and columns: an integer stands for both. Raises ShapeError that names the argument."""
-    pair = (value, value) if isinstance(value, int) else tuple(value)
-    if len(pair) != 2 or not all(isinstance(v, int) for v in pair):
-        raise ShapeError(f"{name} must be an integer or two of them, not {value!r}")
-    return pair

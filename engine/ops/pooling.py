@@ -18,28 +18,26 @@ from engine.rules import need_rank
 _WINDOW = {"kernel": REQUIRED, "stride": REQUIRED, "padding": (0, 0), "dilation": (1, 1)}
 
 
-def pooled_size(size: Size, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool) -> Size:
+def pooled_size(
+    size: Size, kernel: int, stride: int, padding: int, dilation: int, ceil_mode: bool, op: str = "max_pool2d"
+) -> Size:
     """Window positions along an axis, PyTorch's rule: with ``ceil_mode`` a last window may hang over the end, if it
-    starts inside the input or its left padding. Raises ShapeError."""
+    starts inside the input or its left padding. Raises ShapeError, which names ``op``."""
     if kernel < 1 or stride < 1 or dilation < 1 or not 0 <= padding <= kernel // 2:
         raise ShapeError(
-            "max_pool2d: kernel, stride and dilation must be at least 1 and padding between 0 and half the kernel, "
-            f"not {kernel}, {stride}, {dilation} and {padding}"
+            f"{op}: kernel, stride and dilation must be at least 1 and padding between 0 and half the kernel, not "
+            f"{kernel}, {stride}, {dilation} and {padding}"
         )
     if padding and (ceil_mode or dilation * (kernel - 2) + 1 < 2 * padding):
         # Its first position in the padding, the second beyond the end: such a window would have no maximum.
-        dims.assume(
-            size - dilation, ">= 0", f"max_pool2d: a window with dilation {dilation} may step over an axis of {size}"
-        )
+        dims.assume(size - dilation, ">= 0", f"{op}: a window with dilation {dilation} may step over an axis of {size}")
     room = size + 2 * padding - dilation * (kernel - 1) - 1
     if not ceil_mode:
-        dims.assume(
-            room, ">= 0", f"max_pool2d: a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size}"
-        )
+        dims.assume(room, ">= 0", f"{op}: a window of {dilation * (kernel - 1) + 1} does not fit an axis of {size}")
         return room // stride + 1
     count = dims.ceil_div(room, stride) + 1
     if not isinstance(count, int):
-        raise ShapeError(f"max_pool2d: ceil_mode needs a fixed image size, not {size}")
+        raise ShapeError(f"{op}: ceil_mode needs a fixed image size, not {size}")
     return count - 1 if (count - 1) * stride >= size + padding else count
 
 

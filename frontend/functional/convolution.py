@@ -351,8 +351,8 @@ def fold(
     padding: Numbers = 0,
     stride: Numbers = 1,
 ) -> Tensor:
-    """Columns of patches (N, C * KH * KW, L), or without N, put back into an image (N, C, *output_size), and added where
-    they overlap: the transpose of :func:`unfold`. Also called col2im. Raises ShapeError.
+    """Columns of patches (N, C * KH * KW, L), or without N, put back into an image (N, C, *output_size), and added
+    where they overlap: the transpose of :func:`unfold`. Also called col2im. Raises ShapeError.
 
     PyTorch: torch.nn.functional.fold.
     """
