@@ -331,9 +331,9 @@ class Rewriter:
     keeps the node as it is. Values keep their names where nodes are kept.
     """
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, builder: type[Builder] = Builder):
         self.graph = graph
-        self.builder = Builder(graph.name, first_number=_next_number(graph))
+        self.builder = builder(graph.name, first_number=_next_number(graph))
         self.builder.assumptions.extend(graph.assumptions)
         self.map: dict[Value, Value] = {}
         for v in graph.inputs:

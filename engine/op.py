@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.errors import TenonError, UnsupportedError
 from engine.graph import Node, TensorType, Value
+from engine.user_kernel import UserKernel
 
 Attrs = Mapping[str, Any]
 Types = tuple[TensorType, ...]
@@ -35,7 +36,8 @@ class Op:
     with their defaults. ``kind`` is the kernel class that passes and backends know:
     ``elementwise``, ``reduce``, ``view``, ``contraction``, ``conv2d``, ``conv2d_weight_grad``, ``pool``, ``random``,
     ``index`` (iota), ``check``, ``move`` (writes into parts of a larger tensor), ``gather``, ``sort``, ``scan``,
-    ``composite`` (claimed or decomposed), ``source`` (input, state, constant, size), ``grad``.
+    ``custom`` (a user's ``kernel``), ``composite`` (claimed or decomposed), ``source`` (input, state, constant, size),
+    ``grad``.
 
     - ``rule(*types, **attrs)`` gives the output type, or a tuple of them
     - ``reference(*arrays, **attrs)`` the NumPy result, or a tuple
@@ -43,6 +45,7 @@ class Op:
       None as the rule means that no gradient flows
     - ``decompose(*values, **attrs)`` builds the same result from simpler ops
     - ``expression`` over ``inputs`` is the scalar meaning of an elementwise op
+    - ``version`` stands for the code of an op that is not Tenon's own: part of the identity of graphs that use it
     """
 
     name: str
@@ -55,6 +58,8 @@ class Op:
     attrs: Attrs = field(default_factory=dict)
     expression: str | None = None
     doc: str = ""
+    kernel: UserKernel | None = None
+    version: str = ""
 
     @property
     def variadic(self) -> bool:
@@ -95,8 +100,8 @@ _OPS: dict[str, Op] = {}
 
 
 def register(op: Op) -> Op:
-    """Make ``op`` known by its name. A name can be taken only once."""
-    if op.name in _OPS:
+    """Make ``op`` known by its name. A name can be taken only once, save that a user's op may take another's place."""
+    if op.name in _OPS and not (op.version and _OPS[op.name].version):
         raise TenonError(f"the op {op.name!r} is registered twice")
     _OPS[op.name] = op
     return op

@@ -59,12 +59,14 @@ class Call:
 class Kernel:
     """Generated code: Python ``source`` that defines one function ``name(args, lo, hi, scratch)``.
 
-    ``name`` says what the kernel does; ``key`` is the hash of what it is compiled from.
+    ``name`` says what the kernel does; ``key`` is the hash of what it is compiled from. ``libm`` lets the code call C's
+    math library, as users' kernels do.
     """
 
     name: str
     key: str
     source: str
+    libm: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
 from engine.program import Arg, Block, Call, Check, Kernel, Pointer, Port, Program
 
-FORMAT = 1
+FORMAT = 2
 
 
 def to_json(program: Program) -> str:
@@ -29,7 +29,7 @@ def to_json(program: Program) -> str:
             "buffers": [[b.name, b.kind, b.dtype.name, _size_out(b.size)] for b in program.buffers],
             "main": [_call_out(c) for c in program.main],
             "prepare": [_call_out(c) for c in program.prepare],
-            "kernels": [[k.name, k.key, k.source] for k in program.kernels],
+            "kernels": [[k.name, k.key, k.source, k.libm] for k in program.kernels],
             "assumptions": [_assumption_out(a) for a in program.assumptions],
             "checks": [[c.message, c.location, c.node] for c in program.checks],
             "lifetimes": program.lifetimes,

@@ -6,12 +6,13 @@ one that differentiates through another finds plain nodes there, and gradients o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from engine import dims
 from engine.errors import VerifyError
-from engine.graph import Graph, Node, Rewriter, Value, apply
-from engine.op import gradients_of
+from engine.graph import Builder, Graph, Node, Rewriter, Value, apply
+from engine.op import Op, gradients_of
 from engine.rules import full
 
 
@@ -20,20 +21,29 @@ def expand_gradients(graph: Graph) -> Graph:
 
     A value that ``y`` does not depend on, or only through ops without a gradient, has zeros for its gradient.
     """
-    rewriter = Rewriter(graph)
+    rewriter = Rewriter(graph, _Expanding)
 
     def emit(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
         if node.op.kind != "grad":
             return None
         y, *wrt = inputs
-        return _gradients(rewriter, y, wrt)
+        return _gradients(rewriter.builder, y, wrt)
 
     return rewriter.run(emit)
 
 
-def _gradients(rewriter: Rewriter, y: Value, wrt: Sequence[Value]) -> tuple[Value, ...]:
-    """dy/dv for each v of ``wrt``, added to the rewriter's graph."""
-    builder = rewriter.builder
+class _Expanding(Builder):
+    """A builder that expands a gradient at once where a gradient rule asks for one itself."""
+
+    def add(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Value, ...]:
+        if op.kind != "grad":
+            return super().add(op, inputs, attrs)
+        op.infer(tuple(v.type for v in inputs), attrs)
+        return _gradients(self, inputs[0], inputs[1:])
+
+
+def _gradients(builder: Builder, y: Value, wrt: Sequence[Value]) -> tuple[Value, ...]:
+    """dy/dv for each v of ``wrt``, added to the builder's graph."""
     gradients: dict[Value, Value] = {y: full(y.shape, 1, y.dtype)}
     wanted = _depending_on(wrt, builder.nodes)
     for node in reversed(tuple(builder.nodes)):

@@ -11,7 +11,7 @@ from engine.buffers import Buffer
 from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
-from engine.schedule import Access, Bundle, Core, KernelSpec, Scan, Scatter, Schedule, Sort, Stmt
+from engine.schedule import Access, Bundle, Core, Custom, KernelSpec, Scan, Scatter, Schedule, Sort, Stmt
 from passes.bodies import Body, Operands
 from passes.kernels import KernelWriter
 from passes.spaces import Axis, Space
@@ -239,6 +239,8 @@ class _Scheduler:
             self._scatter(first)
         elif first.op.kind in ("sort", "scan"):
             self._along_an_axis(first)
+        elif first.op.kind == "custom":
+            self._custom(first)
         else:
             self._compute(group)
 
@@ -363,6 +365,48 @@ class _Scheduler:
         self.views.update(homes)
         self.kernels.append(spec)
 
+    def _custom(self, node: Node) -> None:
+        """A user's kernel. What it reads is packed before where it must be, what it writes converted afterwards."""
+        assert node.op.kernel is not None
+        reads = tuple(self._packed(v, f"{v.name}_for_{node.name}") for v in node.inputs)
+        for v in node.outputs:
+            if v in self.homes and self.buffers[self.homes[v].buffer].kind == "state":
+                del self.homes[v]
+            self.views[v] = self._home(v)
+        writes = []
+        for v in node.outputs:
+            wide, home = v.dtype.computed, self.views[v]
+            name = home.buffer
+            if wide != v.dtype:
+                name = self._buffer(f"{v.name}_wide", "temp", wide, v.type.size)
+            writes.append(Access(name, wide, dense("", v.shape).strides, home.offset if name == home.buffer else 0))
+        shapes = tuple(v.shape for v in (*node.inputs, *node.outputs))
+        core = Custom(node.op.kernel, shapes, tuple(node.attrs.items()))
+        spec = self._plain_kernel(node, node.op.name, node.outputs[0].shape, reads, tuple(writes), core)
+        self.kernels.append(spec)
+        for v, made in zip(node.outputs, writes, strict=True):
+            if made.dtype != v.dtype:
+                self._convert(v, made, self._access(v, v.shape))
+
+    def _packed(self, value: Value, name: str) -> Access:
+        """``value`` as a C-contiguous array in the dtype that kernels compute with: where it is, or in a copy."""
+        view, strides = self.view(value), dense("", value.shape).strides
+        wide = value.dtype.computed
+        moved = any(n != 1 and a != b for n, a, b in zip(value.shape, view.strides, strides, strict=True))
+        if not moved and wide == value.dtype:
+            return Access(view.buffer, wide, strides, view.offset)
+        packed = Access(self._buffer(name, "temp", wide, value.type.size), wide, strides)
+        self._convert(value, self._access(value, value.shape), packed)
+        return packed
+
+    def _convert(self, value: Value, source: Access, target: Access) -> None:
+        """Copy the elements of ``value`` from one place and dtype to another."""
+        wide = value.dtype.computed
+        body = (Stmt("v0", "load", (0,), wide), Stmt("v1", "store", (0, "v0"), wide))
+        names, where = (value.node.name,), value.node.location
+        spec = KernelSpec("copy", value.shape, (source,), (target,), body, nodes=names, location=where)
+        self.kernels.append(spec)
+
     def _access(self, value: Value, space: Shape) -> Access:
         """``value``, broadcast to ``space``, read along its axes."""
         view = self.view(value)
@@ -422,7 +466,7 @@ def _core_buffers(kernel: KernelSpec) -> set[str]:
         for a in vars(record).values()
         if isinstance(a, Access)
     }
-    if isinstance(core, (Scan, Sort, Scatter)):
+    if isinstance(core, (Scan, Sort, Scatter, Custom)):
         return found | {r.buffer for r in kernel.reads}
     inner = [s.args[0] for s in getattr(core, "inner", ()) if s.op == "load"]
     elsewhere = [s.args[0] for s in kernel.body if s.op == "load_at"]

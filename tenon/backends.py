@@ -69,7 +69,7 @@ class CPU:
         from runtime import cache
 
         store = cache.default()
-        key = f"{canonical.digest(graph)} cpu level={level}"
+        key = f"{_identity(graph)} cpu level={level}"
         program = store.load_program(key, graph.name)
         found = program is not None
         if program is None:
@@ -109,6 +109,15 @@ class Reference:
         from passes.autodiff import expand_gradients
 
         observe("autodiff", expand_gradients(graph))
+
+
+def _identity(graph: Graph) -> str:
+    """What the graph computes, as a hash. What a user's gradient computes shows once it has made its nodes."""
+    if any(n.op.version for n in graph.nodes):
+        from passes.autodiff import expand_gradients
+
+        graph = expand_gradients(graph)
+    return canonical.digest(graph)
 
 
 def _located(program: Program, graph: Graph) -> Program:

@@ -37,7 +37,8 @@ def value_and_grad(f: Callable[..., Any], argnums: int | tuple[int, ...] = 0) ->
 
     @functools.wraps(f)
     def value_and_gradient(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        current_trace(f"the gradient of {name}")
+        if not graph.tracing():
+            current_trace(f"the gradient of {name}")  # which raises
         arguments = list(args)
         sources = []
         for position in positions:

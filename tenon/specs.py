@@ -33,8 +33,8 @@ class TensorSpec:
 def spec(*shape: object, dtype: object = dtypes.f32, name: str | None = None) -> TensorSpec:
     """An input of the given shape: ``spec("B", 1, 28, 28)``, or ``spec(("B", 1, 28, 28))``.
 
-    A size is an integer, or text: the name of a dim, the same number wherever it appears in one call, or an
-    expression over names such as ``"2*B"``. ``spec()`` is a scalar. Raises ShapeError or DTypeError.
+    A size is an integer, a size of another tensor, or text: the name of a dim, the same number wherever it appears in
+    one call, or an expression over names such as ``"2*B"``. ``spec()`` is a scalar. Raises ShapeError or DTypeError.
     """
     if len(shape) == 1 and isinstance(shape[0], (tuple, list)):
         shape = tuple(shape[0])
@@ -42,6 +42,8 @@ def spec(*shape: object, dtype: object = dtypes.f32, name: str | None = None) ->
 
 
 def _size(given: object) -> dims.Size:
+    if isinstance(given, dims.Expr):
+        return given
     if isinstance(given, str):
         if any(given in (d.name, d.numpy_name) for d in dtypes.ALL):
             raise ShapeError(f"a spec's size is {given!r}, which is a dtype; give it by name, as in dtype={given!r}")

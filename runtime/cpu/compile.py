@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import CompileError, TenonError
 from engine.program import Kernel
-from runtime.cpu.objects import EXTERNALS, link, symbol
+from runtime.cpu.objects import externals, link, symbol
 from runtime.cpu.threads import thread_count
 
 if TYPE_CHECKING:
@@ -43,19 +43,20 @@ _ROOT = str(Path(__file__).resolve().parent.parent.parent)
 
 
 def compile_kernel(kernel: Kernel) -> bytes:
-    """The object code of ``kernel``: it exports ``symbol(kernel.name)`` and refers only to ``EXTERNALS``.
+    """The object code of ``kernel``: it exports ``symbol(kernel.name)`` and refers only to what ``externals`` allows.
 
     Raises CompileError with the kernel's name, what went wrong and its source.
     """
     module = _optimised(kernel)
     code = _machine().emit_object(module)
     try:
-        link(code, symbol(kernel.name))
+        link(code, symbol(kernel.name), kernel.libm)
     except CompileError as error:
+        allowed = externals(kernel.libm)
         called = sorted(
             f.name
             for f in module.functions
-            if f.is_declaration and f.name not in EXTERNALS and not f.name.startswith("llvm.dbg")
+            if f.is_declaration and f.name not in allowed and not f.name.startswith("llvm.")
         )
         raise _failure(kernel, f"{error.message}; it calls {', '.join(called) or 'nothing outside'}") from None
     return code
@@ -101,7 +102,7 @@ def _lower(function: Any, name: str) -> ModuleRef:
     from numba.core.ccallback import CFunc
     from numba.core.compiler_lock import global_compiler_lock
 
-    options = {"nopython": True, "error_model": "numpy", "fastmath": set(FASTMATH)}
+    options = {"nopython": True, "error_model": "numpy", "fastmath": set(FASTMATH), "_nrt": False}
     _machine()  # Numba's own engine emits what the kernel calls, and needs the assembler that this sets up
     with global_compiler_lock:
         callback: Any = CFunc(function, ((types.int64,) * 4, types.void), {}, options)
@@ -222,7 +223,8 @@ class _Work:
             with _start_worker() as process:
                 assert process.stdin and process.stdout
                 while kernel := self.take():
-                    process.stdin.write(json.dumps([kernel.name, kernel.key, kernel.source]).encode() + b"\n")
+                    task = [kernel.name, kernel.key, kernel.source, kernel.libm]
+                    process.stdin.write(json.dumps(task).encode() + b"\n")
                     process.stdin.flush()
                     timer = threading.Timer(_PATIENCE, process.kill)
                     timer.start()

@@ -48,7 +48,7 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
             data = cache.load(OBJECT, identity, environment, kernel.name)
             if data is not None:
                 try:
-                    code[kernel.key] = _in_memory[identity] = link(data, symbol(kernel.name))
+                    code[kernel.key] = _in_memory[identity] = link(data, symbol(kernel.name), kernel.libm)
                     loaded += 1
                     continue
                 except CompileError as error:
@@ -59,7 +59,7 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
 
             for key, data in compile_kernels(list(missing.values())).items():
                 identity = _identity(missing[key])
-                code[key] = _in_memory[identity] = link(data, symbol(missing[key].name))
+                code[key] = _in_memory[identity] = link(data, symbol(missing[key].name), missing[key].libm)
                 cache.store(OBJECT, identity, environment, data)
     return code, Report(len(missing), loaded, shared, time.perf_counter() - start)
 

@@ -11,6 +11,7 @@ from engine.schedule import (
     Contraction,
     Conv2d,
     ConvWeightGrad,
+    Custom,
     KernelSpec,
     MaxPool2d,
     MaxPool2dGather,
@@ -26,6 +27,7 @@ from runtime.cpu.contraction import lower_contraction
 from runtime.cpu.conv import lower_conv2d
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
+from runtime.cpu.custom import lower_custom
 from runtime.cpu.loops import lower_loops
 from runtime.cpu.pool import lower_pool
 from runtime.cpu.rows import lower_rows
@@ -60,6 +62,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_scan(item, core)
         case Sort() as core:
             return lower_sort(item, core)
+        case Custom() as core:
+            return lower_custom(item, core)
     raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")
 
 

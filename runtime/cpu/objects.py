@@ -1,7 +1,8 @@
 """Object code in memory: linked against a short list of functions, and kept for as long as the process lives.
 
-Every object is a library of its own in one LLVM JIT, so names cannot clash, and sees nothing but ``EXTERNALS``: one
-that refers to anything else does not link, whether it comes from the compiler or from the cache. Numba is not needed.
+Every object is a library of its own in one LLVM JIT, so names cannot clash, and sees nothing but ``EXTERNALS``, or
+where it is a user's kernel ``LIBM`` too: one that refers to anything else does not link, whether it comes from the
+compiler or from the cache. Numba is not needed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,13 @@ if TYPE_CHECKING:
 
 EXTERNALS = ("memcpy", "memmove", "memset")
 """What object code may call: LLVM turns copying and filling loops into these."""
+_UNARY = (
+    "acos acosh asin asinh atan atanh cbrt ceil cos cosh erf erfc exp exp2 expm1 fabs floor lgamma log log10 log1p "
+    "log2 nearbyint rint round sin sinh sqrt tan tanh tgamma trunc"
+)
+_OTHERS = "atan2 copysign fdim fma fmax fmin fmod frexp hypot ldexp modf nextafter pow remainder sincos"
+LIBM = tuple(name + suffix for name in f"{_UNARY} {_OTHERS}".split() for suffix in ("", "f"))
+"""What a user's kernel may call besides, where the platform has it: C's math library, for f64 and f32."""
 
 _lock = threading.Lock()
 _names = itertools.count()
@@ -43,35 +51,41 @@ class Code:
         self.address = address
 
 
-def link(code: bytes, entry: str) -> Code:
-    """Load an object file. Raises CompileError where it is none, lacks ``entry`` or refers to other symbols."""
+def link(code: bytes, entry: str, libm: bool = False) -> Code:
+    """Load an object file. Raises CompileError where it is none, lacks ``entry`` or refers to symbols other than
+    ``externals(libm)``."""
     with _lock:
         try:
-            builder = _builder().add_object_img(code).export_symbol(entry)
+            builder = _builder(libm).add_object_img(code).export_symbol(entry)
             tracker = builder.link(_jit(), f"tenon{next(_names)}")
         except RuntimeError as error:
             raise CompileError(f"the object code does not link: {error}") from None
         return Code(tracker, tracker[entry])
 
 
-def _builder() -> JITLibraryBuilder:
+def _builder(libm: bool) -> JITLibraryBuilder:
     from llvmlite.binding import JITLibraryBuilder
 
     builder = JITLibraryBuilder()
-    for name, address in _externals().items():
+    for name, address in externals(libm).items():
         builder.import_symbol(name, address)
     return builder
 
 
 @cache
-def _externals() -> dict[str, int]:
+def externals(libm: bool = False) -> dict[str, int]:
+    """The functions that object code may call, with their addresses in this process."""
+    found = {name: _address(name) for name in (*EXTERNALS, *(LIBM if libm else ()))}
+    return {name: address for name, address in found.items() if address is not None}
+
+
+def _address(name: str) -> int | None:
     from llvmlite import binding
 
-    found = {}
-    for name in EXTERNALS:
-        address = binding.address_of_symbol(name)
-        found[name] = address or ctypes.cast(getattr(ctypes.CDLL(None), name), ctypes.c_void_p).value
-    return found  # type: ignore[return-value]
+    found = binding.address_of_symbol(name)
+    if not found:
+        found = ctypes.cast(getattr(ctypes.CDLL(None), name, None), ctypes.c_void_p).value
+    return found
 
 
 @cache

@@ -1,6 +1,6 @@
 """A process that compiles kernels for another: ``python -m runtime.cpu.worker``.
 
-Each line of stdin is a kernel as JSON ``[name, key, source]``; each line of stdout is ``{"object": base64}`` or
+Each line of stdin is a kernel as JSON ``[name, key, source, libm]``; each line of stdout is ``{"object": base64}`` or
 ``{"error": message}``. It ends with its stdin. multiprocessing would import the user's script once more.
 """
 
