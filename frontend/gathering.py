@@ -29,7 +29,7 @@ def checked_index(index: Any, size: Any, op: str, wrap: bool = False) -> Tensor:
         raise DTypeError(f"{op} takes integer indices, not {found.dtype}")
     found = found.long()
     if wrap:
-        found = call("where", found < 0, found + size, found)
+        found = call("where", (found < 0) & (found + size >= 0), found + size, found)
     return call("check_index", found, limit=plain(size))
 
 

@@ -24,6 +24,9 @@ def index(x: Tensor, key: Any) -> Tensor:
 
     Bounds of slices are clipped to known sizes; beside a symbolic size they must lie inside the axis. Indices in
     tensors are checked in every call. Raises ShapeError, IndexRangeError, or UnsupportedError for an unknown mask.
+
+    PyTorch: torch.Tensor.__getitem__. Differs: an integer beside tensors counts as one of them, as in NumPy: in
+    ``x[0, :, i]`` the axes of ``i`` come first.
     """
     entries = _expanded(x, [_entry(e) for e in (key if isinstance(key, tuple) else (key,))])
     if any(is_tensor(e) for e in entries):

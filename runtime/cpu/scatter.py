@@ -10,11 +10,13 @@ from engine import dtypes
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, Scatter
 from runtime.cpu.along import Element, Lines
+from runtime.cpu.axes import collapse
 from runtime.cpu.emit import ArgTable, cast, kernel, loop, times, total, vocabulary
 
 
 def lower_scatter(spec: KernelSpec, core: Scatter) -> Lowered:
     """One call; the tensor written to has been filled before."""
+    spec = collapse(spec)
     table = ArgTable()
     index, source, out = (Element(a, table) for a in (*spec.reads, *spec.writes))
     meeting = [i for i, n in enumerate(spec.axes) if n != 1 and spec.writes[0].strides[i] == 0]
