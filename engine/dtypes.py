@@ -10,9 +10,9 @@ import numpy as np
 from engine.errors import DTypeError
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DType:
-    """A tensor's element type.
+    """A tensor's element type. It equals what names it: ``x.dtype == np.float32``, ``x.dtype == "f32"``.
 
     ``name`` is the short form used in dumps (``f32``), ``numpy_name`` NumPy's own; ``kind`` is one of
     ``f`` (float), ``i`` (signed), ``u`` (unsigned) and ``b`` (bool); ``itemsize`` is in bytes.
@@ -48,6 +48,19 @@ class DType:
     @property
     def is_integer(self) -> bool:
         return self.kind in "iu"
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, DType):
+            return self.name == other.name
+        if not isinstance(other, (str, type, np.dtype)):
+            return NotImplemented
+        try:
+            return as_dtype(other).name == self.name
+        except DTypeError:
+            return False
+
+    def __hash__(self) -> int:
+        return hash(self.name)
 
     def __repr__(self) -> str:
         return self.name

@@ -75,6 +75,13 @@ def _beside(operands: tuple[Any, ...]) -> DType | None:
     return dtypes.promote(*found) if found else None
 
 
+def foreign(name: str, x: object) -> DTypeError:
+    """The error for an operand of the op ``name`` that is no tensor, such as another framework's."""
+    kind = type(x).__name__ if type(x).__module__ == "builtins" else f"{type(x).__module__}.{type(x).__name__}"
+    convert = "; tn.tensor(x) makes a tensor of it" if hasattr(x, "__array__") or isinstance(x, (list, tuple)) else ""
+    return DTypeError(f"{name} takes tensors, NumPy arrays and numbers, not {kind} {x!r:.60}{convert}")
+
+
 def _check_scalar(name: str, x: object) -> None:
     if not isinstance(x, (bool, int, float, np.generic)):
-        raise DTypeError(f"{name} takes tensors, NumPy arrays and numbers, not {type(x).__name__} {x!r:.60}")
+        raise foreign(name, x)

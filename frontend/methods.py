@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from frontend import bounds, drawing, einsum, gathering, masking, ordering, rearranging, reducing
+from frontend.absent import Absent
 
 
-class TensorMethods:
+class TensorMethods(Absent):
     """One line a method: ``name = module.function``."""
 
     # parts

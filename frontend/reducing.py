@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from engine import dims
 from engine.dims import shape_text
-from engine.errors import DTypeError, ShapeError
+from engine.errors import DTypeError, ShapeError, UnsupportedError
 from engine.rules import normal_axis
 from frontend.dispatch import call
 from frontend.sizes import as_size, plain, plain_shape, rely_on
@@ -29,6 +29,9 @@ def numpy_names(function: F) -> F:
 
     @functools.wraps(function)
     def accepting(*args: Any, **kwargs: Any) -> Any:
+        if "out" in kwargs:
+            name = function.__name__
+            raise UnsupportedError(f"np.{name} takes NumPy arrays, not tensors; use x.{name}() or tn.{name}(x)")
         renamed = {_NUMPY_NAMES.get(name, name): value for name, value in kwargs.items()}
         if len(renamed) < len(kwargs):
             raise TypeError(f"{function.__name__}() got dim and axis, or keepdim and keepdims: give one of them")

@@ -11,8 +11,8 @@ from engine import dtypes
 from engine.dtypes import DType, as_dtype
 from engine.errors import DTypeError, ShapeError, TraceError, UnsupportedError
 from engine.graph import Builder, TensorType, Value, constant, current_builder, tracing
-from frontend import bounds, indexing, reducing, shaping
-from frontend.dispatch import call
+from frontend import bounds, elementwise, indexing, reducing, shaping
+from frontend.dispatch import call, foreign
 from frontend.elementwise import ElementwiseMethods
 from frontend.methods import TensorMethods
 from frontend.reducing import Dims, Extremum
@@ -39,7 +39,6 @@ class Tensor(ElementwiseMethods, TensorMethods):
     tensor is a constant. Tensors never change: an op gives a new one.
     """
 
-    __array_ufunc__ = None  # NumPy's operators leave the work to Tensor's
     _array: np.ndarray | None
     _value: Value | None
     _builder: Builder | None
@@ -167,6 +166,14 @@ class Tensor(ElementwiseMethods, TensorMethods):
 
     def __array__(self, dtype: Any = None, copy: _bool | None = None) -> np.ndarray:
         return np.array(self.numpy(), dtype=dtype, copy=copy)
+
+    def __array_ufunc__(self, ufunc: Any, method: str, *operands: Any, **options: Any) -> Any:
+        """Operators with an array on the left. Raises UnsupportedError for NumPy's other functions."""
+        op = _UFUNCS.get(ufunc.__name__)
+        if op is None or method != "__call__" or options:
+            own = ufunc.__name__ if hasattr(elementwise, ufunc.__name__) else "..."
+            raise UnsupportedError(f"np.{ufunc.__name__} takes NumPy arrays, not tensors; use tn.{own}")
+        return shaping.matmul(*operands) if op == "matmul" else _binary(op, *operands)
 
     def item(self) -> Any:
         """The only element as a Python number."""
@@ -547,9 +554,21 @@ def target_dtype(targets: tuple[Any, ...], dtype: object = None, device: object 
     return None if dtype is None else as_dtype(dtype)
 
 
+_UFUNCS = {
+    "add": "add", "subtract": "sub", "multiply": "mul", "divide": "div", "floor_divide": "floordiv", "remainder": "mod",
+    "power": "pow", "matmul": "matmul", "bitwise_and": "bitand", "bitwise_or": "bitor", "bitwise_xor": "bitxor",
+    "left_shift": "shl", "right_shift": "shr", "equal": "eq", "not_equal": "ne", "less": "lt", "less_equal": "le",
+    "greater": "gt", "greater_equal": "ge",
+}  # fmt: skip
+"""The NumPy functions behind the operators of arrays, and their ops."""
+
+
 def _binary(op: str, a: object, b: object) -> Any:
-    if not (_is_operand(a) and _is_operand(b)):
-        return NotImplemented
+    for x in (a, b):
+        if not _is_operand(x):
+            if hasattr(x, "__array__"):
+                raise foreign(op, x)
+            return NotImplemented
     return call(op, a, b)
 
 

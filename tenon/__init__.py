@@ -158,3 +158,11 @@ __version__ = "0.1.0"
 
 float16, float32, float64, bfloat16 = f16, f32, f64, bf16
 int8, int32, int64, uint8 = i8, i32, i64, u8
+
+
+def __getattr__(name: str) -> object:
+    import sys
+
+    from frontend.absent import FUNCTIONS, explain
+
+    raise explain(name, sys.modules[__name__], FUNCTIONS)
