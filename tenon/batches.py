@@ -2,52 +2,141 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 
 from engine.dtypes import DType, as_dtype, i64
 from engine.errors import DTypeError, ShapeError, TenonError
+from frontend import random
 from tenon.specs import TensorSpec, spec
+
+Batch = tuple[np.ndarray, ...]
+
+
+class Source(Protocol):
+    """What fit, evaluate and predict read: batches of arrays of the same dtypes, and the same sizes but for axis 0."""
+
+    specs: tuple[TensorSpec, ...]
+    samples: int | None
+
+    def epoch(self, epoch: int, skip: int) -> Iterator[Batch]:
+        """The batches of an epoch, without the first ``skip``."""
+        ...
 
 
 @dataclass(frozen=True)
 class Data:
-    """Samples ``x`` and targets ``y`` (None where there are none), along axis 0."""
+    """Inputs ``x`` (one array or several), targets ``y`` and sample weights, or None, all along axis 0."""
 
-    x: np.ndarray
-    y: np.ndarray | None
+    x: tuple[np.ndarray, ...]
+    y: np.ndarray | None = None
+    weights: np.ndarray | None = None
 
     def __len__(self) -> int:
-        return len(self.x)
+        return len(self.x[0])
 
     @property
-    def specs(self) -> tuple[TensorSpec, ...]:
-        """One program takes every batch of such data: its first axis is the dim ``B``."""
-        arrays = [a for a in (self.x, self.y) if a is not None]
-        return tuple(spec("B", *a.shape[1:], dtype=a.dtype) for a in arrays)
+    def arrays(self) -> Batch:
+        return (*self.x, *(a for a in (self.y, self.weights) if a is not None))
 
-    def batches(self, size: int, order: np.ndarray | None = None) -> Iterator[tuple[np.ndarray, ...]]:
-        """Batches of ``size`` (the last may be smaller), in the given order of samples."""
-        for start in range(0, len(self), size):
-            rows = slice(start, start + size) if order is None else order[start : start + size]
-            yield (self.x[rows],) if self.y is None else (self.x[rows], self.y[rows])
+    def part(self, rows: slice) -> Data:
+        y, weights = (None if a is None else a[rows] for a in (self.y, self.weights))
+        return Data(tuple(a[rows] for a in self.x), y, weights)
 
 
-def as_data(x: object, y: object | None, floating: DType, what: str) -> Data:
-    """``x`` and ``y`` as arrays. Floats become ``floating``; class labels i64.
+class ArraySource:
+    """Batches of ``size`` out of arrays (the last may be smaller), in an order drawn anew each epoch from the generator
+    that ``tn.seed`` seeds where ``shuffle``."""
+
+    def __init__(self, data: Data, size: int, shuffle: bool = False):
+        self.data, self.size, self.shuffle = data, size, shuffle
+        self.specs = specs_of(data.arrays)
+        self.samples: int | None = len(data)
+
+    def epoch(self, epoch: int, skip: int) -> Iterator[Batch]:
+        count = len(self.data)
+        order = random.default.generator.permutation(count) if self.shuffle else None
+        for start in range(skip * self.size, count, self.size):
+            rows = slice(start, start + self.size) if order is None else order[start : start + self.size]
+            yield tuple(a[rows] for a in self.data.arrays)
+
+
+class LoaderSource:
+    """The batches of any iterable that can be walked again, such as a :class:`tn.data.Loader`: tuples of arrays, inputs
+    first, then targets. One that has ``seek(epoch, batch)`` begins an epoch in its middle without reading what comes
+    before."""
+
+    def __init__(self, loader: Iterable[Any], floating: DType, what: str, targets: bool):
+        self.loader, self.floating, self.what, self.targets = loader, floating, what, targets
+        first = next(iter(self.epoch(0, 0)), None)
+        if first is None:
+            raise TenonError(f"{what} got a loader without a batch")
+        self.specs = specs_of(first)
+        samples = getattr(loader, "samples", None)
+        self.samples: int | None = samples if isinstance(samples, int) else None
+
+    def epoch(self, epoch: int, skip: int) -> Iterator[Batch]:
+        seek = getattr(self.loader, "seek", None)
+        if callable(seek):
+            seek(epoch, skip)
+            batches = iter(self.loader)
+        else:
+            batches = itertools.islice(iter(self.loader), skip, None)
+        return map(self._arrays, batches)
+
+    def _arrays(self, batch: Any) -> Batch:
+        parts = tuple(batch.values()) if isinstance(batch, Mapping) else batch
+        parts = parts if isinstance(parts, (tuple, list)) else (parts,)
+        last = len(parts) - 1 if self.targets else len(parts)
+        return tuple(
+            as_array(part, self.floating, f"a batch of {self.what}", labels=i >= last) for i, part in enumerate(parts)
+        )
+
+
+def specs_of(arrays: Batch) -> tuple[TensorSpec, ...]:
+    """One program takes every batch of such data: its first axis is the dim ``B``."""
+    return tuple(spec("B", *a.shape[1:], dtype=a.dtype) for a in arrays)
+
+
+def is_loader(x: object) -> bool:
+    """Whether ``x`` gives batches by itself, rather than being arrays."""
+    return not isinstance(x, (np.ndarray, list, tuple, dict)) and not hasattr(x, "__array__") and hasattr(x, "__iter__")
+
+
+def as_data(x: object, y: object | None, floating: DType, what: str, weights: object | None = None) -> Data:
+    """``x`` (an array, or a tuple or dict of arrays) and ``y`` as arrays. Floats become ``floating``; class labels i64.
 
     Raises TenonError for empty data or different lengths, ShapeError for scalars, DTypeError for other dtypes; ``what``
     says whose data it is.
     """
-    samples = _as_array(x, floating, f"the x of {what}")
-    targets = None if y is None else _as_array(y, floating, f"the y of {what}", labels=True)
-    if targets is not None and len(samples) != len(targets):
-        raise TenonError(f"{what} got {len(samples)} samples x and {len(targets)} targets y; as many were expected")
-    if not len(samples):
-        raise TenonError(f"{what} got no samples: x has shape {samples.shape}")
-    return Data(samples, targets)
+    several = tuple(x.values()) if isinstance(x, dict) else x if isinstance(x, tuple) else (x,)
+    samples = tuple(as_array(part, floating, f"the x of {what}") for part in several)
+    targets = None if y is None else as_array(y, floating, f"the y of {what}", labels=True)
+    share = None if weights is None else as_array(weights, floating, f"the sample_weight of {what}")
+    count = len(samples[0])
+    for name, other in (("inputs", samples[-1]), ("targets y", targets), ("weights", share)):
+        if other is not None and len(other) != count:
+            raise TenonError(f"{what} got {count} samples x and {len(other)} {name}; as many were expected")
+    if share is not None and share.ndim != 1:
+        raise ShapeError(f"sample_weight has shape {share.shape}; one number a sample was expected")
+    if not count:
+        raise TenonError(f"{what} got no samples: x has shape {samples[0].shape}")
+    return Data(samples, targets, None if share is None else share.astype(floating.numpy))
+
+
+def class_weights(y: np.ndarray, weights: Mapping[int, float]) -> np.ndarray:
+    """The weight of each sample by its class; classes that are not named weigh 1. Raises TenonError unless ``y`` holds
+    one class a sample."""
+    if y.ndim != 1 or y.dtype.kind not in "iu":
+        raise TenonError(f"class_weight needs one integer class a sample, not targets {y.dtype} of shape {y.shape}")
+    found = np.ones(len(y))
+    for label, weight in weights.items():
+        found[y == label] = weight
+    return found
 
 
 def split(data: Data, share: float) -> tuple[Data, Data]:
@@ -59,11 +148,11 @@ def split(data: Data, share: float) -> tuple[Data, Data]:
             "validation; a share above 0 and below 1 that leaves some for both was expected"
         )
     cut = len(data) - count
-    first, last = (None, None) if data.y is None else (data.y[:cut], data.y[cut:])
-    return Data(data.x[:cut], first), Data(data.x[cut:], last)
+    return data.part(slice(cut)), data.part(slice(cut, None))
 
 
-def _as_array(value: object, floating: DType, what: str, labels: bool = False) -> np.ndarray:
+def as_array(value: object, floating: DType, what: str, labels: bool = False) -> np.ndarray:
+    """One array as programs take it: see :func:`as_data`."""
     array = np.asarray(value)
     if array.ndim == 0:
         raise ShapeError(f"{what} is a scalar; an array with one row a sample was expected")

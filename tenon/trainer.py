@@ -2,32 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from engine.dtypes import DType, f32
 from engine.errors import TenonError
-from frontend import random
 from frontend.nn import Module
 from frontend.optim import Optimizer
+from frontend.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
+from frontend.trace import active
+from tenon import checkpoints
 from tenon import metrics as metric_functions
-from tenon.batches import Data, as_data, split
-from tenon.callbacks import AnyCallback, Callback, EpochFunction, History
+from tenon.batches import ArraySource, LoaderSource, Source, as_data, class_weights, is_loader, split
+from tenon.callbacks import AnyCallback, Callback, EpochFunction, History, ModelCheckpoint
 from tenon.compiling import compile
 from tenon.executable import Executable
 from tenon.modes import mode
-from tenon.progress import Progress
-from tenon.training import check_parts
+from tenon.position import Position, Totals, load_training, save_training
+from tenon.progress import Progress, text_of
+from tenon.training import check_parts, weighted_loss
 
 
 class Trainer:
     """A model with what training it takes.
 
     ``loss(prediction, target)`` gives a scalar, the mean over the batch; ``metrics`` are names (``"accuracy"``,
-    ``"mae"``, ``"mse"``) or functions of the same form. Each of fit, evaluate and predict runs one compiled program,
-    whatever the size of a batch: for fit the forward pass, loss, metrics, gradients and the optimizer's update.
+    ``"f1"`` ...), :class:`tn.metrics.Metric` objects or functions of the same form as the loss. ``scheduler`` takes a
+    step after each epoch, or with ``schedule_every="batch"`` inside the program of each batch. Each of fit, evaluate
+    and predict runs one compiled program, whatever the size of a batch: for fit the forward pass, loss, metrics,
+    gradients and the optimizer's update.
     """
 
     def __init__(
@@ -35,17 +42,28 @@ class Trainer:
         model: Module,
         optimizer: Optimizer | None = None,
         loss: Callable[..., Any] | None = None,
-        metrics: Iterable[str | metric_functions.Metric] = (),
+        metrics: Iterable[str | metric_functions.Metric | metric_functions.Function] = (),
         *,
+        scheduler: LRScheduler | None = None,
+        schedule_every: str = "epoch",
         level: int = 2,
         target: str = "cpu",
     ):
         check_parts("Trainer", model, optimizer, loss)
+        if schedule_every not in ("epoch", "batch"):
+            raise TenonError(f'schedule_every must be "epoch" or "batch", not {schedule_every!r}')
+        if scheduler is not None and scheduler.optimizer is not optimizer:
+            raise TenonError("the scheduler is of another optimizer than the Trainer's")
         self.model = model
         self.optimizer = optimizer
         self.loss = loss
         self.metrics = metric_functions.named((metrics,) if isinstance(metrics, str) else metrics)
+        self.scheduler = scheduler
+        self.schedule_every = schedule_every
         self.stop_training = False
+        self.position = Position()
+        self._interrupted = False
+        self._told: list[Callback] = []
         self._options: dict[str, Any] = {"level": level, "target": target}
         self._programs: dict[tuple, Executable] = {}
 
@@ -54,83 +72,173 @@ class Trainer:
     def fit(
         self,
         x: Any,
-        y: Any,
+        y: Any = None,
         epochs: int = 1,
         batch_size: int = 32,
         validation_split: float = 0.0,
-        validation_data: tuple[Any, Any] | None = None,
+        validation_data: Any = None,
         shuffle: bool = True,
         verbose: int = 1,
         callbacks: Sequence[AnyCallback] = (),
+        class_weight: Mapping[int, float] | None = None,
+        sample_weight: Any = None,
+        resume: str | Path | None = None,
     ) -> History:
-        """Train for ``epochs`` passes over the data; returns the loss and metrics of each.
+        """Train until ``epochs`` passes over the data are done; returns the loss and metrics of each.
 
-        ``validation_split`` keeps the last share of the samples for validation, ``validation_data`` gives others.
-        Samples are shuffled before each epoch, by the generator that ``tn.seed`` seeds. ``verbose``: 0 prints
-        nothing, 1 shows progress. A training epoch's numbers are means over its batches while the model changes.
+        ``x`` is an array, a tuple or dict of arrays (the model's inputs), or something that gives batches ``(x, y)`` or
+        ``(x, ..., y)`` by itself, such as a :class:`tn.data.Loader`; then ``y`` and ``batch_size`` are not used.
+        ``validation_split`` keeps the last share of the samples for validation, ``validation_data`` gives others: a
+        pair ``(x, y)`` or a loader. Samples are shuffled before each epoch, by the generator that ``tn.seed`` seeds.
+
+        With ``class_weight`` or ``sample_weight`` each sample's loss is multiplied by its weight before the mean, as in
+        Keras. ``resume`` goes on from a file that :meth:`save` or ModelCheckpoint wrote, in the middle of an epoch too:
+        the result is that of a run that never stopped, bit for bit.
+
+        ``verbose``: 0 prints nothing, 1 shows progress on a terminal, 2 prints a line an epoch. A training epoch's
+        numbers are over its batches while the model changes. Ctrl-C ends training after the batch that is running; the
+        history then says ``interrupted``.
         """
         if self.optimizer is None:
             raise TenonError("fit needs an optimizer: tn.Trainer(model, optimizer=optim.Adam(model.parameters()), ...)")
         _check_counts(epochs, batch_size)
-        data = self._data(x, y, "fit")
-        if validation_data is not None and validation_split:
-            raise TenonError("fit takes validation_split or validation_data, not both")
-        held_out = None
-        if validation_data is not None:
-            held_out = self._data(*_pair(validation_data), "validation_data")
-        elif validation_split:
-            data, held_out = split(data, validation_split)
-        step = self.program("train", data)
-        self.stop_training = False
+        weights = self._weights(x, y, class_weight, sample_weight)
+        source, held_out = self._sources(x, y, batch_size, validation_split, validation_data, shuffle, weights)
+        step = self.program("train", source, weighted=weights is not None)
         history = History()
-        told = [history, *map(_as_callback, callbacks)]
-        for callback in told:
+        self._told = _ordered([history, *map(_as_callback, callbacks)])
+        self.position = Position()
+        totals = None
+        if resume is not None:
+            totals = load_training(self, resume, self._told)
+        self.stop_training = self._interrupted = False
+        for callback in self._told:
             callback.trainer = self
             callback.on_train_begin()
-        for epoch in range(epochs):
-            for callback in told:
-                callback.on_epoch_begin(epoch)
-            order = random.default.generator.permutation(len(data)) if shuffle else None
-            with Progress(f"epoch {epoch + 1}/{epochs}", len(data), enabled=bool(verbose)) as progress:
-                means = _Means(self._names)
-                for index, batch in enumerate(data.batches(batch_size, order)):
-                    means.add(step(*batch), len(batch[0]))
-                    progress.advance(len(batch[0]), means.logs)
-                    for callback in told:
-                        callback.on_batch_end(index, means.logs)
-                logs = dict(means.logs)
-                if held_out is not None:
-                    found = self._evaluate(held_out, batch_size)
-                    logs |= {f"val_{name}": value for name, value in found.items()}
-                progress.finish(logs)
-            for callback in told:
-                callback.on_epoch_end(epoch, logs)
-            if self.stop_training:
-                break
-        for callback in told:
+        with self._interruptible():
+            while self.position.epoch < epochs and not self.stop_training:
+                totals = self._epoch(step, source, held_out, epochs, verbose, totals)
+                if totals is not None:
+                    break
+        history.interrupted = self._interrupted
+        for callback in self._told:
             callback.on_train_end()
         return history
 
-    def evaluate(self, x: Any, y: Any, batch_size: int = 32) -> dict[str, float]:
+    def evaluate(self, x: Any, y: Any = None, batch_size: int = 32) -> dict[str, float]:
         """The loss and each metric over the data, in evaluation mode."""
         _check_counts(1, batch_size)
-        return self._evaluate(self._data(x, y, "evaluate"), batch_size)
+        return self._evaluate(self._source(x, y, batch_size, "evaluate"))
 
     def predict(self, x: Any, batch_size: int = 32) -> Any:
         """The model's outputs for every sample, in evaluation mode, nested as the model returns them."""
         _check_counts(1, batch_size)
-        data = as_data(x, None, self._floating, "predict")
-        run = self.program("predict", data)
-        return run.join([run(*batch) for batch in data.batches(batch_size)])
+        source: Source
+        if is_loader(x):
+            source = LoaderSource(x, self._floating, "predict", targets=False)
+        else:
+            source = ArraySource(as_data(x, None, self._floating, "predict"), batch_size)
+        run = self.program("predict", source)
+        return run.join([run(*batch) for batch in source.epoch(0, 0)])
+
+    # --- files ---------------------------------------------------------------------------------------------
+
+    def save(self, path: str | Path) -> None:
+        """Write everything that training needs to go on to a safetensors file: the model, the optimizer's state, random
+        numbers, the position in the data, history and callbacks. The file is complete or not there at all."""
+        save_training(self, path, self._told)
+
+    def load(self, path: str | Path) -> None:
+        """Take over model, optimizer and random numbers from a file that :meth:`save` wrote. Raises StateError for a
+        file that is damaged or does not fit; then nothing has changed."""
+        load_training(self, path, [])
+
+    def save_weights(self, path: str | Path) -> None:
+        """Write the model's ``state_dict`` to a safetensors file."""
+        checkpoints.save(self.model.state_dict(), path)
+
+    def load_weights(self, path: str | Path) -> None:
+        """Read the model's ``state_dict`` from a safetensors file. Raises StateError where it does not fit."""
+        self.model.load_state_dict(checkpoints.load(path))
+
+    # --- an epoch ------------------------------------------------------------------------------------------
+
+    def _epoch(
+        self, step: Executable, source: Source, held_out: Source | None, epochs: int, verbose: int, begun: Totals | None
+    ) -> Totals | None:
+        """One epoch, or the rest of one that has ``begun``. Gives its numbers where Ctrl-C broke it off."""
+        epoch, skip = self.position.epoch, self.position.batch
+        if begun is None:
+            for callback in self._told:
+                callback.on_epoch_begin(epoch)
+        totals = begun or Totals(self.metrics)
+        self.position.begin()
+        with Progress(f"epoch {epoch + 1}/{epochs}", source.samples, enabled=verbose == 1) as progress:
+            for index, batch in enumerate(source.epoch(epoch, skip), start=skip):
+                totals.add(step(*batch), len(batch[0]))
+                self.position.batch = index + 1
+                self.position.totals = totals
+                if progress.shown:
+                    progress.advance(len(batch[0]), totals.logs)
+                if len(self._told) > 1:
+                    for callback in self._told:
+                        callback.on_batch_end(index, totals.logs)
+                if self._interrupted:
+                    return totals
+            logs = totals.logs
+            if held_out is not None:
+                logs |= {f"val_{name}": value for name, value in self._evaluate(held_out).items()}
+            progress.finish(logs)
+        if verbose == 2:
+            print(f"epoch {epoch + 1}/{epochs}: {text_of(logs)}", flush=True)
+        if self.scheduler is not None and self.schedule_every == "epoch":
+            self._step_scheduler(logs.get("val_loss", logs["loss"]))
+        self.position.advance()
+        for callback in self._told:
+            callback.on_epoch_end(epoch, logs)
+        return None
+
+    def _step_scheduler(self, loss: Any) -> None:
+        assert self.scheduler is not None
+        if isinstance(self.scheduler, ReduceLROnPlateau):
+            self.scheduler.step(loss)
+        else:
+            self.scheduler.step()
+
+    @contextlib.contextmanager
+    def _interruptible(self) -> Iterator[None]:
+        """The first Ctrl-C asks to stop after the running batch, the second stops at once. Only the main thread may say
+        what Ctrl-C does."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+
+        def ask(number: int, frame: Any) -> None:
+            if self._interrupted:
+                raise KeyboardInterrupt
+            self._interrupted = True
+
+        before = signal.signal(signal.SIGINT, ask)
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def _evaluate(self, source: Source) -> dict[str, float]:
+        run = self.program("evaluate", source)
+        totals = Totals(self.metrics)
+        for batch in source.epoch(0, 0):
+            totals.add(run(*batch), len(batch[0]))
+        return totals.logs
 
     # --- programs ------------------------------------------------------------------------------------------
 
-    def program(self, kind: str, data: Data) -> Executable:
+    def program(self, kind: str, source: Source, weighted: bool = False) -> Executable:
         """The executable behind ``"train"``, ``"evaluate"`` or ``"predict"`` for such data; compiled at first use."""
-        key = (kind, data.specs, self.optimizer, self.loss, tuple(self.metrics.items()))
+        key = (kind, source.specs, weighted, self.optimizer, self.loss, self.scheduler, tuple(self.metrics.values()))
         if key not in self._programs:
             with mode(self.model, training=kind == "train"):
-                self._programs[key] = compile(self._function(kind), *data.specs, **self._options)
+                self._programs[key] = compile(self._function(kind, weighted), *source.specs, **self._options)
         return self._programs[key]
 
     @property
@@ -138,64 +246,80 @@ class Trainer:
         """Every program compiled so far."""
         return list(self._programs.values())
 
-    def _function(self, kind: str) -> Callable[..., Any]:
-        def predict(x: Any) -> Any:
-            return self.model(x)
+    def _function(self, kind: str, weighted: bool) -> Callable[..., Any]:
+        def predict(*x: Any) -> Any:
+            return self.model(*x)
 
-        def evaluate(x: Any, y: Any) -> tuple[Any, ...]:
-            prediction = self.model(x)
+        def evaluate(*arrays: Any) -> tuple[Any, ...]:
             assert self.loss is not None
-            loss = self.loss(prediction, y)
-            return (loss, *(metric(prediction, y) for metric in self.metrics.values()))
+            *inputs, y = arrays[:-1] if weighted else arrays
+            prediction = self.model(*inputs)
+            loss = weighted_loss(self.loss, prediction, y, arrays[-1]) if weighted else self.loss(prediction, y)
+            return (loss, *(metric.counts(prediction, y) for metric in self.metrics.values()))
 
-        def train(x: Any, y: Any) -> tuple[Any, ...]:
-            results = evaluate(x, y)
-            assert self.optimizer is not None
+        def train(*arrays: Any) -> tuple[Any, ...]:
+            results = evaluate(*arrays)
+            assert self.optimizer is not None and active() is not None
             self.optimizer.minimize(results[0])
+            if self.scheduler is not None and self.schedule_every == "batch":
+                self._step_scheduler(results[0])
             return results
 
         functions: dict[str, Callable[..., Any]] = {"train": train, "evaluate": evaluate, "predict": predict}
         return functions[kind]
-
-    def _evaluate(self, data: Data, batch_size: int) -> dict[str, float]:
-        run = self.program("evaluate", data)
-        means = _Means(self._names)
-        for batch in data.batches(batch_size):
-            means.add(run(*batch), len(batch[0]))
-        return dict(means.logs)
-
-    @property
-    def _names(self) -> tuple[str, ...]:
-        return ("loss", *self.metrics)
 
     @property
     def _floating(self) -> DType:
         """The dtype of the model's parameters, which floating point data is given."""
         return next((p.dtype for p in self.model.parameters() if p.dtype.is_float), f32)
 
-    def _data(self, x: Any, y: Any, what: str) -> Data:
+    # --- data ----------------------------------------------------------------------------------------------
+
+    def _weights(self, x: Any, y: Any, by_class: Mapping[int, float] | None, by_sample: Any) -> Any:
+        if by_class is None:
+            return by_sample
+        if is_loader(x):
+            raise TenonError("class_weight needs arrays x and y; a loader can give the weights through its own dataset")
+        found = class_weights(as_data(x, y, self._floating, "fit").y, by_class)  # type: ignore[arg-type]
+        return found if by_sample is None else found * by_sample
+
+    def _sources(
+        self, x: Any, y: Any, batch_size: int, share: float, given: Any, shuffle: bool, weights: Any
+    ) -> tuple[Source, Source | None]:
+        """What to train on, and what to validate on."""
+        if given is not None and share:
+            raise TenonError("fit takes validation_split or validation_data, not both")
+        if share and is_loader(x):
+            raise TenonError("validation_split needs arrays x and y; give validation_data beside a loader")
+        if is_loader(x) or not share:
+            train = self._source(x, y, batch_size, "fit", shuffle, weights)
+            held_out = None
+            if given is not None:
+                pair = (given, None) if is_loader(given) else _pair(given)
+                held_out = self._source(*pair, batch_size, "validation_data")
+            return train, held_out
+        self._need_targets(y, "fit")
+        first, last = split(as_data(x, y, self._floating, "fit", weights), share)
+        unweighted = type(last)(last.x, last.y)
+        return ArraySource(first, batch_size, shuffle), ArraySource(unweighted, batch_size)
+
+    def _source(self, x: Any, y: Any, batch_size: int, what: str, shuffle: bool = False, weights: Any = None) -> Source:
+        if is_loader(x):
+            self._need_targets(x, what)
+            return LoaderSource(x, self._floating, what, targets=True)
+        self._need_targets(y, what)
+        return ArraySource(as_data(x, y, self._floating, what, weights), batch_size, shuffle)
+
+    def _need_targets(self, y: Any, what: str) -> None:
         if self.loss is None:
             raise TenonError(f"{what} needs a loss: tn.Trainer(model, loss=nn.CrossEntropyLoss(), ...)")
         if y is None:
             raise TenonError(f"{what} needs the targets y")
-        return as_data(x, y, self._floating, what)
 
 
-class _Means:
-    """Means over samples of what a program returns for each batch."""
-
-    def __init__(self, names: Sequence[str]):
-        self.names = names
-        self.totals = np.zeros(len(names))
-        self.count = 0
-
-    def add(self, values: Sequence[np.ndarray], count: int) -> None:
-        self.totals += count * np.array([float(v) for v in values])
-        self.count += count
-
-    @property
-    def logs(self) -> dict[str, float]:
-        return dict(zip(self.names, (self.totals / max(self.count, 1)).tolist(), strict=True))
+def _ordered(told: list[Callback]) -> list[Callback]:
+    """Checkpoints last, so that what they save is what the other callbacks have become."""
+    return sorted(told, key=lambda callback: isinstance(callback, ModelCheckpoint))
 
 
 def _as_callback(given: AnyCallback) -> Callback:

@@ -148,11 +148,20 @@ def test_accuracy_takes_one_hot_targets():
     assert trainer.evaluate(x, hot)["accuracy"] == pytest.approx((trainer.predict(x).argmax(1) == y).mean())
 
 
-def test_progress_shows_epochs_and_numbers(capfd):
+def test_progress_on_a_terminal(capfd, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     make().fit(*blobs(20), epochs=2, batch_size=10)
     shown = capfd.readouterr().err
     assert "epoch 1/2" in shown and "epoch 2/2" in shown and "20/20" in shown
     assert "loss" in shown and "accuracy" in shown
+
+
+def test_nothing_is_printed_into_a_pipe_unless_a_line_an_epoch_is_wanted(capfd):
+    make().fit(*blobs(20), epochs=2, batch_size=10)
+    assert capfd.readouterr() == ("", "")
+    make().fit(*blobs(20), epochs=2, batch_size=10, verbose=2)
+    lines = capfd.readouterr().out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"] and "accuracy" in lines[1]
 
 
 X, Y = blobs(10)
@@ -175,7 +184,7 @@ X, Y = blobs(10)
         (lambda t: t.fit(X, Y, callbacks=[3]), "a callback is"),
         (lambda t: t.evaluate(X[:0], Y[:0]), "evaluate got no samples"),
         (lambda t: t.predict(X[:0]), "predict got no samples"),
-        (lambda t: make(metrics=["precision"]), "no metric 'precision'; expected one of accuracy"),
+        (lambda t: make(metrics=["kappa"]), "no metric 'kappa'; expected one of accuracy"),
         (lambda t: make(metrics=["mae", "mae"]), "two metrics are called 'mae'"),
         (lambda t: make(metrics=[3]), "a metric is a name or a function"),
         (lambda t: tn.Trainer(F.relu), "Trainer takes a Module, not function"),
