@@ -72,7 +72,7 @@ def masked_select(x: Tensor, mask: Tensor) -> Tensor:
     x = as_tensor(x)
     shape = plain_shape(x.shape)
     if all(isinstance(n, int) for n in shape):
-        both = np.broadcast_shapes(shape, chosen.shape)  # type: ignore[arg-type]
+        both = np.broadcast_shapes(shape, chosen.shape)
         return x.broadcast_to(both).reshape(-1)[np.broadcast_to(chosen, both).reshape(-1)]
     if chosen.ndim != x.ndim:
         raise ShapeError(f"masked_select: a mask {chosen.shape} for a tensor of shape {shape_text(shape)}")
