@@ -141,7 +141,7 @@ from frontend.reducing import (
 from frontend.shaping import concat, flatten, matmul, permute, reshape, squeeze, stack, transpose, unsqueeze
 from frontend.shaping import concat as cat
 from frontend.tensor import Tensor
-from tenon import cache, callbacks, metrics
+from tenon import cache, callbacks, data, metrics
 from tenon.callbacks import Callback, History
 from tenon.checkpoints import load, save
 from tenon.compiling import compile
