@@ -27,6 +27,7 @@ from frontend import functional as F
 from frontend import nn, optim
 from frontend.bounds import allclose, clamp, isclose, nan_to_num
 from frontend.bounds import clamp as clip
+from frontend.counting import bincount, histc
 from frontend.creation import (
     arange,
     eye,
@@ -70,22 +71,8 @@ from frontend.gathering import (
     take_along_dim,
 )
 from frontend.masking import argwhere, masked_fill, masked_scatter, masked_select, nonzero
-from frontend.ordering import (
-    argsort,
-    bincount,
-    bucketize,
-    cummax,
-    cummin,
-    cumprod,
-    cumsum,
-    kthvalue,
-    logcumsumexp,
-    median,
-    msort,
-    searchsorted,
-    sort,
-    topk,
-)
+from frontend.ordering import argsort, bucketize, msort, searchsorted, sort, topk
+from frontend.quantiles import kthvalue, median, nanmedian, nanquantile, quantile
 from frontend.random import seed
 from frontend.rearranging import (
     atleast_1d,
@@ -138,6 +125,7 @@ from frontend.reducing import (
     var,
     var_mean,
 )
+from frontend.running import cummax, cummin, cumprod, cumsum, logcumsumexp
 from frontend.shaping import concat, flatten, matmul, permute, reshape, squeeze, stack, transpose, unsqueeze
 from frontend.shaping import concat as cat
 from frontend.tensor import Tensor
@@ -151,6 +139,7 @@ from tenon.functions import Function, function, train_step
 from tenon.gradients import grad, value_and_grad
 from tenon.machine import Device, devices
 from tenon.specs import TensorSpec, spec
+from tenon.summary import Summary, summary
 from tenon.threads import get_num_threads, set_num_threads
 from tenon.trainer import Trainer
 

@@ -40,7 +40,7 @@ class Mean(Metric):
     """The mean over samples of a function that gives the mean over a batch."""
 
     def __init__(self, function: Function, name: str | None = None):
-        self.name = name or getattr(function, "__name__", type(function).__name__)
+        self.name = name or str(getattr(function, "__name__", type(function).__name__))
         self.function = function
 
     def counts(self, prediction: Tensor, target: Tensor) -> Tensor:

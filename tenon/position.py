@@ -56,7 +56,7 @@ class Position:
         self.totals: Totals | None = None
 
     def begin(self) -> None:
-        self.generator = random.default.generator.bit_generator.state
+        self.generator = dict(random.default.generator.bit_generator.state)
 
     def advance(self) -> None:
         """The epoch is done."""

@@ -295,8 +295,8 @@ class Trainer:
             train = self._source(x, y, batch_size, "fit", shuffle, weights)
             held_out = None
             if given is not None:
-                pair = (given, None) if is_loader(given) else _pair(given)
-                held_out = self._source(*pair, batch_size, "validation_data")
+                xv, yv = (given, None) if is_loader(given) else _pair(given)
+                held_out = self._source(xv, yv, batch_size, "validation_data")
             return train, held_out
         self._need_targets(y, "fit")
         first, last = split(as_data(x, y, self._floating, "fit", weights), share)

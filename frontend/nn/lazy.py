@@ -44,14 +44,13 @@ class LazyModule(Module):
             )
         args, kwargs = self._given
         placeholders, training = dict(self._parameters), self.training
-        hooks = dict(self._forward_hooks), dict(self._forward_pre_hooks)
+        hooks = {name: self.__dict__[name] for name in ("_forward_hooks", "_forward_pre_hooks")}
         del self._given
         becomes: Any = self.becomes
         self.__class__ = becomes
         becomes.__init__(self, size, *args, **kwargs)
         self.training = training
-        self._forward_hooks.update(hooks[0])
-        self._forward_pre_hooks.update(hooks[1])
+        self.__dict__.update(hooks)  # the same ones, so that their handles can remove them
         for name, placeholder in placeholders.items():
             if isinstance(placeholder, UninitializedParameter):
                 placeholder.become(self._parameters[name])  # type: ignore[arg-type]

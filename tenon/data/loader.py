@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -140,7 +140,7 @@ class Loader:
 
     # --- making batches ------------------------------------------------------------------------------------
 
-    def _batches(self, epoch: int, skip: int) -> Iterator[Batch]:
+    def _batches(self, epoch: int, skip: int) -> Generator[Batch, None, None]:
         if self.stream is not None:
             whole = _grouped(self._streamed(epoch), self.batch_size, self.last == "drop")
             made = map(_assembled, itertools.islice(whole, skip, None))
