@@ -10,6 +10,7 @@ from frontend.functional.losses import *
 from frontend.functional.normalization import *
 from frontend.functional.padding import *
 from frontend.functional.pooling import *
+from frontend.functional.sampling import *
 from frontend.functional.sparse import *
 from frontend.functional.vision import *
 from frontend.reducing import logsumexp

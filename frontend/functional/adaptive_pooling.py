@@ -14,7 +14,7 @@ from frontend import reducing
 from frontend.dispatch import call
 from frontend.functional.spatial import batched
 from frontend.functional.windows import Best, Pool, greatest, lowest
-from frontend.sizes import SizeLike, as_size, plain, plain_shape
+from frontend.sizes import SizeLike, plain, plain_shape
 from frontend.tensor import Tensor, as_tensor
 
 __all__ = [
@@ -167,9 +167,7 @@ def _shares(x: Tensor, axis: int, size: int, count: int, filler: float) -> Tenso
     start, stop = _bounds(size, count)
     place = start[:, None] + np.arange((stop - start).max())
     inside = place < stop[:, None]
-    shape = plain_shape(x.shape)
-    behind = x.ndim - 1 - axis
-    index = np.where(inside, place, 0).reshape(-1, *(1,) * behind)
-    near = call("gather", x, as_tensor(index.reshape(*(1,) * axis, *index.shape)), axis=axis)
-    windows = near.reshape(*map(as_size, (*shape[:axis], *place.shape, *shape[axis + 1 :])))
-    return call("where", as_tensor(inside.reshape(*inside.shape, *(1,) * behind)), windows, filler)
+    behind = (1,) * (x.ndim - 1 - axis)
+    index = np.where(inside, place, 0).reshape(*(1,) * axis, *place.shape, *behind)
+    near = call("gather", x.unsqueeze(axis + 1), as_tensor(index), axis=axis)
+    return call("where", as_tensor(inside.reshape(*inside.shape, *behind)), near, filler)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from engine.dims import shape_text
 from engine.errors import ShapeError
 from frontend.dispatch import call
@@ -14,6 +16,17 @@ Numbers = int | Sequence[int]
 """An integer for all axes, or one for each."""
 
 AXES = {1: "L", 2: "H, W", 3: "D, H, W"}
+
+_A = -0.75
+TAPS = {
+    "linear": (np.array([0.0, 1.0]), np.array([[-1.0, 1.0], [1.0, 0.0]])),
+    "cubic": (
+        np.array([-1.0, 0.0, 1.0, 2.0]),
+        np.array([[_A, _A + 2, -_A - 2, -_A], [-2 * _A, -_A - 3, 2 * _A + 3, _A], [_A, 0, -_A, 0], [0, 1, 0, 0]]),
+    ),
+}
+"""Interpolation between elements: which ones from the last before the place on, and for each the coefficients, highest
+power first, of the polynomial in the rest of the way that is its weight. The cubic one: Keys (1981)."""
 
 
 def batched(op: str, x: Tensor, rank: int) -> tuple[Tensor, bool]:
