@@ -70,6 +70,7 @@ class _Grower:
     def moves(self) -> list[Callable[[], None]]:
         always = [self.unary, self.binary, self.binary, self.with_number, self.reduction, self.view, self.view]
         always += [self.normalised, self.product, self.window, self.constant, self.loss]
+        always += [self.gather, self.scatter, self.windows]
         return always if self.continuous else [*always, self.jump, self.choice, self.integers]
 
     # --- choosing ------------------------------------------------------------------------------------------
@@ -192,6 +193,43 @@ class _Grower:
             fits = tuple(min(p, k // 2) for p, k in zip(padding, kernel, strict=True))
             self.keep(apply("max_pool2d", x, kernel=kernel, stride=stride, padding=fits)[0])
 
+    def places(self, x: Value, axis: int) -> Value:
+        """An index along ``axis``: known, computed, or found by looking for the greatest."""
+        size, rank = x.shape[axis], len(x.shape)
+        count = self.draw(st.integers(0, 3))
+        kind = self.draw(st.sampled_from(["known", "computed", "computed"] + ["found"] * (not self.continuous)))
+        if kind == "found" and 0 not in x.shape:
+            return apply("argmax", x, axis=axis, keepdims=True)
+        if kind == "known":
+            shape = [count if i == axis else 1 for i in range(rank)]
+            return constant(np.arange(1, count + 1).reshape(shape) * 3 % size, dtypes.i64)
+        along = self.axis_of(x)
+        wide = tuple(count if i == axis else n if i == along else 1 for i, n in enumerate(x.shape))
+        return apply("mod", apply("iota", shape=wide, axis=along) * 5 + apply("iota", shape=wide, axis=axis), size)
+
+    def gather(self) -> None:
+        x = self.pick(_has_known_axis)
+        if _has_known_axis(x):
+            axis = self.draw(st.sampled_from(_known_axes(x)))
+            self.keep(apply("gather", x, self.places(x, axis), axis=axis))
+
+    def scatter(self) -> None:
+        x = self.pick(_has_known_axis)
+        if _has_known_axis(x):
+            axis = self.draw(st.sampled_from(_known_axes(x)))
+            index = self.places(x, axis)
+            source = apply("tanh", apply("gather", x, index, axis=axis) + 0.5)
+            mode = self.draw(st.sampled_from(["add", "max", "min", "mul", "set"]))
+            self.keep(apply("scatter", x, index, source, axis=axis, mode=mode))
+
+    def windows(self) -> None:
+        x = self.pick(_has_known_axis)
+        if _has_known_axis(x) and len(x.shape) < 5:
+            axis = self.draw(st.sampled_from(_known_axes(x)))
+            step, dilation = self.draw(st.sampled_from([(1, 1), (2, 1), (1, 2)]))
+            size = 2 if x.shape[axis] > dilation else 1
+            self.keep(apply("window", x, axis=axis, size=size, step=step, dilation=dilation))
+
     def loss(self) -> None:
         logits = self.pick(lambda v: v.shape == (self.batch, 4))
         if logits.shape != (self.batch, 4):
@@ -204,6 +242,14 @@ class _Grower:
 def _broadcasts(a: Shape, b: Shape) -> bool:
     """Whether shapes meet without an assumption about dims."""
     return all(m == n or 1 in (m, n) for m, n in zip(reversed(a), reversed(b), strict=False))
+
+
+def _known_axes(v: Value) -> list[int]:
+    return [i for i, n in enumerate(v.shape) if isinstance(n, int) and n > 0]
+
+
+def _has_known_axis(v: Value) -> bool:
+    return bool(_known_axes(v))
 
 
 def _is_image(v: Value) -> bool:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import numpy as np
 import pytest
-from compiled import cells, check, executor
+from compiled import cells, check, executor, program
 from graph_tools import tensor, trace
 
 from engine import dtypes
 from engine.errors import IndexRangeError
 from engine.graph import Builder, Graph, TensorType, Value, apply, constant
 from passes.pipeline import compile_graph
+from runtime.cpu.compile import inspect_kernel
 from runtime.cpu.lower import lower
 from runtime.cpu.target import target
 
@@ -68,6 +70,29 @@ def test_a_gather_is_fused_with_what_surrounds_it() -> None:
     graph = trace(embedding, tensor(9, 5), tensor("B", 3, dtype="i64"), tensor(3, 5))
     assert len(kernels(graph)) == 1
     check(graph, {"x0": f32(9, 5), "x1": index(9, 4, 3), "x2": f32(3, 5)}, levels=[2])
+
+
+@pytest.mark.slow
+def test_rows_are_gathered_by_vectors() -> None:
+    """Whatever row the index names, its elements lie side by side; so they do in sums over rows."""
+
+    def f(table: Value, tokens: Value) -> list[Value]:
+        wide = apply("reshape", table, shape=(50, 1, table.shape[1]))
+        rows = apply("gather", wide, apply("reshape", tokens, shape=(tokens.shape[0], 7, 1)), axis=0)
+        return [rows * 2.0, apply("sum", rows * 1.5, axes=(1,))]
+
+    for outputs in (slice(0, 1), slice(1, 2)):
+        for width in (64, "D"):
+            graph = trace(lambda x, i, o=outputs: f(x, i)[o], tensor(50, width), tensor("B", 7, dtype="i64"))
+            (made,) = program(graph).kernels
+            llvm, _ = inspect_kernel(made)
+            assert re.search(r"load <\d+ x float>", llvm) and re.search(r"store <\d+ x (float|i32)>", llvm)
+            assert "masked.gather" not in llvm
+
+
+def test_columns_of_the_fixed_size_0_are_summed() -> None:
+    graph = trace(lambda x: apply("sum", apply("reshape", x, shape=(5, 0)) * 2.0, axes=(0,)), tensor(0, 5))
+    check(graph, {"x0": f32(0, 5)}, levels=[2])
 
 
 def test_what_is_gathered_from_is_computed_before() -> None:

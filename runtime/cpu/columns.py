@@ -76,7 +76,7 @@ class _ColumnKernel(ReductionKernel):
         """Columns of a task: enough to be worth it, few enough for many tasks."""
         wanted = min(max(TASK_POINTS // max(1, typical(self.points())), _LEAST_WIDTH), _MOST_WIDTH)
         columns = self.spec.axes[self.column]
-        return min(wanted, columns) if isinstance(columns, int) else wanted
+        return max(1, min(wanted, columns)) if isinstance(columns, int) else wanted
 
     def lowered(self) -> Lowered:
         spec, table = self.spec, self.table
