@@ -199,7 +199,7 @@ class Scatter:
     """For every point of the kernel's axes, in row-major order: ``writes[0]`` at that point, ``reads[0] * stride``
     further on, is set to ``reads[1]``, or becomes its sum, product, maximum or minimum with it, as ``mode`` says.
 
-    Cores of this kind and the next three write their results themselves: the body is empty.
+    The body is empty, as with all the cores of ``Along``.
     """
 
     mode: str
@@ -213,6 +213,15 @@ class Scan:
 
     axis: int
     reverse: bool
+
+
+@dataclass(frozen=True)
+class RunningExtremum:
+    """``writes[0]`` is the greatest of ``reads[0]`` so far along ``axis``, or the least, ``writes[1]`` (i64) where it
+    is: the last of equal ones. NaN wins."""
+
+    axis: int
+    greatest: bool
 
 
 @dataclass(frozen=True)
@@ -233,9 +242,9 @@ class Custom:
     attrs: tuple[tuple[str, object], ...]
 
 
-Core = (
-    Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Scatter | Scan | Sort | Custom
-)
+Along = Scatter | Scan | RunningExtremum | Sort | Custom
+"""Cores that write their results themselves, and read elements other than those at the point that they write."""
+Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Along
 
 
 @dataclass(frozen=True)

@@ -85,7 +85,7 @@ def masked_scatter(x: Tensor, mask: Tensor, source: Tensor) -> Tensor:
 
     PyTorch: torch.masked_scatter.
     """
-    from frontend.ordering import cumsum
+    from frontend.running import cumsum
     from frontend.tensor import as_tensor
 
     x, source = as_tensor(x), as_tensor(source).reshape(-1)

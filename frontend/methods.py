@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from frontend import bounds, drawing, einsum, gathering, masking, ordering, rearranging, reducing
+from frontend import (
+    bounds,
+    counting,
+    drawing,
+    einsum,
+    gathering,
+    masking,
+    ordering,
+    quantiles,
+    rearranging,
+    reducing,
+    running,
+)
 from frontend.absent import Absent
 
 
@@ -82,14 +94,18 @@ class TensorMethods(Absent):
     argsort = ordering.argsort
     msort = ordering.msort
     topk = ordering.topk
-    kthvalue = ordering.kthvalue
-    median = ordering.median
-    cumsum = ordering.cumsum
-    cumprod = ordering.cumprod
-    cummax = ordering.cummax
-    cummin = ordering.cummin
-    logcumsumexp = ordering.logcumsumexp
-    bincount = ordering.bincount
+    kthvalue = quantiles.kthvalue
+    median = quantiles.median
+    nanmedian = quantiles.nanmedian
+    quantile = quantiles.quantile
+    nanquantile = quantiles.nanquantile
+    cumsum = running.cumsum
+    cumprod = running.cumprod
+    cummax = running.cummax
+    cummin = running.cummin
+    logcumsumexp = running.logcumsumexp
+    bincount = counting.bincount
+    histc = counting.histc
 
     # chance
     bernoulli = drawing.bernoulli

@@ -1,16 +1,14 @@
-"""Sorting, ranking, and sums and products that run along an axis."""
+"""Sorting, the greatest few, and searching in what is sorted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from engine import dtypes
-from engine.errors import DTypeError, ShapeError, TenonError
+from engine.errors import ShapeError, TenonError
 from engine.rules import normal_axis
 from frontend.dispatch import call
-from frontend.gathering import checked_index
-from frontend.reducing import Extremum
-from frontend.sizes import plain_shape
+from frontend.sizes import SizeLike, plain, rely_on
 
 if TYPE_CHECKING:
     from frontend.tensor import Tensor
@@ -29,7 +27,7 @@ def sort(x: Tensor, dim: int = -1, descending: bool = False, stable: bool = True
     PyTorch: torch.sort. Differs: always stable.
     """
     if x.ndim == 0:
-        return Sorted(x, call("cast", x * 0, dtype=dtypes.i64))
+        return Sorted(x, call("cast", x != x, dtype=dtypes.i64) * 0)
     return Sorted(*call("sort", x, axis=normal_axis(dim, x.ndim, "sort"), descending=descending))
 
 
@@ -49,171 +47,73 @@ def msort(x: Tensor) -> Tensor:
     return sort(x, 0).values
 
 
-def _first(x: Tensor, axis: int, start: int, count: int) -> Tensor:
+def _first(x: Tensor, axis: int, start: int, count: SizeLike) -> Tensor:
     return x[(*(slice(None),) * axis, slice(start, start + count))]
 
 
-def topk(x: Tensor, k: int, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
+def topk(x: Tensor, k: SizeLike, dim: int = -1, largest: bool = True, sorted: bool = True) -> Sorted:
     """The ``k`` greatest along ``dim`` (or least), in order, and where they are. NaN is the greatest.
 
     PyTorch: torch.topk. Differs: always sorted.
     """
     axis = normal_axis(dim, x.ndim, "topk")
     size = x.shape[axis]
-    if k < 0 or (isinstance(size, int) and k > size):
-        raise ShapeError(f"topk: {k} elements of an axis of {size}")
+    rely_on((plain(k), plain(size) - plain(k)), f"topk: there are no {k} elements in an axis of {size}")
     found = sort(x, axis, descending=largest)
     return Sorted(_first(found.values, axis, 0, k), _first(found.indices, axis, 0, k))
 
 
-def kthvalue(x: Tensor, k: int, dim: int = -1, keepdim: bool = False) -> Sorted:
-    """The ``k``-th least along ``dim``, counted from 1, and where it is.
+# --- searching ----------------------------------------------------------------------------------------------------
 
-    PyTorch: torch.kthvalue.
+
+def searchsorted(
+    sorted_sequence: Tensor, values: Any, *, out_int32: bool = False, right: bool = False, side: str | None = None
+) -> Tensor:
+    """How many elements of a sorted vector are less than each value (with ``right``, or ``side="right"``: not greater);
+    or of the sorted last axis of a tensor, for values with the same axes before it.
+
+    By bisection; by comparing with every element where their number is symbolic.
+
+    PyTorch: torch.searchsorted. Differs: there is no sorter.
     """
-    axis = normal_axis(dim, x.ndim, "kthvalue")
-    size = x.shape[axis]
-    if not isinstance(size, int) or not 1 <= k <= size:
-        raise ShapeError(f"kthvalue: there is no number {k} in an axis of {size}")
-    found = sort(x, axis)
-    parts = [_first(part, axis, k - 1, 1) for part in found]
-    return Sorted(*(part if keepdim else part.squeeze(axis) for part in parts))
-
-
-def median(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The middle element, the lower of two: of all, or along ``dim`` with its position. NaN is the greatest.
-
-    PyTorch: torch.median. Differs: a NaN does not win.
-    """
-    if dim is None:
-        return kthvalue(x.reshape(-1), (_known(x.numel(), "median") + 1) // 2, 0).values
-    return kthvalue(x, (_known(x.shape[normal_axis(dim, x.ndim, "median")], "median") + 1) // 2, dim, keepdim)
-
-
-def _known(size: Any, op: str) -> int:
-    if not isinstance(size, int):
-        raise ShapeError(f"{op} needs an axis of known size, not {size}")
-    return size
-
-
-# --- running along an axis -----------------------------------------------------------------------------------------
-
-
-def _wide(x: Tensor, dtype: object) -> Tensor:
-    if dtype is not None:
-        return x.to(dtype)
-    return x if x.dtype.is_float else x.long()
-
-
-def cumsum(x: Tensor, dim: int, dtype: object = None) -> Tensor:
-    """The sum of the elements so far along ``dim``; integers and bools in i64.
-
-    PyTorch: torch.cumsum.
-    """
-    wide = _wide(x, dtype)
-    if wide.ndim == 0:
-        return wide
-    return call("linear_scan", _one(wide), wide, axis=normal_axis(dim, x.ndim, "cumsum"))
-
-
-def _one(x: Tensor) -> Tensor:
     from frontend.tensor import as_tensor
 
-    return as_tensor(1, x.dtype)
+    if side not in (None, "left", "right") or (side == "left" and right):
+        raise TenonError(f'searchsorted: side is "left" or "right", as right says, not {side!r}')
+    sequence, sought = as_tensor(sorted_sequence), as_tensor(values)
+    if sequence.ndim == 0 or (sequence.ndim > 1 and tuple(sequence.shape[:-1]) != tuple(sought.shape[:-1])):
+        shapes = f"{tuple(sequence.shape)} and {tuple(sought.shape)}"
+        raise ShapeError(f"searchsorted: a vector, or axes before the last as the values have, not shapes {shapes}")
+    flat = sought.reshape(-1) if sequence.ndim == 1 else sought
+    search = _bisected if isinstance(sequence.shape[-1], int) else _counted
+    found = search(sequence, flat, right or side == "right").reshape(sought.shape)
+    return found.to(dtypes.i32) if out_int32 else found
 
 
-def cumprod(x: Tensor, dim: int, dtype: object = None) -> Tensor:
-    """The product of the elements so far along ``dim``; integers and bools in i64.
-
-    PyTorch: torch.cumprod.
-    """
-    wide = _wide(x, dtype)
-    if wide.ndim == 0:
-        return wide
-    axis = normal_axis(dim, x.ndim, "cumprod")
-    first = call("iota", shape=plain_shape(wide.shape), axis=axis) == 0
-    factors, terms = call("where", first, 0, wide), call("where", first, wide, 0)
-    return call("linear_scan", factors, terms, axis=axis)
+def _before(element: Tensor, value: Tensor, right: bool) -> Tensor:
+    """Whether the value belongs behind the element; NaN belongs behind all."""
+    return call("not_", element > value if right else element >= value)
 
 
-def logcumsumexp(x: Tensor, dim: int) -> Tensor:
-    """The logarithm of the sum of exp of the elements so far along ``dim``, shifted by the greatest of all.
-
-    PyTorch: torch.logcumsumexp.
-    """
-    axis = normal_axis(dim, x.ndim, "logcumsumexp")
-    greatest = call("detach", call("max", x, axes=(axis,), keepdims=True))
-    return call("log", cumsum(call("exp", x - greatest), axis)) + greatest
+def _counted(sequence: Tensor, values: Tensor, right: bool) -> Tensor:
+    return _before(sequence.unsqueeze(-2), values.unsqueeze(-1), right).sum(-1)
 
 
-def _running(x: Tensor, dim: int, greatest: bool, op: str) -> Extremum:
-    """Every prefix's extremum, by windows over a padded axis: quadratic in the size of the axis."""
-    axis = normal_axis(dim, x.ndim, op)
-    size = _known(x.shape[axis], op)
-    if not x.dtype.is_float:
-        raise DTypeError(f"{op} takes floating point tensors, not {x.dtype}")
-    low = tuple(size - 1 if i == axis else 0 for i in range(x.ndim))
-    worst = -float("inf") if greatest else float("inf")
-    wide = call("pad", x, low=low, high=(0,) * x.ndim, step=(1,) * x.ndim, value=worst)
-    windows = call("window", wide, axis=axis, size=size, step=1)
-    last = windows.flip(-1)  # of equal ones the last wins
-    behind = call("argmax" if greatest else "argmin", last, axis=x.ndim)
-    position = call("iota", shape=plain_shape(windows.shape[:-1]), axis=axis) - behind
-    return Extremum(call("gather", x, position, axis=axis), position)
+def _bisected(sequence: Tensor, values: Tensor, right: bool) -> Tensor:
+    size = sequence.shape[-1]
+    found = call("cast", values != values, dtype=dtypes.i64) * 0
+    step = 1 << size.bit_length() >> 1
+    while step:
+        probe = found + step
+        element = call("gather", sequence, call("minimum", probe, size) - 1, axis=sequence.ndim - 1)
+        found = call("where", call("and_", probe <= size, _before(element, values, right)), probe, found)
+        step >>= 1
+    return found
 
 
-def cummax(x: Tensor, dim: int) -> Extremum:
-    """The greatest so far along ``dim``, and where it is.
-
-    PyTorch: torch.cummax.
-    """
-    return _running(x, dim, True, "cummax")
-
-
-def cummin(x: Tensor, dim: int) -> Extremum:
-    """The least so far along ``dim``, and where it is.
-
-    PyTorch: torch.cummin.
-    """
-    return _running(x, dim, False, "cummin")
-
-
-# --- counting ------------------------------------------------------------------------------------------------------
-
-
-def bincount(x: Tensor, weights: Tensor | None = None, minlength: int = 0) -> Tensor:
-    """How often each of the numbers 0 to ``minlength - 1`` occurs (i64), or the sum of the weights of each.
-
-    PyTorch: torch.bincount. Differs: in a traced function the length is ``minlength``.
-    """
-    from frontend import creation
-
-    if x.ndim != 1:
-        raise ShapeError(f"bincount takes a vector, not shape {tuple(x.shape)}")
-    if not x.is_symbolic:
-        minlength = max(minlength, int(x.max()) + 1 if x.numel() else 0)
-    elif minlength < 1:
-        raise TenonError("bincount needs minlength in a traced function, where the greatest number is not known")
-    where = checked_index(x, minlength, "bincount")
-    one = creation.ones_like(where) if weights is None else weights
-    return call("scatter", creation.zeros(minlength, dtype=one.dtype), where, one, axis=0, mode="add")
-
-
-def searchsorted(sorted_sequence: Tensor, values: Tensor, *, right: bool = False) -> Tensor:
-    """How many elements of a sorted vector are less than each value (with ``right``: not greater).
-
-    PyTorch: torch.searchsorted. Differs: the sequence is a vector.
-    """
-    if sorted_sequence.ndim != 1:
-        raise ShapeError(f"searchsorted takes a sorted vector, not shape {tuple(sorted_sequence.shape)}")
-    each = values.unsqueeze(-1)
-    before = sorted_sequence <= each if right else sorted_sequence < each
-    return before.sum(-1)
-
-
-def bucketize(values: Tensor, boundaries: Tensor, *, right: bool = False) -> Tensor:
-    """The number of the bucket of each value: as :func:`searchsorted`, the other way round.
+def bucketize(input: Any, boundaries: Tensor, *, out_int32: bool = False, right: bool = False) -> Tensor:
+    """The number of the bucket of each value between sorted boundaries: as :func:`searchsorted`, the other way round.
 
     PyTorch: torch.bucketize.
     """
-    return searchsorted(boundaries, values, right=right)
+    return searchsorted(boundaries, input, out_int32=out_int32, right=right)

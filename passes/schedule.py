@@ -11,7 +11,20 @@ from engine.buffers import Buffer
 from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
-from engine.schedule import Access, Bundle, Core, Custom, KernelSpec, Scan, Scatter, Schedule, Sort, Stmt
+from engine.schedule import (
+    Access,
+    Along,
+    Bundle,
+    Core,
+    Custom,
+    KernelSpec,
+    RunningExtremum,
+    Scan,
+    Scatter,
+    Schedule,
+    Sort,
+    Stmt,
+)
 from passes.bodies import Body, Operands
 from passes.kernels import KernelWriter
 from passes.spaces import Axis, Space
@@ -354,7 +367,14 @@ class _Scheduler:
         reads = tuple(self._access(v, shape) for v in node.inputs)
         homes = {v: self._home(v) for v in node.outputs}
         writes = tuple(Access(h.buffer, v.dtype, h.strides, h.offset) for v, h in homes.items())
-        core = Sort(axis, node.attrs["descending"]) if node.op.kind == "sort" else Scan(axis, node.attrs["reverse"])
+        core: Along
+        match node.op.name:
+            case "sort":
+                core = Sort(axis, node.attrs["descending"])
+            case "linear_scan":
+                core = Scan(axis, node.attrs["reverse"])
+            case name:
+                core = RunningExtremum(axis, name == "cummax")
         spec = self._plain_kernel(node, node.op.name, shape, reads, writes, core)
         if self._overwrites_what_it_reads([spec]):
             for v, home in homes.items():
@@ -466,7 +486,7 @@ def _core_buffers(kernel: KernelSpec) -> set[str]:
         for a in vars(record).values()
         if isinstance(a, Access)
     }
-    if isinstance(core, (Scan, Sort, Scatter, Custom)):
+    if isinstance(core, Along):
         return found | {r.buffer for r in kernel.reads}
     inner = [s.args[0] for s in getattr(core, "inner", ()) if s.op == "load"]
     elsewhere = [s.args[0] for s in kernel.body if s.op == "load_at"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from engine import dims, dtypes
@@ -27,7 +29,7 @@ def _sort(x: np.ndarray, axis: int, descending: bool) -> tuple[np.ndarray, np.nd
     return np.take_along_axis(x, order, axis), order
 
 
-def _sort_gradient(node: Node, g: Value | None, _: Value | None) -> tuple[Value | None]:
+def _picked_gradient(node: Node, g: Value | None, _: Value | None) -> tuple[Value | None]:
     if g is None or not node.inputs[0].dtype.is_float:
         return (None,)
     zeros = full(node.inputs[0].shape, 0, g.dtype)
@@ -41,7 +43,7 @@ register(
         ("x",),
         _sort_rule,
         _sort,
-        _sort_gradient,
+        _picked_gradient,
         attrs={"axis": REQUIRED, "descending": False},
         doc="The elements in order along an axis, and where each came from (i64). Equal elements keep their order; NaN "
         "counts as the greatest.",
@@ -110,3 +112,35 @@ register(
         "with ``reverse``. ``a`` broadcasts to ``b``.",
     )
 )
+
+
+def _running_rule(x: TensorType, axis: int) -> tuple[TensorType, TensorType]:
+    need_axis("a running extremum", x, axis)
+    return x, TensorType(x.shape, dtypes.i64)
+
+
+def _running(greatest: bool, x: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+    lines = np.moveaxis(x, axis, 0)
+    position = np.zeros(lines.shape, np.int64)
+    values = lines.copy()
+    for i in range(1, len(lines)):
+        best, comes = values[i - 1], lines[i]
+        better = (comes >= best if greatest else comes <= best) | (comes != comes)
+        values[i] = np.where(better, comes, best)
+        position[i] = np.where(better, i, position[i - 1])
+    return np.moveaxis(values, 0, axis), np.moveaxis(position, 0, axis)
+
+
+for _name, _word in (("cummax", "greatest"), ("cummin", "least")):
+    register(
+        Op(
+            _name,
+            "scan",
+            ("x",),
+            _running_rule,
+            partial(_running, _name == "cummax"),
+            _picked_gradient,
+            attrs={"axis": REQUIRED},
+            doc=f"The {_word} element so far along an axis, and where it is (i64): the last of equal ones. NaN wins.",
+        )
+    )

@@ -16,6 +16,7 @@ from engine.schedule import (
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    RunningExtremum,
     Scan,
     Scatter,
     Sort,
@@ -31,7 +32,7 @@ from runtime.cpu.custom import lower_custom
 from runtime.cpu.loops import lower_loops
 from runtime.cpu.pool import lower_pool
 from runtime.cpu.rows import lower_rows
-from runtime.cpu.scan import lower_scan
+from runtime.cpu.scan import lower_running, lower_scan
 from runtime.cpu.scatter import lower_scatter
 from runtime.cpu.sort import lower_sort
 
@@ -60,6 +61,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_scatter(item, core)
         case Scan() as core:
             return lower_scan(item, core)
+        case RunningExtremum() as core:
+            return lower_running(item, core)
         case Sort() as core:
             return lower_sort(item, core)
         case Custom() as core:

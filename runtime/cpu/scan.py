@@ -1,11 +1,11 @@
-"""Linear recurrences along an axis: cumulative sums and products, and their gradients."""
+"""What runs along an axis: cumulative sums and products as linear recurrences, and greatest and least so far."""
 
 from __future__ import annotations
 
-from engine.program import Call, Lowered
-from engine.schedule import KernelSpec, Scan
+from engine.program import Lowered
+from engine.schedule import KernelSpec, RunningExtremum, Scan
 from runtime.cpu.along import Element, Lines
-from runtime.cpu.emit import ArgTable, cast, kernel, loop, times, vocabulary
+from runtime.cpu.emit import ArgTable, call, cast, kernel, loop, times, vocabulary
 
 
 def lower_scan(spec: KernelSpec, core: Scan) -> Lowered:
@@ -40,7 +40,33 @@ def lower_scan(spec: KernelSpec, core: Scan) -> Lowered:
         task = [f"back = {1 if core.reverse else -1}", f"i{axis} = {start}", *first, *loop("n", "1", length, walk)]
     guarded = [f"if {length} > 0:", *("    " + line for line in task)]
     code = kernel(spec.name, lines.loops(spec, table, guarded), table)
-    reads = tuple(dict.fromkeys(a.buffer for a in spec.reads))
-    writes = (spec.writes[0].buffer,)
-    step = Call(code.key, spec.name, table.args, lines.tasks(spec), reads, writes, 0, spec.nodes)
-    return Lowered((step,), (code,))
+    return Lowered((call(spec, code, table, lines.tasks(spec)),), (code,))
+
+
+def lower_running(spec: KernelSpec, core: RunningExtremum) -> Lowered:
+    """One call, as for a scan: what is carried along a line is the best element and its position."""
+    table = ArgTable()
+    source, out, position = (Element(a, table) for a in (*spec.reads, *spec.writes))
+    axis = core.axis
+    lines = Lines.of(spec, (axis,), spec.writes[0])
+    around = (*lines.outer, *(() if lines.lane is None else (lines.lane,)))
+    every = (*around, axis)
+    length = table.size(spec.axes[axis])
+    better = "(x >= best)" if core.greatest else "(x <= best)"
+    if spec.reads[0].dtype.is_float:
+        better += " | (x != x)"
+    write = [out.store(out.at(every), "best"), position.store(position.at(every), "place")]
+    first = [f"best = {source.load(source.at(every))}", "place = 0", *write]
+    step = [f"x = {source.load(source.at(every))}", f"better = {better}",
+            "best = select(better, x, best)", f"place = select(better, i{axis}, place)", *write]  # fmt: skip
+    if lines.lane is None:
+        task = [f"i{axis} = 0", *first, *loop(f"i{axis}", "1", length, step)]
+    else:
+        lane = f"i{lines.lane}"
+        before = [f"best = {out.load(out.at(every, times('-1', out.strides[axis])))}",
+                  f"place = {position.load(position.at(every, times('-1', position.strides[axis])))}"]  # fmt: skip
+        walk = loop(f"i{axis}", "1", length, loop(lane, "first", "last", [*before, *step]))
+        task = [f"i{axis} = 0", *loop(lane, "first", "last", first), *walk]
+    guarded = [f"if {length} > 0:", *("    " + line for line in task)]
+    code = kernel(spec.name, lines.loops(spec, table, guarded), table)
+    return Lowered((call(spec, code, table, lines.tasks(spec)),), (code,))
