@@ -350,8 +350,8 @@ class Tensor(ElementwiseMethods, TensorMethods):
 
     def __setitem__(self, key: Any, value: Any) -> NoReturn:
         raise UnsupportedError(
-            "a tensor cannot be changed in place; build a new one with tn.where(condition, a, b), tn.cat, or, for places "
-            "that indices name, x.index_put(indices, values) or x.scatter"
+            "a tensor cannot be changed in place; build a new one with tn.where(condition, a, b), tn.cat, or, where "
+            "indices say, x.index_put(indices, values) or x.scatter"
         )
 
     def reshape(self, *shape: SizeLike | Sequence[SizeLike]) -> Tensor:
