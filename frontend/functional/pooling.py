@@ -228,13 +228,12 @@ def _avg_pool(
         raise ShapeError(f"{op}: divisor_override must not be 0")
     axes = window_axes(op, x, kernel_size, stride, padding, 1, ceil_mode)
     around = padded(x, [a.padding for a in axes], [a.padding + a.overhang for a in axes])
-    total = _sums(around, axes)
-    if divisor_override is not None:
-        out = total / divisor_override
-    else:
-        out = total
+    divisor: Any = divisor_override
+    if divisor is None:
+        divisor = 1
         for i, axis in enumerate(axes):
-            out = out / _counted(axis, count_include_pad, rank - i, x)
+            divisor = divisor * _counted(axis, count_include_pad, rank - i, x)
+    out = _sums(around, axes) / divisor
     return out.squeeze(0) if single else out
 
 

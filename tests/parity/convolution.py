@@ -104,14 +104,14 @@ def layers(rank: int) -> list[ModuleCase]:
     conv, back = f"Conv{rank}d", f"ConvTranspose{rank}d"
     wide: Callable[..., Any] = lambda m, x: m(x, tuple(2 * n for n in x.shape[2:]))  # noqa: E731
     return [
-        layer(conv, 4, 6, 3, x=x, compiled=True, batched=(0,)),
+        layer(conv, 4, 6, 3, x=x, compiled=rank == 2, batched=(0,)),
         layer(conv, 4, 6, 2, 2, 1, 1, 2, False, x=x),
         layer(conv, 4, 6, 3, padding="same", x=x),
         *(layer(conv, 4, 2, 3, padding=1, padding_mode=m, x=x) for m in ("zeros", "reflect", "replicate", "circular")),
         *(layer(conv, 4, 2, 2, padding=p, padding_mode="reflect", dilation=3, x=x) for p in ("same", "valid")
           if rank == 1 or p == "same"),
         layer(conv, 4, 2, 3, x=x[0]),
-        layer(back, 4, 6, 3, stride=2, padding=1, x=x, compiled=True, batched=(0,)),
+        layer(back, 4, 6, 3, stride=2, padding=1, x=x),
         layer(back, 4, 6, 2, 2, 0, 1, 2, False, x=x),
         layer(back, 4, 2, 3, stride=2, padding=1, x=x, call=wide),
     ]  # fmt: skip
