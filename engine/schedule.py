@@ -198,12 +198,14 @@ class MaxPool2dGather:
 class Scatter:
     """For every point of the kernel's axes, in row-major order: ``writes[0]`` at that point, ``reads[0] * stride``
     further on, is set to ``reads[1]``, or becomes its sum, product, maximum or minimum with it, as ``mode`` says.
+    ``reads[0]`` is less than ``size``.
 
     The body is empty, as with all the cores of ``Along``.
     """
 
     mode: str
     stride: Size
+    size: Size
 
 
 @dataclass(frozen=True)

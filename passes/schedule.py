@@ -359,7 +359,7 @@ class _Scheduler:
         reads = tuple(self._access(v, space) for v in (index, src))
         strides = tuple(0 if i == axis or x.shape[i] == 1 else s for i, s in enumerate(home.strides))
         write = Access(home.buffer, x.dtype, strides, home.offset)
-        core = Scatter(node.attrs["mode"], home.strides[axis])
+        core = Scatter(node.attrs["mode"], home.strides[axis], x.shape[axis])
         self.kernels.append(self._plain_kernel(node, f"scatter_{core.mode}", space, reads, (write,), core))
 
     def _along_an_axis(self, node: Node) -> None:

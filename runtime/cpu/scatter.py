@@ -1,7 +1,8 @@
 """Scattering: elements written, or added to others, where an index says.
 
 What falls on one element must do so in row-major order, so a task owns all that can meet: everything along the axes
-that an element does not tell apart. Tasks share the others.
+that an element does not tell apart. Tasks share the others. Where these are few, tasks share the places that an index
+can name, and each goes through the whole index for its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,11 @@ from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, Scatter
 from runtime.cpu.along import Element, Lines
 from runtime.cpu.axes import collapse
-from runtime.cpu.emit import ArgTable, cast, kernel, loop, times, total, vocabulary
+from runtime.cpu.emit import ArgTable, cast, indent, kernel, loop, times, total, vocabulary
+from runtime.cpu.tasks import typical
+
+RANGES = 16
+"""Tasks that share the places of an index where there are fewer others."""
 
 
 def lower_scatter(spec: KernelSpec, core: Scatter) -> Lowered:
@@ -36,6 +41,9 @@ def lower_scatter(spec: KernelSpec, core: Scatter) -> Lowered:
             f"comes = {incoming}",
             out.store("place", both),
         ]
+    few = not lines.outer and typical(lines.tasks(spec)) < RANGES
+    if few:  # all lanes, of the places from low to high
+        write = ["if (at >= low) & (at < high):", *indent(write)]
     number = cast(index.load(index.at(every)), spec.reads[0].dtype, dtypes.i64)
     same_along_lanes = lines.lane is not None and spec.reads[0].strides[lines.lane] == 0
     if lines.lane is None:
@@ -46,8 +54,15 @@ def lower_scatter(spec: KernelSpec, core: Scatter) -> Lowered:
         body = loop(f"i{lines.lane}", "first", "last", [f"at = {number}", *write])
     for axis in reversed(meeting):
         body = loop(f"i{axis}", "0", table.size(spec.axes[axis]), body)
-    code = kernel(spec.name, lines.loops(spec, table, body), table)
+    tasks = RANGES if few else lines.tasks(spec)
+    if few:
+        size, ranges = table.size(core.size), table.size(RANGES)
+        lane = [] if lines.lane is None else ["first = 0", f"last = {table.size(spec.axes[lines.lane])}"]
+        bounds = [f"low = quotient(lo * {size}, {ranges})", f"high = quotient(hi * {size}, {ranges})"]
+        code = kernel(spec.name, [*lane, *bounds, *body], table)
+    else:
+        code = kernel(spec.name, lines.loops(spec, table, body), table)
     buffers = tuple(dict.fromkeys(a.buffer for a in (*spec.reads, *spec.writes)))
     written = (spec.writes[0].buffer,)
-    step = Call(code.key, spec.name, table.args, lines.tasks(spec), buffers, written, 0, spec.nodes, indexed=True)
+    step = Call(code.key, spec.name, table.args, tasks, buffers, written, 0, spec.nodes, indexed=True)
     return Lowered((step,), (code,))
