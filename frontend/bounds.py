@@ -16,6 +16,8 @@ def clamp(input: Tensor | np.ndarray, min: Operand | None = None, max: Operand |
     """At least ``min`` and at most ``max``, which wins where they contradict; NaN stays, and a NaN bound is taken.
 
     At a bound the gradient is that of the element, as in PyTorch; maximum and minimum would share it out.
+
+    PyTorch: torch.clamp.
     """
     from frontend.tensor import as_tensor
 
@@ -23,6 +25,22 @@ def clamp(input: Tensor | np.ndarray, min: Operand | None = None, max: Operand |
         raise TypeError("clamp() needs min, max or both")
     low = as_tensor(input) if min is None else _within("lt", input, min)
     return low if max is None else _within("gt", low, max)
+
+
+def clamp_min(input: Tensor | np.ndarray, min: Operand) -> Tensor:
+    """At least ``min``.
+
+    PyTorch: torch.clamp_min.
+    """
+    return clamp(input, min=min)
+
+
+def clamp_max(input: Tensor | np.ndarray, max: Operand) -> Tensor:
+    """At most ``max``.
+
+    PyTorch: torch.clamp_max.
+    """
+    return clamp(input, max=max)
 
 
 def _within(beyond: str, x: Tensor | np.ndarray, bound: Operand) -> Tensor:
@@ -57,11 +75,22 @@ def isclose(input: Tensor, other: Operand, rtol: float = 1e-5, atol: float = 1e-
 
     PyTorch: torch.isclose.
     """
-    near = call("abs", input - other) <= atol + rtol * call("abs", other)
+    near = call("abs", call("sub", input, other)) <= atol + rtol * call("abs", other)
     found = call("or_", call("and_", near, call("isfinite", other)), call("eq", input, other))
     if equal_nan:
         found = call("or_", found, call("and_", call("isnan", input), call("isnan", other)))
     return found
+
+
+def equal(input: Tensor, other: Tensor) -> Tensor:
+    """Whether shapes and all elements are equal, a bool scalar.
+
+    PyTorch: torch.equal. Differs: it gives a tensor.
+    """
+    from frontend.tensor import as_tensor
+
+    a, b = as_tensor(input), as_tensor(other)
+    return call("eq", a, b).all() if tuple(a.shape) == tuple(b.shape) else as_tensor(False)
 
 
 def allclose(input: Tensor, other: Operand, rtol: float = 1e-5, atol: float = 1e-8, equal_nan: bool = False) -> Tensor:

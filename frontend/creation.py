@@ -13,19 +13,32 @@ from engine.errors import DTypeError, ShapeError
 from engine.graph import tracing
 from frontend.dispatch import call
 from frontend.sizes import SizeLike, plain, plain_shape, sizes_of
-from frontend.tensor import Tensor, as_tensor
+from frontend.tensor import Tensor, as_tensor, target_dtype
 
 
 def tensor(data: Any, dtype: object = None, requires_grad: bool = False) -> Tensor:
-    """A tensor with a copy of ``data``. Python floats are f32, ints i64."""
+    """A tensor with a copy of ``data``. Python floats are f32, ints i64.
+
+    PyTorch: torch.tensor.
+    """
     if isinstance(data, Tensor):
         return as_tensor(data, dtype).detach()
     found = as_tensor(data, dtype)
     return Tensor(np.array(found.numpy()), requires_grad=requires_grad)
 
 
-def full(size: SizeLike | tuple[SizeLike, ...] | list[SizeLike], fill_value: float, dtype: object = None) -> Tensor:
-    """``fill_value`` everywhere."""
+def full(
+    size: SizeLike | tuple[SizeLike, ...] | list[SizeLike],
+    fill_value: float,
+    dtype: object = None,
+    *,
+    device: object = None,
+) -> Tensor:
+    """``fill_value`` everywhere.
+
+    PyTorch: torch.full.
+    """
+    target_dtype((), None, device)
     shape = plain_shape(size) if isinstance(size, (tuple, list)) else (plain(size),)
     kind = dtypes.of_scalar(fill_value) if dtype is None else as_dtype(dtype)
     if tracing():
@@ -33,27 +46,60 @@ def full(size: SizeLike | tuple[SizeLike, ...] | list[SizeLike], fill_value: flo
     return Tensor(np.full(shape, fill_value, kind.numpy))
 
 
-def zeros(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> Tensor:
-    """Zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``."""
-    return full(sizes_of(size), 0, dtype)  # type: ignore[arg-type]
+def zeros(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32, device: object = None) -> Tensor:
+    """Zeros: ``zeros(2, 3)`` or ``zeros((2, 3))``.
+
+    PyTorch: torch.zeros.
+    """
+    return full(sizes_of(size), 0, dtypes.f32 if dtype is None else dtype, device=device)  # type: ignore[arg-type]
 
 
-def ones(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32) -> Tensor:
-    """Ones: ``ones(2, 3)`` or ``ones((2, 3))``."""
-    return full(sizes_of(size), 1, dtype)  # type: ignore[arg-type]
+def ones(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32, device: object = None) -> Tensor:
+    """Ones: ``ones(2, 3)`` or ``ones((2, 3))``.
+
+    PyTorch: torch.ones.
+    """
+    return full(sizes_of(size), 1, dtypes.f32 if dtype is None else dtype, device=device)  # type: ignore[arg-type]
 
 
-def full_like(x: Tensor, fill_value: float, dtype: object = None) -> Tensor:
-    """``fill_value`` in the shape of ``x``, and in its dtype unless one is given."""
-    return full(x.shape, fill_value, x.dtype if dtype is None else dtype)
+def empty(*size: SizeLike | tuple[SizeLike, ...], dtype: object = dtypes.f32, device: object = None) -> Tensor:
+    """Zeros, as elements that nobody writes have to be something.
+
+    PyTorch: torch.empty. Differs: the elements are 0.
+    """
+    return zeros(*size, dtype=dtype, device=device)
 
 
-def zeros_like(x: Tensor, dtype: object = None) -> Tensor:
-    return full_like(x, 0, dtype)
+def full_like(x: Tensor, fill_value: float, dtype: object = None, *, device: object = None) -> Tensor:
+    """``fill_value`` in the shape of ``x``, and in its dtype unless one is given.
+
+    PyTorch: torch.full_like.
+    """
+    return full(x.shape, fill_value, x.dtype if dtype is None else dtype, device=device)
 
 
-def ones_like(x: Tensor, dtype: object = None) -> Tensor:
-    return full_like(x, 1, dtype)
+def zeros_like(x: Tensor, dtype: object = None, *, device: object = None) -> Tensor:
+    """Zeros in the shape of ``x``, and in its dtype unless one is given.
+
+    PyTorch: torch.zeros_like.
+    """
+    return full_like(x, 0, dtype, device=device)
+
+
+def ones_like(x: Tensor, dtype: object = None, *, device: object = None) -> Tensor:
+    """Ones in the shape of ``x``, and in its dtype unless one is given.
+
+    PyTorch: torch.ones_like.
+    """
+    return full_like(x, 1, dtype, device=device)
+
+
+def empty_like(x: Tensor, dtype: object = None, *, device: object = None) -> Tensor:
+    """Zeros in the shape of ``x``, and in its dtype unless one is given.
+
+    PyTorch: torch.empty_like. Differs: the elements are 0.
+    """
+    return zeros_like(x, dtype, device=device)
 
 
 def _positions(count: SizeLike, dtype: DType) -> Tensor:
@@ -61,11 +107,14 @@ def _positions(count: SizeLike, dtype: DType) -> Tensor:
     return call("iota", shape=(plain(count),), axis=0, dtype=dtype)
 
 
-def arange(start: Any, end: Any = None, step: Any = 1, dtype: object = None) -> Tensor:
+def arange(start: Any, end: Any = None, step: Any = 1, dtype: object = None, *, device: object = None) -> Tensor:
     """``start``, ``start + step``, ... before ``end``; ``arange(end)`` starts at 0. i64 for integers, else f32.
 
     Integer bounds may be symbolic sizes if ``step`` is 1.
+
+    PyTorch: torch.arange.
     """
+    target_dtype((), None, device)
     if end is None:
         start, end = 0, start
     if step == 0:
@@ -87,8 +136,12 @@ def arange(start: Any, end: Any = None, step: Any = 1, dtype: object = None) -> 
     return (positions if plain(start) == 0 else positions + start).to(kind)
 
 
-def linspace(start: float, end: float, steps: int, dtype: object = dtypes.f32) -> Tensor:
-    """``steps`` evenly spaced numbers from ``start`` to ``end``, both included."""
+def linspace(start: float, end: float, steps: int, dtype: object = dtypes.f32, *, device: object = None) -> Tensor:
+    """``steps`` evenly spaced numbers from ``start`` to ``end``, both included.
+
+    PyTorch: torch.linspace.
+    """
+    target_dtype((), None, device)
     if steps < 0:
         raise ShapeError(f"linspace: the number of steps cannot be {steps}")
     if not as_dtype(dtype).is_float:
@@ -96,8 +149,39 @@ def linspace(start: float, end: float, steps: int, dtype: object = dtypes.f32) -
     return Tensor(np.linspace(start, end, steps), dtype)
 
 
-def eye(n: SizeLike, m: SizeLike | None = None, dtype: object = dtypes.f32) -> Tensor:
-    """Ones on the diagonal of an n by m matrix, zeros elsewhere."""
+def logspace(
+    start: float, end: float, steps: int, base: float = 10.0, dtype: object = dtypes.f32, *, device: object = None
+) -> Tensor:
+    """``steps`` numbers from ``base**start`` to ``base**end``, whose logarithms are evenly spaced.
+
+    PyTorch: torch.logspace.
+    """
+    powers = linspace(start, end, steps, dtypes.f64, device=device).numpy()
+    return Tensor(np.power(float(base), powers), dtype)
+
+
+def tril_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """The rows and columns (2, n) of the elements on and under a diagonal of a matrix, in i64.
+
+    PyTorch: torch.tril_indices.
+    """
+    return Tensor(np.stack(np.tril_indices(row, offset, col)).astype(np.int64))
+
+
+def triu_indices(row: int, col: int, offset: int = 0) -> Tensor:
+    """The rows and columns (2, n) of the elements on and above a diagonal of a matrix, in i64.
+
+    PyTorch: torch.triu_indices.
+    """
+    return Tensor(np.stack(np.triu_indices(row, offset, col)).astype(np.int64))
+
+
+def eye(n: SizeLike, m: SizeLike | None = None, dtype: object = dtypes.f32, *, device: object = None) -> Tensor:
+    """Ones on the diagonal of an n by m matrix, zeros elsewhere.
+
+    PyTorch: torch.eye.
+    """
+    target_dtype((), None, device)
     shape = (plain(n), plain(n if m is None else m))
     rows, columns = (call("iota", shape=shape, axis=axis) for axis in (0, 1))
     return (rows == columns).to(dtype)

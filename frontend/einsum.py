@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.dims import Size, product, shape_text
+from engine.dims import Size, broadcast, product, shape_text
 from engine.errors import ShapeError, TenonError
 from engine.rules import normal_axis
 from frontend import shaping
 from frontend.dispatch import call
+from frontend.rearranging import diagonal, unbind
 from frontend.sizes import plain_shape
 
 if TYPE_CHECKING:
@@ -81,8 +82,6 @@ def _names(term: str, rank: int, equation: str) -> Names:
 
 def _without_repeats(names: Names, x: Tensor) -> tuple[Names, Tensor]:
     """A name that occurs twice in one operand takes the diagonal of its axes."""
-    from frontend.rearranging import diagonal
-
     for name in dict.fromkeys(names):
         while names.count(name) > 1:
             i = names.index(name)
@@ -204,6 +203,14 @@ def dot(a: Tensor, b: Tensor) -> Tensor:
     return shaping.matmul(a, b)
 
 
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """The sum of products over the last axes of both; a number multiplies.
+
+    PyTorch: torch.inner.
+    """
+    return a * b if a.ndim == 0 or b.ndim == 0 else tensordot(a, b, ((-1,), (-1,)))
+
+
 def outer(a: Tensor, b: Tensor) -> Tensor:
     """All products of the elements of two vectors.
 
@@ -211,6 +218,55 @@ def outer(a: Tensor, b: Tensor) -> Tensor:
     """
     _ranks("outer", (a, b), (1, 1))
     return shaping.unsqueeze(a, 1) * shaping.unsqueeze(b, 0)
+
+
+def kron(a: Tensor, b: Tensor) -> Tensor:
+    """Kronecker's product: ``b`` times each element of ``a``, side by side.
+
+    PyTorch: torch.kron.
+    """
+    rank = max(a.ndim, b.ndim)
+    first, second = ((1,) * (rank - x.ndim) + plain_shape(x.shape) for x in (a, b))
+    apart = [call("reshape", a, shape=tuple(n for s in first for n in (s, 1)))]
+    apart.append(call("reshape", b, shape=tuple(n for s in second for n in (1, s))))
+    return call("reshape", apart[0] * apart[1], shape=tuple(m * n for m, n in zip(first, second, strict=True)))
+
+
+def cross(a: Tensor, b: Tensor, dim: int | None = None) -> Tensor:
+    """The vector product along an axis of size 3, by default the first one that has it.
+
+    PyTorch: torch.cross.
+    """
+    shape = broadcast(plain_shape(a.shape), plain_shape(b.shape))
+    axis = normal_axis(dim, len(shape), "cross") if dim is not None else shape.index(3) if 3 in shape else 0
+    if not shape or shape[axis] != 3:
+        raise ShapeError(f"cross: a vector product needs an axis of size 3, and the shape is {shape_text(shape)}")
+    (ax, ay, az), (bx, by, bz) = (unbind(call("broadcast_to", v, shape=shape), axis) for v in (a, b))
+    return shaping.stack([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx], axis)
+
+
+def addmv(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """``beta * input + alpha * (a @ b)`` for a matrix and a vector.
+
+    PyTorch: torch.addmv.
+    """
+    return _scaled(mv(a, b), alpha) + _scaled(input, beta)
+
+
+def addr(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """``beta * input + alpha * outer(a, b)``.
+
+    PyTorch: torch.addr.
+    """
+    return _scaled(outer(a, b), alpha) + _scaled(input, beta)
+
+
+def addbmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:
+    """``beta * input + alpha *`` the sum of a batch of matrix products.
+
+    PyTorch: torch.addbmm.
+    """
+    return _scaled(call("sum", bmm(a, b), axes=(0,)), alpha) + _scaled(input, beta)
 
 
 def addmm(input: Tensor, a: Tensor, b: Tensor, *, beta: float = 1, alpha: float = 1) -> Tensor:

@@ -13,6 +13,7 @@ _PYTORCH_NAMES = {
     "and_": "logical_and",
     "or_": "logical_or",
     "not_": "logical_not",
+    "xor_": "logical_xor",
     "bitand": "bitwise_and",
     "bitor": "bitwise_or",
     "bitxor": "bitwise_xor",
@@ -24,11 +25,19 @@ _PYTORCH_NAMES = {
 }
 """Ops whose names in the graph are not PyTorch's."""
 
+_ALIASES = {
+    "absolute": "abs", "arccos": "acos", "arccosh": "acosh", "arcsin": "asin", "arcsinh": "asinh", "arctan": "atan",
+    "arctan2": "atan2", "arctanh": "atanh", "fix": "trunc", "greater": "gt", "greater_equal": "ge", "less": "lt",
+    "less_equal": "le", "multiply": "mul", "negative": "neg", "not_equal": "ne", "sgn": "sign",
+}  # fmt: skip
+"""PyTorch's second names."""
+
 _WITH_OPTIONS = frozenset({
-    "celu", "elu", "gelu", "gelu_tanh", "hardshrink", "hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "mish",
-    "relu6", "selu", "silu", "softplus", "softshrink", "threshold",
+    "add", "celu", "div", "elu", "gelu", "gelu_tanh", "hardshrink", "hardsigmoid", "hardswish", "hardtanh",
+    "leaky_relu", "mish", "relu6", "round", "selu", "silu", "softplus", "softshrink", "sub", "threshold",
 })  # fmt: skip
-"""Ops whose functions, with PyTorch's options and defaults, are written out in frontend/functional/activations.py."""
+"""Ops whose functions, with PyTorch's options and defaults, are written out in frontend/functional/activations.py and
+frontend/arithmetic.py."""
 
 
 def records() -> dict[str, Op]:
@@ -38,7 +47,7 @@ def records() -> dict[str, Op]:
         for name, op in all_ops().items()
         if op.expression is not None and name not in _WITH_OPTIONS
     }
-    return dict(sorted(found.items()))
+    return dict(sorted((found | {alias: found[name] for alias, name in _ALIASES.items()}).items()))
 
 
 def _function(name: str, op: Op) -> Callable[..., Any]:

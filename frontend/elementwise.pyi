@@ -13,14 +13,35 @@ def records() -> dict[str, Op]: ...
 def abs(x: Operand, /) -> Tensor:
     """The magnitude"""
 
+def absolute(x: Operand, /) -> Tensor:
+    """The magnitude"""
+
 def acos(x: Operand, /) -> Tensor:
     """The inverse cosine, in radians"""
 
 def acosh(x: Operand, /) -> Tensor:
     """The inverse hyperbolic cosine"""
 
-def add(x: Operand, y: Operand, /) -> Tensor:
-    """x + y"""
+def arccos(x: Operand, /) -> Tensor:
+    """The inverse cosine, in radians"""
+
+def arccosh(x: Operand, /) -> Tensor:
+    """The inverse hyperbolic cosine"""
+
+def arcsin(x: Operand, /) -> Tensor:
+    """The inverse sine, in radians"""
+
+def arcsinh(x: Operand, /) -> Tensor:
+    """The inverse hyperbolic sine"""
+
+def arctan(x: Operand, /) -> Tensor:
+    """The inverse tangent, in radians"""
+
+def arctan2(y: Operand, x: Operand, /) -> Tensor:
+    """The angle of the point (x, y)"""
+
+def arctanh(x: Operand, /) -> Tensor:
+    """The inverse hyperbolic tangent"""
 
 def asin(x: Operand, /) -> Tensor:
     """The inverse sine, in radians"""
@@ -58,14 +79,17 @@ def bitwise_xor(x: Operand, y: Operand, /) -> Tensor:
 def ceil(x: Operand, /) -> Tensor:
     """The least integer >= x"""
 
+def copysign(x: Operand, y: Operand, /) -> Tensor:
+    """The magnitude of x with the sign of y"""
+
 def cos(x: Operand, /) -> Tensor:
     """The cosine of x radians"""
 
 def cosh(x: Operand, /) -> Tensor:
     """The hyperbolic cosine"""
 
-def div(x: Operand, y: Operand, /) -> Tensor:
-    """x / y, in floating point"""
+def deg2rad(x: Operand, /) -> Tensor:
+    """Degrees as radians"""
 
 def eq(x: Operand, y: Operand, /) -> Tensor:
     """x == y"""
@@ -81,6 +105,9 @@ def exp2(x: Operand, /) -> Tensor:
 
 def expm1(x: Operand, /) -> Tensor:
     """exp(x) - 1, exact near 0"""
+
+def fix(x: Operand, /) -> Tensor:
+    """x without its fraction"""
 
 def floor(x: Operand, /) -> Tensor:
     """The greatest integer <= x"""
@@ -101,6 +128,12 @@ def frac(x: Operand, /) -> Tensor:
     """The fraction of x, with its sign"""
 
 def ge(x: Operand, y: Operand, /) -> Tensor:
+    """x >= y"""
+
+def greater(x: Operand, y: Operand, /) -> Tensor:
+    """x > y"""
+
+def greater_equal(x: Operand, y: Operand, /) -> Tensor:
     """x >= y"""
 
 def gt(x: Operand, y: Operand, /) -> Tensor:
@@ -124,6 +157,12 @@ def le(x: Operand, y: Operand, /) -> Tensor:
 def lerp(x: Operand, y: Operand, weight: Operand, /) -> Tensor:
     """From x to y, by the share weight of the way"""
 
+def less(x: Operand, y: Operand, /) -> Tensor:
+    """x < y"""
+
+def less_equal(x: Operand, y: Operand, /) -> Tensor:
+    """x <= y"""
+
 def log(x: Operand, /) -> Tensor:
     """The natural logarithm"""
 
@@ -139,6 +178,9 @@ def log2(x: Operand, /) -> Tensor:
 def logaddexp(x: Operand, y: Operand, /) -> Tensor:
     """log(exp(x) + exp(y))"""
 
+def logaddexp2(x: Operand, y: Operand, /) -> Tensor:
+    """log2(2**x + 2**y)"""
+
 def logical_and(x: Operand, y: Operand, /) -> Tensor:
     """Both are true"""
 
@@ -147,6 +189,9 @@ def logical_not(x: Operand, /) -> Tensor:
 
 def logical_or(x: Operand, y: Operand, /) -> Tensor:
     """Either is true"""
+
+def logical_xor(x: Operand, y: Operand, /) -> Tensor:
+    """One is true, and the other is not"""
 
 def logsigmoid(x: Operand, /) -> Tensor:
     """The logarithm of the sigmoid"""
@@ -163,14 +208,26 @@ def minimum(x: Operand, y: Operand, /) -> Tensor:
 def mul(x: Operand, y: Operand, /) -> Tensor:
     """x * y"""
 
+def multiply(x: Operand, y: Operand, /) -> Tensor:
+    """x * y"""
+
 def ne(x: Operand, y: Operand, /) -> Tensor:
     """x != y"""
 
 def neg(x: Operand, /) -> Tensor:
     """-x"""
 
+def negative(x: Operand, /) -> Tensor:
+    """-x"""
+
+def not_equal(x: Operand, y: Operand, /) -> Tensor:
+    """x != y"""
+
 def pow(x: Operand, y: Operand, /) -> Tensor:
     """x to the power y"""
+
+def rad2deg(x: Operand, /) -> Tensor:
+    """Radians as degrees"""
 
 def reciprocal(x: Operand, /) -> Tensor:
     """1 / x"""
@@ -181,17 +238,20 @@ def relu(x: Operand, /) -> Tensor:
 def remainder(x: Operand, y: Operand, /) -> Tensor:
     """x - floor(x / y) * y: the sign of y"""
 
-def round(x: Operand, /) -> Tensor:
-    """The nearest integer, halves to even"""
-
 def rsqrt(x: Operand, /) -> Tensor:
     """1 / sqrt(x)"""
+
+def sgn(x: Operand, /) -> Tensor:
+    """-1, 0 or 1"""
 
 def sigmoid(x: Operand, /) -> Tensor:
     """1 / (1 + exp(-x))"""
 
 def sign(x: Operand, /) -> Tensor:
     """-1, 0 or 1"""
+
+def signbit(x: Operand, /) -> Tensor:
+    """Its sign is minus, as that of -0.0 is"""
 
 def sin(x: Operand, /) -> Tensor:
     """The sine of x radians"""
@@ -207,9 +267,6 @@ def sqrt(x: Operand, /) -> Tensor:
 
 def square(x: Operand, /) -> Tensor:
     """x * x"""
-
-def sub(x: Operand, y: Operand, /) -> Tensor:
-    """x - y"""
 
 def tan(x: Operand, /) -> Tensor:
     """The tangent of x radians"""
@@ -233,14 +290,35 @@ class ElementwiseMethods:
     def abs(self, /) -> Tensor:
         """The magnitude"""
 
+    def absolute(self, /) -> Tensor:
+        """The magnitude"""
+
     def acos(self, /) -> Tensor:
         """The inverse cosine, in radians"""
 
     def acosh(self, /) -> Tensor:
         """The inverse hyperbolic cosine"""
 
-    def add(self, y: Operand, /) -> Tensor:
-        """x + y"""
+    def arccos(self, /) -> Tensor:
+        """The inverse cosine, in radians"""
+
+    def arccosh(self, /) -> Tensor:
+        """The inverse hyperbolic cosine"""
+
+    def arcsin(self, /) -> Tensor:
+        """The inverse sine, in radians"""
+
+    def arcsinh(self, /) -> Tensor:
+        """The inverse hyperbolic sine"""
+
+    def arctan(self, /) -> Tensor:
+        """The inverse tangent, in radians"""
+
+    def arctan2(self, x: Operand, /) -> Tensor:
+        """The angle of the point (x, y)"""
+
+    def arctanh(self, /) -> Tensor:
+        """The inverse hyperbolic tangent"""
 
     def asin(self, /) -> Tensor:
         """The inverse sine, in radians"""
@@ -278,14 +356,17 @@ class ElementwiseMethods:
     def ceil(self, /) -> Tensor:
         """The least integer >= x"""
 
+    def copysign(self, y: Operand, /) -> Tensor:
+        """The magnitude of x with the sign of y"""
+
     def cos(self, /) -> Tensor:
         """The cosine of x radians"""
 
     def cosh(self, /) -> Tensor:
         """The hyperbolic cosine"""
 
-    def div(self, y: Operand, /) -> Tensor:
-        """x / y, in floating point"""
+    def deg2rad(self, /) -> Tensor:
+        """Degrees as radians"""
 
     def eq(self, y: Operand, /) -> Tensor:
         """x == y"""
@@ -301,6 +382,9 @@ class ElementwiseMethods:
 
     def expm1(self, /) -> Tensor:
         """exp(x) - 1, exact near 0"""
+
+    def fix(self, /) -> Tensor:
+        """x without its fraction"""
 
     def floor(self, /) -> Tensor:
         """The greatest integer <= x"""
@@ -321,6 +405,12 @@ class ElementwiseMethods:
         """The fraction of x, with its sign"""
 
     def ge(self, y: Operand, /) -> Tensor:
+        """x >= y"""
+
+    def greater(self, y: Operand, /) -> Tensor:
+        """x > y"""
+
+    def greater_equal(self, y: Operand, /) -> Tensor:
         """x >= y"""
 
     def gt(self, y: Operand, /) -> Tensor:
@@ -344,6 +434,12 @@ class ElementwiseMethods:
     def lerp(self, y: Operand, weight: Operand, /) -> Tensor:
         """From x to y, by the share weight of the way"""
 
+    def less(self, y: Operand, /) -> Tensor:
+        """x < y"""
+
+    def less_equal(self, y: Operand, /) -> Tensor:
+        """x <= y"""
+
     def log(self, /) -> Tensor:
         """The natural logarithm"""
 
@@ -359,6 +455,9 @@ class ElementwiseMethods:
     def logaddexp(self, y: Operand, /) -> Tensor:
         """log(exp(x) + exp(y))"""
 
+    def logaddexp2(self, y: Operand, /) -> Tensor:
+        """log2(2**x + 2**y)"""
+
     def logical_and(self, y: Operand, /) -> Tensor:
         """Both are true"""
 
@@ -367,6 +466,9 @@ class ElementwiseMethods:
 
     def logical_or(self, y: Operand, /) -> Tensor:
         """Either is true"""
+
+    def logical_xor(self, y: Operand, /) -> Tensor:
+        """One is true, and the other is not"""
 
     def logsigmoid(self, /) -> Tensor:
         """The logarithm of the sigmoid"""
@@ -383,14 +485,26 @@ class ElementwiseMethods:
     def mul(self, y: Operand, /) -> Tensor:
         """x * y"""
 
+    def multiply(self, y: Operand, /) -> Tensor:
+        """x * y"""
+
     def ne(self, y: Operand, /) -> Tensor:
         """x != y"""
 
     def neg(self, /) -> Tensor:
         """-x"""
 
+    def negative(self, /) -> Tensor:
+        """-x"""
+
+    def not_equal(self, y: Operand, /) -> Tensor:
+        """x != y"""
+
     def pow(self, y: Operand, /) -> Tensor:
         """x to the power y"""
+
+    def rad2deg(self, /) -> Tensor:
+        """Radians as degrees"""
 
     def reciprocal(self, /) -> Tensor:
         """1 / x"""
@@ -401,17 +515,20 @@ class ElementwiseMethods:
     def remainder(self, y: Operand, /) -> Tensor:
         """x - floor(x / y) * y: the sign of y"""
 
-    def round(self, /) -> Tensor:
-        """The nearest integer, halves to even"""
-
     def rsqrt(self, /) -> Tensor:
         """1 / sqrt(x)"""
+
+    def sgn(self, /) -> Tensor:
+        """-1, 0 or 1"""
 
     def sigmoid(self, /) -> Tensor:
         """1 / (1 + exp(-x))"""
 
     def sign(self, /) -> Tensor:
         """-1, 0 or 1"""
+
+    def signbit(self, /) -> Tensor:
+        """Its sign is minus, as that of -0.0 is"""
 
     def sin(self, /) -> Tensor:
         """The sine of x radians"""
@@ -427,9 +544,6 @@ class ElementwiseMethods:
 
     def square(self, /) -> Tensor:
         """x * x"""
-
-    def sub(self, y: Operand, /) -> Tensor:
-        """x - y"""
 
     def tan(self, /) -> Tensor:
         """The tangent of x radians"""
@@ -448,9 +562,16 @@ class ElementwiseMethods:
 
 __all__ = [
     "abs",
+    "absolute",
     "acos",
     "acosh",
-    "add",
+    "arccos",
+    "arccosh",
+    "arcsin",
+    "arcsinh",
+    "arctan",
+    "arctan2",
+    "arctanh",
     "asin",
     "asinh",
     "atan",
@@ -463,14 +584,16 @@ __all__ = [
     "bitwise_right_shift",
     "bitwise_xor",
     "ceil",
+    "copysign",
     "cos",
     "cosh",
-    "div",
+    "deg2rad",
     "eq",
     "erf",
     "exp",
     "exp2",
     "expm1",
+    "fix",
     "floor",
     "floor_divide",
     "fmax",
@@ -478,6 +601,8 @@ __all__ = [
     "fmod",
     "frac",
     "ge",
+    "greater",
+    "greater_equal",
     "gt",
     "hypot",
     "isfinite",
@@ -485,35 +610,43 @@ __all__ = [
     "isnan",
     "le",
     "lerp",
+    "less",
+    "less_equal",
     "log",
     "log10",
     "log1p",
     "log2",
     "logaddexp",
+    "logaddexp2",
     "logical_and",
     "logical_not",
     "logical_or",
+    "logical_xor",
     "logsigmoid",
     "lt",
     "maximum",
     "minimum",
     "mul",
+    "multiply",
     "ne",
     "neg",
+    "negative",
+    "not_equal",
     "pow",
+    "rad2deg",
     "reciprocal",
     "relu",
     "remainder",
-    "round",
     "rsqrt",
+    "sgn",
     "sigmoid",
     "sign",
+    "signbit",
     "sin",
     "sinh",
     "softsign",
     "sqrt",
     "square",
-    "sub",
     "tan",
     "tanh",
     "tanhshrink",

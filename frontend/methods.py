@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from frontend import (
+    arithmetic,
     bounds,
     counting,
     drawing,
@@ -30,6 +31,21 @@ class TensorMethods(Absent):
     unbind = rearranging.unbind
     unfold = rearranging.unfold
 
+    # arithmetic
+    add = arithmetic.add
+    sub = subtract = arithmetic.sub
+    div = divide = true_divide = arithmetic.div
+    round = arithmetic.round
+    addcmul = arithmetic.addcmul
+    addcdiv = arithmetic.addcdiv
+    float_power = arithmetic.float_power
+    heaviside = arithmetic.heaviside
+    isneginf = arithmetic.isneginf
+    isposinf = arithmetic.isposinf
+    logit = arithmetic.logit
+    positive = arithmetic.positive
+    sinc = arithmetic.sinc
+
     # repeating and turning round
     repeat = rearranging.repeat
     tile = rearranging.tile
@@ -41,6 +57,11 @@ class TensorMethods(Absent):
     roll = rearranging.roll
     movedim = rearranging.movedim
     moveaxis = rearranging.movedim
+    swapaxes = swapdims = rearranging.swapaxes
+    diff = rearranging.diff
+    hsplit = rearranging.hsplit
+    vsplit = rearranging.vsplit
+    dsplit = rearranging.dsplit
     ravel = rearranging.ravel
     broadcast_to = rearranging.broadcast_to
 
@@ -50,23 +71,49 @@ class TensorMethods(Absent):
     diagonal = rearranging.diagonal
     diag = rearranging.diag
     diag_embed = rearranging.diag_embed
+    diagflat = rearranging.diagflat
     trace = rearranging.trace
 
     # products
     mm = einsum.mm
     bmm = einsum.bmm
     mv = einsum.mv
-    dot = einsum.dot
-    outer = einsum.outer
+    dot = vdot = einsum.dot
+    inner = einsum.inner
+    outer = ger = einsum.outer
+    kron = einsum.kron
+    cross = einsum.cross
+    addmv = einsum.addmv
+    addr = einsum.addr
+    addbmm = einsum.addbmm
     addmm = einsum.addmm
     baddbmm = einsum.baddbmm
 
     # reductions
+    sum = reducing.sum
+    mean = reducing.mean
+    prod = reducing.prod
+    any = reducing.any
+    all = reducing.all
+    amax = reducing.amax
+    amin = reducing.amin
+    argmax = reducing.argmax
+    argmin = reducing.argmin
+    var = reducing.var
+    std = reducing.std
+    logsumexp = reducing.logsumexp
     norm = reducing.norm
+    dist = reducing.dist
+    aminmax = reducing.aminmax
     count_nonzero = reducing.count_nonzero
     nansum = reducing.nansum
     nanmean = reducing.nanmean
     nan_to_num = bounds.nan_to_num
+    clamp = bounds.clamp
+    clip = bounds.clamp
+    clamp_min = bounds.clamp_min
+    clamp_max = bounds.clamp_max
+    equal = bounds.equal
     isclose = bounds.isclose
     allclose = bounds.allclose
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from engine.dims import shape_text
+import numpy as np
+
+from engine.dims import broadcast, shape_text
 from engine.errors import ShapeError
 from engine.rules import normal_axis
-from frontend import shaping
+from frontend import gathering, shaping
 from frontend.dispatch import call
 from frontend.sizes import SizeLike, plain_shape, sizes_of
 
@@ -122,14 +124,24 @@ def tile(x: Tensor, dims: Sequence[int]) -> Tensor:
     return repeat(x, *(1,) * (x.ndim - len(dims)), *dims)
 
 
-def repeat_interleave(x: Tensor, repeats: int, dim: int | None = None) -> Tensor:
-    """Each element ``repeats`` times, one after the other, along ``dim`` (or of the flattened tensor).
+def repeat_interleave(x: Tensor, repeats: int | Sequence[int], dim: int | None = None) -> Tensor:
+    """Each element ``repeats`` times, one after the other, along ``dim`` (or of the flattened tensor); or the first as
+    often as the first of several numbers says, and so on.
 
-    PyTorch: torch.repeat_interleave. Differs: ``repeats`` is one integer.
+    PyTorch: torch.repeat_interleave. Differs: ``repeats`` is known while tracing.
     """
+    from frontend.tensor import as_tensor
+
     if dim is None:
         return repeat_interleave(shaping.flatten(x), repeats, 0)
     axis = normal_axis(dim, x.ndim, "repeat_interleave")
+    if not isinstance(repeats, int):
+        counts, size = np.asarray(repeats).reshape(-1), _known(x, axis, "repeat_interleave")
+        if counts.size == size:
+            return gathering.index_select(x, axis, as_tensor(np.repeat(np.arange(size), counts)))
+        if counts.size != 1:
+            raise ShapeError(f"repeat_interleave: {counts.size} numbers do not fit the {size} elements of axis {dim}")
+        repeats = int(counts[0])
     shape = plain_shape(x.shape)
     wide = (*shape[: axis + 1], repeats, *shape[axis + 1 :])
     spread = call("broadcast_to", shaping.unsqueeze(x, axis + 1), shape=wide)
@@ -215,6 +227,29 @@ def movedim(x: Tensor, source: int | Sequence[int], destination: int | Sequence[
     return shaping.permute(x, [placed[i] if i in placed else next(rest) for i in range(x.ndim)])
 
 
+def swapaxes(x: Tensor, axis0: int, axis1: int) -> Tensor:
+    """Two axes swapped.
+
+    PyTorch: torch.swapaxes.
+    """
+    return shaping.transpose(x, axis0, axis1)
+
+
+def diff(x: Tensor, n: int = 1, dim: int = -1, prepend: Tensor | None = None, append: Tensor | None = None) -> Tensor:
+    """Each element less the one before it along ``dim``, ``n`` times; ``prepend`` and ``append`` are joined on first.
+
+    PyTorch: torch.diff.
+    """
+    axis = normal_axis(dim, x.ndim, "diff")
+    parts = [part for part in (prepend, x, append) if part is not None]
+    x = shaping.concat(parts, axis) if len(parts) > 1 else x
+    for _ in range(n):
+        rest = x.shape[axis] - 1
+        later, earlier = narrow(x, axis, 1, rest), narrow(x, axis, 0, rest)
+        x = call("ne", later, earlier) if x.dtype.kind == "b" else later - earlier
+    return x
+
+
 # --- triangles and diagonals -----------------------------------------------------------------------------------------
 
 
@@ -295,6 +330,14 @@ def diag(x: Tensor, diagonal: int = 0) -> Tensor:
 _diagonal = diagonal
 
 
+def diagflat(x: Tensor, offset: int = 0) -> Tensor:
+    """A matrix with all elements of ``x`` on a diagonal, and zeros elsewhere.
+
+    PyTorch: torch.diagflat.
+    """
+    return diag_embed(ravel(x), offset)
+
+
 def trace(x: Tensor) -> Tensor:
     """The sum of the diagonal of a matrix.
 
@@ -338,6 +381,14 @@ def atleast_2d(x: Tensor) -> Tensor:
     return x if x.ndim >= 2 else shaping.unsqueeze(atleast_1d(x), 0)
 
 
+def atleast_3d(x: Tensor) -> Tensor:
+    """With at least three axes; a matrix gets its new one last.
+
+    PyTorch: torch.atleast_3d.
+    """
+    return x if x.ndim >= 3 else shaping.unsqueeze(atleast_2d(x), -1)
+
+
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """Joined along the second axis, vectors along their only one.
 
@@ -353,6 +404,87 @@ def vstack(tensors: Sequence[Tensor]) -> Tensor:
     PyTorch: torch.vstack.
     """
     return shaping.concat([atleast_2d(x) for x in tensors], 0)
+
+
+def dstack(tensors: Sequence[Tensor]) -> Tensor:
+    """Joined along the third axis.
+
+    PyTorch: torch.dstack.
+    """
+    return shaping.concat([atleast_3d(x) for x in tensors], 2)
+
+
+def column_stack(tensors: Sequence[Tensor]) -> Tensor:
+    """Joined along the second axis, vectors as columns.
+
+    PyTorch: torch.column_stack.
+    """
+    return hstack([x if x.ndim > 1 else shaping.reshape(x, (-1, 1)) for x in tensors])
+
+
+def hsplit(x: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Parts along the second axis, of a vector along its only one.
+
+    PyTorch: torch.hsplit.
+    """
+    return _equal_parts("hsplit", x, indices_or_sections, 0 if x.ndim == 1 else 1)
+
+
+def vsplit(x: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Parts along the first axis.
+
+    PyTorch: torch.vsplit.
+    """
+    return _equal_parts("vsplit", x, indices_or_sections, 0)
+
+
+def dsplit(x: Tensor, indices_or_sections: int | Sequence[int]) -> tuple[Tensor, ...]:
+    """Parts along the third axis.
+
+    PyTorch: torch.dsplit.
+    """
+    return _equal_parts("dsplit", x, indices_or_sections, 2)
+
+
+def _equal_parts(op: str, x: Tensor, parts: int | Sequence[int], dim: int) -> tuple[Tensor, ...]:
+    size = _known(x, normal_axis(dim, x.ndim, op), op)
+    if isinstance(parts, int) and (parts < 1 or size % parts):
+        raise ShapeError(f"{op}: {size} elements do not split into {parts} equal parts; see tensor_split")
+    return tensor_split(x, parts, dim)
+
+
+def broadcast_tensors(*tensors: Tensor) -> tuple[Tensor, ...]:
+    """Tensors repeated along axes until all have one shape.
+
+    PyTorch: torch.broadcast_tensors.
+    """
+    shape = broadcast(*(plain_shape(x.shape) for x in tensors))
+    return tuple(call("broadcast_to", x, shape=shape) for x in tensors)
+
+
+def block_diag(*tensors: Tensor) -> Tensor:
+    """A matrix with matrices (or vectors, as rows) along its diagonal, and zeros elsewhere.
+
+    PyTorch: torch.block_diag.
+    """
+    blocks = [atleast_2d(x) for x in tensors]
+    width = sum(_known(x, 1, "block_diag") for x in blocks)
+    rows, left = [], 0
+    for x in blocks:
+        own = _known(x, 1, "block_diag")
+        rows.append(call("pad", x, low=(0, left), high=(0, width - left - own), step=(1, 1), value=0))
+        left += own
+    return shaping.concat(rows, 0)
+
+
+def cartesian_prod(*tensors: Tensor) -> Tensor:
+    """All combinations of the elements of vectors, one a row.
+
+    PyTorch: torch.cartesian_prod.
+    """
+    if len(tensors) == 1:
+        return tensors[0]
+    return shaping.stack([ravel(g) for g in meshgrid(*tensors)], 1)
 
 
 def meshgrid(*tensors: Any, indexing: str = "ij") -> tuple[Tensor, ...]:

@@ -48,10 +48,10 @@ class Extremum(NamedTuple):
 
 
 def axes_of(dim: Dims, rank: int, op: str) -> tuple[int, ...]:
-    """The axes that ``dim`` names, in order: all where it is None. Raises ShapeError."""
-    if dim is None:
+    """The axes that ``dim`` names, in order: all where it is None or, as in PyTorch, empty. Raises ShapeError."""
+    given = () if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    if not given:
         return tuple(range(rank))
-    given = (dim,) if isinstance(dim, int) else tuple(dim)
     axes = tuple(sorted(normal_axis(d, rank, op) for d in given)) if rank else ()
     if len(set(axes)) != len(axes):
         raise ShapeError(f"{op}: the axes {given} name one axis twice")
@@ -76,43 +76,64 @@ def _reduce(op: str, x: Tensor, dim: Dims, keepdim: bool) -> Tensor:
 
 @numpy_names
 def sum(x: Tensor, dim: Dims = None, keepdim: bool = False, dtype: object = None) -> Tensor:
-    """The sum over ``dim``; integers and bools in i64."""
+    """The sum over ``dim``; integers and bools in i64. The sum of nothing is 0.
+
+    PyTorch: torch.sum.
+    """
     return _reduce("sum", x if dtype is None else x.to(dtype), dim, keepdim)
 
 
 @numpy_names
-def prod(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The product over ``dim``; integers and bools in i64."""
-    return _reduce("prod", x, dim, keepdim)
+def prod(x: Tensor, dim: Dims = None, keepdim: bool = False, dtype: object = None) -> Tensor:
+    """The product over ``dim``; integers and bools in i64. The product of nothing is 1.
+
+    PyTorch: torch.prod.
+    """
+    return _reduce("prod", x if dtype is None else x.to(dtype), dim, keepdim)
 
 
 @numpy_names
 def mean(x: Tensor, dim: Dims = None, keepdim: bool = False, dtype: object = None) -> Tensor:
-    """The mean over ``dim``, in floating point."""
+    """The mean over ``dim``, in floating point; NaN over nothing.
+
+    PyTorch: torch.mean. Differs: the mean of integers is f64, as NumPy's.
+    """
     return _reduce("mean", x if dtype is None else x.to(dtype), dim, keepdim)
 
 
 @numpy_names
 def any(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether any element is not zero."""
+    """Whether any element is not zero.
+
+    PyTorch: torch.any.
+    """
     return _reduce("any", x, dim, keepdim)
 
 
 @numpy_names
 def all(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """Whether no element is zero."""
+    """Whether no element is zero.
+
+    PyTorch: torch.all.
+    """
     return _reduce("all", x, dim, keepdim)
 
 
 @numpy_names
 def amax(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The greatest over ``dim``; NaN wins."""
+    """The greatest over ``dim``; NaN wins. Equal ones share the gradient. Raises ShapeError over nothing.
+
+    PyTorch: torch.amax.
+    """
     return _extreme("max", x, dim, keepdim)
 
 
 @numpy_names
 def amin(x: Tensor, dim: Dims = None, keepdim: bool = False) -> Tensor:
-    """The least over ``dim``; NaN wins."""
+    """The least over ``dim``; NaN wins. Equal ones share the gradient. Raises ShapeError over nothing.
+
+    PyTorch: torch.amin.
+    """
     return _extreme("min", x, dim, keepdim)
 
 
@@ -126,13 +147,19 @@ def _position(op: str, x: Tensor, dim: int | None, keepdim: bool) -> Tensor:
 
 @numpy_names
 def argmax(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The first position (i64) of the greatest along ``dim``, or in the flattened tensor."""
+    """The first position (i64) of the greatest along ``dim``, or in the flattened tensor.
+
+    PyTorch: torch.argmax.
+    """
     return _position("argmax", x, dim, keepdim)
 
 
 @numpy_names
 def argmin(x: Tensor, dim: int | None = None, keepdim: bool = False) -> Tensor:
-    """The first position (i64) of the least along ``dim``, or in the flattened tensor."""
+    """The first position (i64) of the least along ``dim``, or in the flattened tensor.
+
+    PyTorch: torch.argmin.
+    """
     return _position("argmin", x, dim, keepdim)
 
 
@@ -157,13 +184,23 @@ def extremum(op: str, x: Tensor, other: object, keepdim: bool) -> Tensor | Extre
 
 @numpy_names
 def max(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
-    """The greatest element; along an axis the greatest and their positions; with a tensor the greater of each pair."""
+    """The greatest element; along an axis the greatest and their positions; with a tensor the greater of each pair.
+
+    Along an axis the gradient goes to the position that is given; otherwise equal ones share it.
+
+    PyTorch: torch.max.
+    """
     return extremum("max", x, dim, keepdim)
 
 
 @numpy_names
 def min(x: Tensor, dim: int | Tensor | None = None, keepdim: bool = False) -> Tensor | Extremum:
-    """The least element; along an axis the least and their positions; with a tensor the lesser of each pair."""
+    """The least element; along an axis the least and their positions; with a tensor the lesser of each pair.
+
+    Along an axis the gradient goes to the position that is given; otherwise equal ones share it.
+
+    PyTorch: torch.min.
+    """
     return extremum("min", x, dim, keepdim)
 
 
@@ -174,27 +211,42 @@ def var(
     """The variance: squared distances from the mean, summed and divided by ``n - correction``.
 
     ``unbiased=False`` is PyTorch's older way to write ``correction=0``.
+
+    PyTorch: torch.var.
     """
     if not x.dtype.is_float:
         raise DTypeError(f"var takes floating point tensors, not {x.dtype}")
     less = correction if unbiased is None else int(unbiased)
     axes = axes_of(dim, x.ndim, "var")
     count = dims.product(plain(x.shape[a]) for a in axes)
-    square = call("square", x - mean(x, axes, keepdim=True)) if axes else x * 0
-    return sum(square, axes, keepdim) / as_size(count - less)
+    square = call("square", x - mean(x, axes, keepdim=True))
+    rest = count - less
+    return sum(square, axes, keepdim) / (as_size(rest) if not isinstance(rest, int) or rest > 0 else 0)
 
 
 @numpy_names
 def std(
     x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1
 ) -> Tensor:
-    """The square root of the variance."""
-    return call("sqrt", var(x, dim, unbiased, keepdim, correction=correction))
+    """The square root of the variance.
+
+    PyTorch: torch.std.
+    """
+    return _root(var(x, dim, unbiased, keepdim, correction=correction))
+
+
+def _root(total: Tensor) -> Tensor:
+    """The square root of a sum of squares. That of 0 has no slope; with PyTorch's, 0, no NaN comes of it."""
+    none = total == 0
+    return call("where", none, 0, call("sqrt", call("where", none, 1, total)))
 
 
 @numpy_names
 def logsumexp(x: Tensor, dim: Dims, keepdim: bool = False) -> Tensor:
-    """The logarithm of the sum of exp(x), without overflow."""
+    """The logarithm of the sum of exp(x), without overflow.
+
+    PyTorch: torch.logsumexp.
+    """
     axes = axes_of(dim, x.ndim, "logsumexp")
     if len(axes) == 1:
         return call("logsumexp", x, axis=axes[0], keepdims=keepdim)
@@ -221,29 +273,73 @@ def norm(x: Tensor, p: Any = 2, dim: Dims = None, keepdim: bool = False) -> Tens
     if p == 1:
         return sum(size, axes, keepdim)
     if p == 2:
-        # Where all is zero the root has no slope; PyTorch's gradient is 0 there.
-        total = sum(call("square", x), axes, keepdim)
-        none = total == 0
-        return call("where", none, 0.0, call("sqrt", call("where", none, 1.0, total))).to(x.dtype)
-    return sum(size**p, axes, keepdim) ** (1 / p)
+        return _root(sum(call("square", x), axes, keepdim))
+    # A power below 1 has no slope at 0, and neither has the root of 0; PyTorch's gradient is 0 in both places.
+    nothing = size == 0
+    least = 0.0 if p > 0 else float("inf")
+    total = sum(call("where", nothing, least, call("where", nothing, 1, size) ** p), axes, keepdim)
+    none = total == 0
+    return call("where", none, 0, call("where", none, 1, total) ** (1 / p))
+
+
+def dist(x: Tensor, other: Tensor, p: float = 2) -> Tensor:
+    """The ``p``-norm of ``x - other``.
+
+    PyTorch: torch.dist.
+    """
+    return norm(x - other, p)
+
+
+def cdist(x1: Tensor, x2: Tensor, p: float = 2.0) -> Tensor:
+    """The ``p``-norm distance of every row of ``x1`` (..., P, M) from every row of ``x2`` (..., R, M): (..., P, R).
+
+    PyTorch: torch.cdist. Differs: with ``p=inf`` equal distances share the gradient.
+    """
+    from frontend.tensor import as_tensor
+
+    a, b = as_tensor(x1), as_tensor(x2)
+    if a.ndim < 2 or b.ndim < 2:
+        shapes = f"{shape_text(plain_shape(a.shape))} and {shape_text(plain_shape(b.shape))}"
+        raise ShapeError(f"cdist takes tensors of at least 2 axes, not shapes {shapes}")
+    return norm(a.unsqueeze(-2) - b.unsqueeze(-3), p, -1)
+
+
+class Range(NamedTuple):
+    """The least and the greatest."""
+
+    min: Tensor
+    max: Tensor
 
 
 @numpy_names
-def var_mean(x: Tensor, dim: Dims = None, keepdim: bool = False, *, correction: int = 1) -> tuple[Tensor, Tensor]:
+def aminmax(x: Tensor, *, dim: int | None = None, keepdim: bool = False) -> Range:
+    """The least and the greatest over ``dim``; NaN wins.
+
+    PyTorch: torch.aminmax.
+    """
+    return Range(amin(x, dim, keepdim), amax(x, dim, keepdim))
+
+
+@numpy_names
+def var_mean(
+    x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1
+) -> tuple[Tensor, Tensor]:
     """The variance and the mean.
 
     PyTorch: torch.var_mean.
     """
-    return var(x, dim, None, keepdim, correction=correction), mean(x, dim, keepdim)
+    return var(x, dim, unbiased, keepdim, correction=correction), mean(x, dim, keepdim)
 
 
 @numpy_names
-def std_mean(x: Tensor, dim: Dims = None, keepdim: bool = False, *, correction: int = 1) -> tuple[Tensor, Tensor]:
+def std_mean(
+    x: Tensor, dim: Dims = None, unbiased: bool | None = None, keepdim: bool = False, *, correction: int = 1
+) -> tuple[Tensor, Tensor]:
     """The standard deviation and the mean.
 
     PyTorch: torch.std_mean.
     """
-    return std(x, dim, None, keepdim, correction=correction), mean(x, dim, keepdim)
+    return std(x, dim, unbiased, keepdim, correction=correction), mean(x, dim, keepdim)
 
 
 @numpy_names

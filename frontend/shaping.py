@@ -22,6 +22,8 @@ def reshape(x: Tensor, shape: Sequence[SizeLike]) -> Tensor:
     """The elements of ``x`` in row-major order under ``shape``, in which one size may be -1: whatever is left.
 
     Raises ShapeError where the number of elements differs; with symbolic sizes every call checks it.
+
+    PyTorch: torch.reshape.
     """
     return call("reshape", x, shape=_completed(x, plain_shape(shape)))
 
@@ -47,7 +49,10 @@ def _completed(x: Tensor, shape: dims.Shape) -> dims.Shape:
 
 
 def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """The axes ``start_dim`` to ``end_dim`` (inclusive) as one."""
+    """The axes ``start_dim`` to ``end_dim`` (inclusive) as one.
+
+    PyTorch: torch.flatten.
+    """
     if x.ndim == 0:
         return reshape(x, (1,))
     first, last = normal_axis(start_dim, x.ndim, "flatten"), normal_axis(end_dim, x.ndim, "flatten")
@@ -58,7 +63,10 @@ def flatten(x: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 
 def unflatten(x: Tensor, dim: int, sizes: Sequence[SizeLike]) -> Tensor:
-    """Axis ``dim`` split into ``sizes``, one of which may be -1."""
+    """Axis ``dim`` split into ``sizes``, one of which may be -1.
+
+    PyTorch: torch.unflatten.
+    """
     axis = normal_axis(dim, x.ndim, "unflatten")
     parts = list(plain_shape(sizes))
     if parts.count(-1) == 1:
@@ -70,14 +78,20 @@ def unflatten(x: Tensor, dim: int, sizes: Sequence[SizeLike]) -> Tensor:
 
 
 def permute(x: Tensor, axes: Sequence[int]) -> Tensor:
-    """Output axis ``i`` is input axis ``axes[i]``."""
+    """Output axis ``i`` is input axis ``axes[i]``.
+
+    PyTorch: torch.permute.
+    """
     if len(axes) != x.ndim:
         raise ShapeError(f"permute: {tuple(axes)} is not an order of the {x.ndim} axes of {shape_text(tuple(x.shape))}")
     return call("permute", x, axes=tuple(normal_axis(a, x.ndim, "permute") for a in axes))
 
 
 def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
-    """``x`` with two axes swapped."""
+    """``x`` with two axes swapped.
+
+    PyTorch: torch.transpose.
+    """
     a, b = normal_axis(dim0, x.ndim, "transpose"), normal_axis(dim1, x.ndim, "transpose")
     axes = list(range(x.ndim))
     if axes:
@@ -86,7 +100,10 @@ def transpose(x: Tensor, dim0: int, dim1: int) -> Tensor:
 
 
 def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
-    """Without the axes of size 1: all of them, or those in ``dim`` that have it."""
+    """Without the axes of size 1: all of them, or those in ``dim`` that have it.
+
+    PyTorch: torch.squeeze.
+    """
     if dim is None:
         chosen = {i for i, size in enumerate(x.shape) if isinstance(size, int)}
     else:
@@ -96,13 +113,19 @@ def squeeze(x: Tensor, dim: int | Sequence[int] | None = None) -> Tensor:
 
 
 def unsqueeze(x: Tensor, dim: int) -> Tensor:
-    """With a new axis of size 1 at ``dim``."""
+    """With a new axis of size 1 at ``dim``.
+
+    PyTorch: torch.unsqueeze.
+    """
     axis = normal_axis(dim, x.ndim + 1, "unsqueeze")
     return reshape(x, (*x.shape[:axis], 1, *x.shape[axis:]))
 
 
 def expand(x: Tensor, *sizes: SizeLike | Sequence[SizeLike]) -> Tensor:
-    """``x`` repeated along new leading axes and along axes of size 1; -1 keeps an axis as it is."""
+    """``x`` repeated along new leading axes and along axes of size 1; -1 keeps an axis as it is.
+
+    PyTorch: torch.Tensor.expand.
+    """
     wanted = sizes_of(sizes)
     own = plain_shape(x.shape)
     extra = len(wanted) - x.ndim
@@ -113,13 +136,19 @@ def expand(x: Tensor, *sizes: SizeLike | Sequence[SizeLike]) -> Tensor:
 
 
 def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors joined along an axis."""
+    """Tensors joined along an axis.
+
+    PyTorch: torch.cat.
+    """
     parts = _several("concat", tensors)
     return call("concat", *parts, axis=normal_axis(dim, parts[0].ndim, "concat"))
 
 
 def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
-    """Tensors of one shape joined along a new axis."""
+    """Tensors of one shape joined along a new axis.
+
+    PyTorch: torch.stack.
+    """
     parts = _several("stack", tensors)
     first = plain_shape(parts[0].shape)
     for other in (plain_shape(x.shape) for x in parts[1:]):
@@ -139,7 +168,10 @@ def _several(name: str, tensors: Sequence[Tensor]) -> list[Tensor]:
 
 def matmul(a: Tensor | np.ndarray, b: Tensor | np.ndarray) -> Tensor:
     """The matrix product, as ``np.matmul``: a 1-D operand is a row on the left and a column on the right, and axes
-    before the last two broadcast."""
+    before the last two broadcast.
+
+    PyTorch: torch.matmul.
+    """
     from frontend.tensor import as_tensor
 
     a, b = as_tensor(a), as_tensor(b)

@@ -11,11 +11,11 @@ from engine import dtypes
 from engine.dtypes import DType, as_dtype
 from engine.errors import DTypeError, ShapeError, TraceError, UnsupportedError
 from engine.graph import Builder, TensorType, Value, constant, current_builder, tracing
-from frontend import bounds, elementwise, indexing, reducing, shaping
+from frontend import elementwise, indexing, reducing, shaping
 from frontend.dispatch import call, foreign
 from frontend.elementwise import ElementwiseMethods
 from frontend.methods import TensorMethods
-from frontend.reducing import Dims, Extremum
+from frontend.reducing import Extremum
 from frontend.sizes import Shape, SizeLike, SymbolicSize, sizes_of
 from frontend.trace import active
 
@@ -118,6 +118,20 @@ class Tensor(ElementwiseMethods, TensorMethods):
 
     def numel(self) -> SizeLike:
         return self.shape.numel()
+
+    nelement = numel
+    ndimension = dim
+
+    def element_size(self) -> _int:
+        """The bytes of an element."""
+        return self.dtype.itemsize
+
+    def is_floating_point(self) -> _bool:
+        return self.dtype.is_float
+
+    def is_contiguous(self) -> _bool:
+        """True, as far as a program can tell: the compiler chooses where elements lie."""
+        return True
 
     def __len__(self) -> _int:
         if self.ndim == 0:
@@ -400,22 +414,13 @@ class Tensor(ElementwiseMethods, TensorMethods):
     def expand_as(self, other: Tensor) -> Tensor:
         return shaping.expand(self, other.shape)
 
+    def reshape_as(self, other: Tensor) -> Tensor:
+        return shaping.reshape(self, other.shape)
+
     def view_as(self, other: Tensor) -> Tensor:
         return shaping.reshape(self, other.shape)
 
-    # --- reductions ---
-
-    @reducing.numpy_names
-    def sum(self, dim: Dims = None, keepdim: _bool = False, dtype: object = None) -> Tensor:
-        return reducing.sum(self, dim, keepdim, dtype)
-
-    @reducing.numpy_names
-    def mean(self, dim: Dims = None, keepdim: _bool = False, dtype: object = None) -> Tensor:
-        return reducing.mean(self, dim, keepdim, dtype)
-
-    @reducing.numpy_names
-    def prod(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
-        return reducing.prod(self, dim, keepdim)
+    # --- reductions that give more than a tensor ---
 
     @overload
     def max(self, dim: Tensor | None = None, keepdim: _bool = False) -> Tensor: ...
@@ -439,50 +444,7 @@ class Tensor(ElementwiseMethods, TensorMethods):
         """The least element; with an axis, the least along it and their positions."""
         return reducing.extremum("min", self, dim, keepdim)
 
-    @reducing.numpy_names
-    def amax(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
-        return reducing.amax(self, dim, keepdim)
-
-    @reducing.numpy_names
-    def amin(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
-        return reducing.amin(self, dim, keepdim)
-
-    @reducing.numpy_names
-    def argmax(self, dim: _int | None = None, keepdim: _bool = False) -> Tensor:
-        return reducing.argmax(self, dim, keepdim)
-
-    @reducing.numpy_names
-    def argmin(self, dim: _int | None = None, keepdim: _bool = False) -> Tensor:
-        return reducing.argmin(self, dim, keepdim)
-
-    @reducing.numpy_names
-    def any(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
-        return reducing.any(self, dim, keepdim)
-
-    @reducing.numpy_names
-    def all(self, dim: Dims = None, keepdim: _bool = False) -> Tensor:
-        return reducing.all(self, dim, keepdim)
-
-    @reducing.numpy_names
-    def var(
-        self, dim: Dims = None, unbiased: _bool | None = None, keepdim: _bool = False, *, correction: _int = 1
-    ) -> Tensor:
-        return reducing.var(self, dim, unbiased, keepdim, correction=correction)
-
-    @reducing.numpy_names
-    def std(
-        self, dim: Dims = None, unbiased: _bool | None = None, keepdim: _bool = False, *, correction: _int = 1
-    ) -> Tensor:
-        return reducing.std(self, dim, unbiased, keepdim, correction=correction)
-
-    @reducing.numpy_names
-    def logsumexp(self, dim: Dims, keepdim: _bool = False) -> Tensor:
-        return reducing.logsumexp(self, dim, keepdim)
-
     # --- elementwise, where PyTorch's method is not the plain op ---
-
-    def clamp(self, min: Operand | None = None, max: Operand | None = None) -> Tensor:
-        return bounds.clamp(self, min, max)
 
     def where(self, condition: Operand, other: Operand) -> Tensor:
         """This tensor where ``condition`` holds, else ``other``."""
@@ -522,6 +484,22 @@ class Tensor(ElementwiseMethods, TensorMethods):
         """The same values, through which no gradient flows."""
         return call("detach", self)
 
+    def new_full(self, size: Any, fill_value: _float, dtype: object = None, *, device: object = None) -> Tensor:
+        """``fill_value`` everywhere, in this tensor's dtype unless one is given."""
+        from frontend.creation import full
+
+        return full(size, fill_value, self.dtype if dtype is None else dtype, device=device)
+
+    def new_zeros(self, *size: Any, dtype: object = None, device: object = None) -> Tensor:
+        return self.new_full(sizes_of(size), 0, dtype, device=device)
+
+    def new_ones(self, *size: Any, dtype: object = None, device: object = None) -> Tensor:
+        return self.new_full(sizes_of(size), 1, dtype, device=device)
+
+    def new_tensor(self, data: Any, dtype: object = None) -> Tensor:
+        """``data`` in this tensor's dtype unless one is given."""
+        return as_tensor(data, self.dtype if dtype is None else dtype).detach()
+
     def float(self) -> Tensor:
         return self.to(dtypes.f32)
 
@@ -530,6 +508,15 @@ class Tensor(ElementwiseMethods, TensorMethods):
 
     def half(self) -> Tensor:
         return self.to(dtypes.f16)
+
+    def bfloat16(self) -> Tensor:
+        return self.to(dtypes.bf16)
+
+    def byte(self) -> Tensor:
+        return self.to(dtypes.u8)
+
+    def char(self) -> Tensor:
+        return self.to(dtypes.i8)
 
     def long(self) -> Tensor:
         return self.to(dtypes.i64)

@@ -25,18 +25,41 @@ from engine.errors import (
 )
 from frontend import functional as F
 from frontend import nn, optim
-from frontend.bounds import allclose, clamp, isclose, nan_to_num
+from frontend.arithmetic import (
+    add,
+    addcdiv,
+    addcmul,
+    div,
+    divide,
+    float_power,
+    heaviside,
+    isneginf,
+    isposinf,
+    logit,
+    positive,
+    round,
+    sinc,
+    sub,
+    subtract,
+    true_divide,
+)
+from frontend.bounds import allclose, clamp, clamp_max, clamp_min, equal, isclose, nan_to_num
 from frontend.bounds import clamp as clip
 from frontend.counting import bincount, histc
 from frontend.creation import (
     arange,
+    empty,
+    empty_like,
     eye,
     full,
     full_like,
     linspace,
+    logspace,
     ones,
     ones_like,
     tensor,
+    tril_indices,
+    triu_indices,
     zeros,
     zeros_like,
 )
@@ -52,7 +75,25 @@ from frontend.drawing import (
     randperm,
     uniform,
 )
-from frontend.einsum import addmm, baddbmm, bmm, dot, einsum, mm, mv, outer, tensordot
+from frontend.einsum import (
+    addbmm,
+    addmm,
+    addmv,
+    addr,
+    baddbmm,
+    bmm,
+    cross,
+    dot,
+    einsum,
+    inner,
+    kron,
+    mm,
+    mv,
+    outer,
+    tensordot,
+)
+from frontend.einsum import dot as vdot
+from frontend.einsum import outer as ger
 from frontend.elementwise import *
 from frontend.functional import log_softmax, softmax
 from frontend.gathering import (
@@ -77,14 +118,24 @@ from frontend.random import seed
 from frontend.rearranging import (
     atleast_1d,
     atleast_2d,
+    atleast_3d,
+    block_diag,
+    broadcast_tensors,
     broadcast_to,
+    cartesian_prod,
     chunk,
+    column_stack,
     diag,
     diag_embed,
+    diagflat,
     diagonal,
+    diff,
+    dsplit,
+    dstack,
     flip,
     fliplr,
     flipud,
+    hsplit,
     hstack,
     meshgrid,
     movedim,
@@ -95,22 +146,30 @@ from frontend.rearranging import (
     rot90,
     select,
     split,
+    swapaxes,
     tensor_split,
     tile,
     trace,
     tril,
     triu,
     unbind,
+    vsplit,
     vstack,
 )
+from frontend.rearranging import movedim as moveaxis
+from frontend.rearranging import swapaxes as swapdims
+from frontend.rearranging import vstack as row_stack
 from frontend.reducing import (
     all,
     amax,
     amin,
+    aminmax,
     any,
     argmax,
     argmin,
+    cdist,
     count_nonzero,
+    dist,
     logsumexp,
     max,
     mean,
@@ -126,9 +185,11 @@ from frontend.reducing import (
     var_mean,
 )
 from frontend.running import cummax, cummin, cumprod, cumsum, logcumsumexp
-from frontend.shaping import concat, flatten, matmul, permute, reshape, squeeze, stack, transpose, unsqueeze
+from frontend.shaping import concat, flatten, matmul, permute, reshape, squeeze, stack, transpose, unflatten, unsqueeze
 from frontend.shaping import concat as cat
-from frontend.tensor import Tensor
+from frontend.shaping import concat as concatenate
+from frontend.tensor import Tensor, as_tensor
+from frontend.tensor import as_tensor as from_numpy
 from tenon import cache, callbacks, data, metrics
 from tenon.callbacks import Callback, History
 from tenon.checkpoints import load, save

@@ -60,7 +60,7 @@ _TABLE: tuple[tuple[str, str, str, str | None, str], ...] = (
      "*0.7978845608028654*(1 + 0.134145*x*x))", "gelu, by way of tanh"),
     ("log2", "x", "log(x)*1.4426950408889634", "g*1.4426950408889634/x", "The logarithm to base 2"),
     ("log10", "x", "log(x)*0.4342944819032518", "g*0.4342944819032518/x", "The logarithm to base 10"),
-    ("exp2", "x", "exp(x*0.6931471805599453)", "g*out*0.6931471805599453", "2 to the power x"),
+    ("exp2", "x", "2.0 ** x", "g*out*0.6931471805599453", "2 to the power x"),
     ("asin", "x", "atan2(x, sqrt((1 - x)*(1 + x)))", "g/sqrt((1 - x)*(1 + x))", "The inverse sine, in radians"),
     ("acos", "x", "atan2(sqrt((1 - x)*(1 + x)), x)", "-g/sqrt((1 - x)*(1 + x))", "The inverse cosine, in radians"),
     ("sinh", "x", "where(abs(x) < 1, (expm1(x) - expm1(-x))*0.5,"
@@ -88,6 +88,14 @@ _TABLE: tuple[tuple[str, str, str, str | None, str], ...] = (
      "where(or_(x >= y, y != y), g, 0); where(or_(x >= y, y != y), 0, g)", "The greater one; a number wins over NaN"),
     ("fmin", "x y", "where(x != x, y, where(y != y, x, minimum(x, y)))",
      "where(or_(x <= y, y != y), g, 0); where(or_(x <= y, y != y), 0, g)", "The lesser one; a number wins over NaN"),
+    ("logaddexp2", "x y", "where(x == y, x + 1, maximum(x, y) + 1.4426950408889634*log1p(2.0 ** -abs(x - y)))",
+     "g*sigmoid(0.6931471805599453*(x - y)); g*sigmoid(0.6931471805599453*(y - x))", "log2(2**x + 2**y)"),
+    ("copysign", "x y", "where(or_(y < 0, 1/y < 0), -abs(x), abs(x))", "g*sign(x)*sign(out); -",
+     "The magnitude of x with the sign of y"),
+    ("deg2rad", "x", "x*0.017453292519943295", "g*0.017453292519943295", "Degrees as radians"),
+    ("rad2deg", "x", "x*57.29577951308232", "g*57.29577951308232", "Radians as degrees"),
+    ("xor_", "x y", "not_(x) != not_(y)", None, "One is true, and the other is not"),
+    ("signbit", "x", "or_(x < 0, 1/x < 0)", None, "Its sign is minus, as that of -0.0 is"),
     ("isinf", "x", "not_(or_(isfinite(x), isnan(x)))", None, "It is infinite"),
 )  # fmt: skip
 

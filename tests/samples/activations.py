@@ -28,7 +28,8 @@ def _number(x: float) -> np.ndarray:
 
 SAMPLES: list[Sample] = [
     *(Sample(name, (_X,), torch=_F + name) for name in _ANYWHERE),
-    *(Sample(name, (_X,), torch=name) for name in ("exp2", "sinh", "cosh", "asinh", "frac")),
+    *(Sample(name, (_X,), torch=name) for name in ("exp2", "sinh", "cosh", "asinh", "frac", "deg2rad")),
+    Sample("rad2deg", (_X * 0.01,), torch="rad2deg"),
     *(Sample(name, (between(-0.9, 0.9, 3, 4),), torch=name) for name in ("asin", "acos", "atanh")),
     *(Sample(name, (between(0.3, 3, 3, 4),), torch=name) for name in ("log2", "log10")),
     Sample("acosh", (between(1.2, 9, 3, 4),), torch="acosh"),
@@ -43,7 +44,10 @@ SAMPLES: list[Sample] = [
     Sample("threshold", (_X, _number(0.2), _number(-3.0))),
     Sample("softplus", (_X, _number(1.5), _number(2.0))),
     Sample("fmod", (np.array([3.3, -3.3, 7.1]), np.array([[1.5], [-2.0]])), torch="fmod"),
-    *(Sample(name, (distinct(3, 4), distinct(4) * 1.1), torch=name) for name in ("hypot", "logaddexp", "fmax", "fmin")),
+    *(
+        Sample(name, (distinct(3, 4), distinct(4) * 1.1), torch=name)
+        for name in ("hypot", "logaddexp", "logaddexp2", "fmax", "fmin", "copysign")
+    ),
     Sample("xlogy", (np.array([0.5, -2.0]), between(0.5, 2, 2)), torch="xlogy"),
     Sample("lerp", (distinct(3, 4), distinct(4), between(0, 1, 3, 1)), torch="lerp"),
 ]
