@@ -133,12 +133,12 @@ def affine_grid(theta: Tensor, size: Sequence[SizeLike], align_corners: bool | N
         raise ShapeError(f"affine_grid takes matrices (N, 2, 3) for images and (N, 3, 4) for volumes, not {given}")
     if not matrix.dtype.is_float:
         raise DTypeError(f"affine_grid takes floating point matrices, not {matrix.dtype}")
-    space = shape[2:]
-    if not all(isinstance(n, int) and n > 0 for n in space):
-        raise ShapeError(f"affine_grid: the sizes of space must be positive integers, not {shape_text(space)}")
+    space = [n for n in shape[2:] if isinstance(n, int) and n > 0]
+    if len(space) != rank:
+        raise ShapeError(f"affine_grid: the sizes of space must be positive integers, not {shape_text(shape[2:])}")
     if plain(matrix.shape[0]) != shape[0]:
         raise ShapeError(f"affine_grid: {matrix.shape[0]} matrices do not fit a batch of {shape[0]}")
-    axes = [_centres(int(n), bool(align_corners)) for n in space if isinstance(n, int)]
+    axes = [_centres(n, bool(align_corners)) for n in space]
     points = np.stack([*np.meshgrid(*axes, indexing="ij")[::-1], np.ones([len(a) for a in axes])], -1)
     places = as_tensor(points.reshape(-1, rank + 1).astype(matrix.dtype.numpy))
     return shaping.matmul(places, matrix.mT).reshape(matrix.shape[0], *space, rank)

@@ -153,8 +153,9 @@ def _kernel(mode: str) -> str:
 
 
 def _vector(values: Any, shape: tuple[Any, ...], dtype: DType) -> Tensor:
-    found = as_tensor(np.asarray(values, dtype.numpy)) if isinstance(values, np.ndarray) else values.to(dtype)
-    return found.reshape(*shape)
+    if isinstance(values, np.ndarray):
+        return as_tensor(values.astype(dtype.numpy).reshape(shape))
+    return values.to(dtype).reshape(*shape)
 
 
 def _taps(size: SizeLike, count: SizeLike, scale: float | None, mode: str, align: bool) -> tuple[Any, Any]:

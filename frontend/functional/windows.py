@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from frontend.tensor import Tensor
 _OP_POSITIONS = 256  # the op max_pool2d remembers in a byte where a window's maximum was
 
 
-class Axis(NamedTuple):
+@dataclass(frozen=True)
+class Axis:
     """How windows lie along one axis of space."""
 
     size: SizeLike
@@ -54,9 +56,9 @@ def window_axes(
     pads, dilations = numbers(padding, rank, f"{op}: padding"), numbers(dilation, rank, f"{op}: dilation")
     found = []
     with dims.recording(current_builder().assumptions if tracing() else []):
-        for size, *window in zip(x.shape[2:], kernel, strides, pads, dilations, strict=True):
-            count = pooled_size(plain(size), *window, ceil_mode, op)
-            found.append(Axis(size, *window, as_size(count)))
+        for size, k, s, p, d in zip(x.shape[2:], kernel, strides, pads, dilations, strict=True):
+            count = pooled_size(plain(size), k, s, p, d, ceil_mode, op)
+            found.append(Axis(size, k, s, p, d, as_size(count)))
     return found
 
 

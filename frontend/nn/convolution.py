@@ -97,7 +97,8 @@ class _Conv(_Convolution):
         self._register((out_channels, in_channels // groups), bias, dtype)
 
     def forward(self, input: Tensor) -> Tensor:
-        x, padding = input, self.padding
+        x: Tensor = input
+        padding: Numbers | str = self.padding
         if self.padding_mode != "zeros":
             x, padding = F.pad(input, self._around(), self.padding_mode), 0
         return type(self).function(x, self.weight, self.bias, self.stride, padding, self.dilation, self.groups)

@@ -68,12 +68,12 @@ def convolutions(rank: int) -> list[Case]:
     for options in OPTIONS:
         groups = options.get("groups", 1)
         w, b = normal(8, 4 // groups, *kernel) * 0.5, normal(8)
-        found.append(same(name, x, w, b, **options, compiled=options.get("groups") == 2, batched=(0,)))
+        found.append(same(name, x, w, b, **options, compiled=groups == 4, batched=(0,)))
     one = (1,) * rank
     return [
         *found,
         same(name, x[0], normal(3, 4, *kernel), label="no batch"),
-        same(name, x, normal(3, 4, *one), normal(3), label="1x1"),
+        same(name, x, normal(3, 4, *one), normal(3), label="1x1", compiled=rank == 2, batched=(0,)),
         same(name, x, normal(3, 4, *one), label="1x1, strided", stride=2),
         same(name, x[:, :1, ...], normal(3, 1, *kernel), label="one channel"),
         same(name, x[:0], normal(3, 4, *kernel), normal(3), label="no examples"),
