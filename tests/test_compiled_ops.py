@@ -78,6 +78,8 @@ def _others() -> list[Sample]:
           for k, s, t in ((0, (3, 50), dtypes.f32), (1, (7,), dtypes.f64), (2, (), dtypes.f32))),
         Sample("detach", (numbers,)),
         Sample("isinf", (np.array([1.0, INF, -INF, NAN]),)),
+        Sample("signbit", (np.array([1.0, 0.0, -0.0, -2.0, INF, -INF]),)),
+        Sample("xor_", (flags, np.array([0.0, 2.0, NAN]))),
         Sample("constant", (), {"value": numbers, "dtype": dtypes.f64}),
         Sample("concat", (normal(2, 3), integers(9, 1, 3, dtype="int32"), normal(0, 3)), {"axis": 0}),
         Sample("pad", (integers(9, 2, 3, dtype="uint8"),), {"low": (0, 2), "high": (1, 0), "step": (1, 2), "value": 7}),
