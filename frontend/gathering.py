@@ -144,7 +144,7 @@ def _cut(op: str, what: str, x: Tensor, index: Tensor, axis: int | None) -> Tens
     return x[tuple(cut)] if any(c != slice(None) for c in cut) else x
 
 
-def _source(op: str, x: Tensor, source: Any) -> Tensor:
+def fitting(op: str, x: Tensor, source: Any) -> Tensor:
     """What is written into ``x``, in its dtype. Raises DTypeError for tensors that it cannot hold."""
     from frontend.tensor import as_tensor
 
@@ -168,7 +168,7 @@ def _write(op: str, x: Tensor, dim: int, index: Any, source: Any, change: Change
     axis = normal_axis(dim, x.ndim, op)
     where = checked_index(index, x.shape[axis], op)
     part = _cut(op, "tensor", x, where, axis)
-    values = _source(op, x, source)
+    values = fitting(op, x, source)
     if is_tensor(source):
         values = _cut(op, "source", values, where, None)
     else:
@@ -234,7 +234,7 @@ def _reducing(op: str, reduce: str, include_self: bool) -> Change:
             return call("scatter", start, index, source, axis=axis, mode=mode)
 
         def everywhere(number: float, like: Tensor) -> Tensor:
-            return call("broadcast_to", _source(op, x, number), shape=plain_shape(like.shape))
+            return call("broadcast_to", fitting(op, x, number), shape=plain_shape(like.shape))
 
         start = x if include_self else put(x, everywhere(_neutral(reduce, x), values), "set")
         if reduce != "mean":
@@ -295,7 +295,7 @@ def _write_parts(op: str, x: Tensor, dim: int, index: Any, source: Any, change: 
     x = as_tensor(x)
     axis = normal_axis(dim, x.ndim, op)
     where = _vector(op, index, x.shape[axis], wrap)
-    values = _source(op, x, source)
+    values = fitting(op, x, source)
     shape = tuple(plain(where.shape[0]) if i == axis else n for i, n in enumerate(plain_shape(x.shape)))
     if values.ndim not in (0, x.ndim):
         raise ShapeError(f"{op}: the source must have the shape {shape_text(shape)}, not {shape_text(values.shape)}")
@@ -313,7 +313,7 @@ def index_put(x: Tensor, indices: Sequence[Any], values: Any, accumulate: bool =
     from frontend.tensor import as_tensor
 
     x = as_tensor(x)
-    source = _source("index_put", x, values)
+    source = fitting("index_put", x, values)
     if len(indices) == 1 and is_mask(indices[0]) and as_tensor(indices[0]).is_symbolic:
         return _put_by_mask(x, as_tensor(indices[0]), source, accumulate)
     found: list[Any] = []

@@ -1,4 +1,4 @@
-"""``x[...]``: integers, slices, None and Ellipsis as slice and reshape nodes, tensors of indices as gathers."""
+"""``x[...]`` with integers, slices, None, Ellipsis and tensors of indices, and writing what a slice or integer names."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.dims import Size, shape_text
+from engine.dims import Size, ceil_div, shape_text
 from engine.errors import ShapeError, UnsupportedError
+from engine.rules import normal_axis
 from frontend.dispatch import call, is_tensor
-from frontend.gathering import looked_up, merged
+from frontend.gathering import fitting, looked_up, merged
 from frontend.masking import is_mask, known_mask, positions
-from frontend.sizes import SymbolicSize, plain, plain_shape, rely_on
+from frontend.sizes import SymbolicSize, as_size, plain, plain_shape, rely_on
 
 if TYPE_CHECKING:
     from frontend.tensor import Tensor
@@ -158,3 +159,46 @@ def _bound(given: Any, size: Size, default: Size) -> Size:
         return default
     bound = plain(given)
     return size + bound if isinstance(bound, int) and bound < 0 else bound
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+def slice_scatter(
+    x: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+) -> Tensor:
+    """``x`` with ``src`` in place of ``x[start:end:step]`` along ``dim``; ``src`` has the shape of that part. Raises
+    ShapeError, and DTypeError where ``x`` cannot hold elements of ``src``.
+
+    PyTorch: torch.slice_scatter.
+    """
+    from frontend.tensor import as_tensor
+
+    x = as_tensor(x)
+    axis = normal_axis(dim, x.ndim, "slice_scatter")
+    first, last, by = _bounds(slice(start, end, step), plain(x.shape[axis]))
+    if by < 1:
+        raise ShapeError(f"slice_scatter: the step must be at least 1, not {by}")
+    count = ceil_div(last - first, by)
+    shape = tuple(count if i == axis else n for i, n in enumerate(plain_shape(x.shape)))
+    source = fitting("slice_scatter", x, src)
+    if source.ndim != len(shape):
+        raise ShapeError(f"slice_scatter takes a source of shape {shape_text(shape)}, not {tuple(source.shape)}")
+    for i, (a, b) in enumerate(zip(plain_shape(source.shape), shape, strict=True)):
+        rely_on((a - b, b - a), f"slice_scatter: axis {i} of the source has {a} elements instead of {b}")
+    count_along = tuple(count if i == axis else 1 for i in range(x.ndim))
+    places = call("iota", shape=count_along, axis=axis) * by + as_size(first)
+    return call("scatter", x, places, source, axis=axis, mode="set")
+
+
+def select_scatter(x: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+    """``x`` with ``src`` in place of the part ``index`` along ``dim``, which it has the shape of.
+
+    PyTorch: torch.select_scatter.
+    """
+    from frontend.tensor import as_tensor
+
+    x = as_tensor(x)
+    axis = normal_axis(dim, x.ndim, "select_scatter")
+    at = _position(_integer(index), plain(x.shape[axis]), axis, x)
+    return slice_scatter(x, as_tensor(src).unsqueeze(axis), axis, as_size(at), as_size(at + 1))

@@ -9,6 +9,7 @@ from frontend import (
     drawing,
     einsum,
     gathering,
+    indexing,
     masking,
     ordering,
     quantiles,
@@ -130,6 +131,8 @@ class TensorMethods(Absent):
     index_fill = gathering.index_fill
     index_put = gathering.index_put
     index_reduce = gathering.index_reduce
+    slice_scatter = indexing.slice_scatter
+    select_scatter = indexing.select_scatter
     masked_fill = masking.masked_fill
     masked_select = masking.masked_select
     masked_scatter = masking.masked_scatter

@@ -111,6 +111,7 @@ from frontend.gathering import (
     take_along_axis,
     take_along_dim,
 )
+from frontend.indexing import select_scatter, slice_scatter
 from frontend.masking import argwhere, masked_fill, masked_scatter, masked_select, nonzero
 from frontend.ordering import argsort, bucketize, msort, searchsorted, sort, topk
 from frontend.quantiles import kthvalue, median, nanmedian, nanquantile, quantile

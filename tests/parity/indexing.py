@@ -95,6 +95,10 @@ CASES: list[Case | ModuleCase] = [
     same("index_put/mask", lambda t, x, v: x.index_put((t.tensor(MASK),), v), X, normal(5, 1)),
     *(same(f"index_put/where/{a}", lambda t, x, v, a=a: x.index_put((x[..., 0] > 0,), v, accumulate=a), X, normal(), grads=False)
       for a in (False, True)),
+    same("slice_scatter", lambda t, x, s: t.slice_scatter(x, s, 1, 1, None, 2), X, normal(4, 2, 3), compiled=True, batched=(0, 1)),
+    same("slice_scatter/-", lambda t, x, s: x.slice_scatter(s, -1, -2), X, normal(4, 5, 2)),
+    same("slice_scatter/nothing", lambda t, x, s: x.slice_scatter(s, 0, 3, 1), X, normal(0, 5, 3)),
+    same("select_scatter", lambda t, x, s: t.select_scatter(x, s, 1, -2), X, normal(4, 3)),
     same("masked_fill", lambda t, x: x.masked_fill(x > 0.3, -2.0), X),
     *(same(f"index_put/{a}", lambda t, x, i, j, v, a=a: t.index_put(x, (i, j), v, accumulate=a), X,
            np.array([0, 2, 3, -1]) if not a else np.array([0, 2, 0, -1]), np.array([1, 1, 4, 0]), normal(4, 3))
