@@ -1,4 +1,4 @@
-"""``x[...]`` with integers, slices, None, Ellipsis and tensors of indices, and writing what a slice or integer names."""
+"""``x[...]`` with integers, slices, None, Ellipsis and tensors of indices, and writing what a slice or integer says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from engine.rules import normal_axis
 from frontend.dispatch import call, is_tensor
 from frontend.gathering import fitting, looked_up, merged
 from frontend.masking import is_mask, known_mask, positions
-from frontend.sizes import SymbolicSize, as_size, plain, plain_shape, rely_on
+from frontend.sizes import SizeLike, SymbolicSize, as_size, plain, plain_shape, rely_on
 
 if TYPE_CHECKING:
     from frontend.tensor import Tensor
@@ -165,7 +165,7 @@ def _bound(given: Any, size: Size, default: Size) -> Size:
 
 
 def slice_scatter(
-    x: Tensor, src: Tensor, dim: int = 0, start: int | None = None, end: int | None = None, step: int = 1
+    x: Tensor, src: Tensor, dim: int = 0, start: SizeLike | None = None, end: SizeLike | None = None, step: int = 1
 ) -> Tensor:
     """``x`` with ``src`` in place of ``x[start:end:step]`` along ``dim``; ``src`` has the shape of that part. Raises
     ShapeError, and DTypeError where ``x`` cannot hold elements of ``src``.
@@ -191,7 +191,7 @@ def slice_scatter(
     return call("scatter", x, places, source, axis=axis, mode="set")
 
 
-def select_scatter(x: Tensor, src: Tensor, dim: int, index: int) -> Tensor:
+def select_scatter(x: Tensor, src: Tensor, dim: int, index: SizeLike) -> Tensor:
     """``x`` with ``src`` in place of the part ``index`` along ``dim``, which it has the shape of.
 
     PyTorch: torch.select_scatter.
