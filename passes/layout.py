@@ -36,7 +36,7 @@ def assign_layouts(graph: Graph, target: Target) -> Graph:
 
 def _peers(node: Node) -> list[Value]:
     """The inputs that an elementwise op on images reads point by point, or the image that is gathered from."""
-    if len(node.output.shape) != 4:
+    if len(node.outputs) != 1 or len(node.output.shape) != 4:
         return []
     match node.op.kind:
         case "elementwise":
