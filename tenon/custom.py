@@ -24,7 +24,6 @@ from engine.user_kernel import UserKernel
 from frontend.dispatch import call
 from frontend.sizes import SymbolicSize
 from frontend.tensor import Tensor, as_tensor
-from tenon.kernel_source import standalone_source
 
 Derivatives = Callable[..., Any] | str | Sequence[str | None]
 
@@ -242,7 +241,7 @@ def _opaque(
         attrs=dict(defaults),
         doc=inspect.getdoc(reference) or "",
         kernel=code,
-        version=_version(inputs, defaults, code),
+        version=_version(inputs, sorted(defaults), None if code is None else (code.source, code.ranged)),
     )
 
 
@@ -258,8 +257,9 @@ def _kernel(
         raise TenonError(_kernel_takes(name, inputs, attributes, given))
     if set(given) != set(expected):
         raise TenonError(_kernel_takes(name, inputs, attributes, given))
-    source, functions = standalone_source(kernel)
-    return UserKernel(source, functions, ranged), len(arrays) - len(inputs)
+    code = UserKernel(kernel, ranged)
+    _ = code.source  # raises here, where it is registered, for what it may not refer to
+    return code, len(arrays) - len(inputs)
 
 
 def _kernel_takes(name: str, inputs: tuple[str, ...], attributes: tuple[str, ...], given: list[str]) -> str:

@@ -12,8 +12,8 @@ import pytest
 import tenon as tn
 from engine import op, text
 from engine.errors import CompileError, ShapeError, TenonError, UnsupportedError
+from engine.user_kernel import standalone_source
 from tenon.backends import _identity
-from tenon.kernel_source import standalone_source
 from tenon.tracing import trace
 
 rng = np.random.default_rng(2)
