@@ -50,6 +50,28 @@ def test_linear_regression_finds_the_line(python, tmp_path):
     assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
 
 
+RUNS = {
+    "feedforward": (["--epochs", "12"], r"mini-batches: test accuracy (\S+)", 0.9),
+    "overfitting": (["--epochs", "12", "--out", "plot.png"], r"early stopping .* test accuracy (\S+)", 0.5),
+    "cnn_color": (["--epochs", "4", "--size", "28"], r"\ntest accuracy (\S+)", 0.7),
+    "autoencoder": (["--epochs", "25", "--out", "plot.png"], r"their mean image (\S+)", 0.05),
+    "gan_digits": (["--epochs", "4", "--out", "plot.png"], r"drawn digits vary (\S+) times", 0.2),
+    "transfer_learning": (["--epochs", "3"], r"new head: accuracy (\S+)", 0.5),
+    "spoken_digits": (["--epochs", "4", "--count", "40"], r"\ntest accuracy (\S+)", 0.6),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", RUNS)
+def test_a_short_run(name, python, tmp_path):
+    arguments, pattern, least = RUNS[name]
+    printed = python(EXAMPLES / f"{name}.py", *arguments).stdout
+    found = re.search(pattern, printed)
+    assert found and float(found[1]) >= least, printed
+    if "--out" in arguments:
+        assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
 # --- the digits' data --------------------------------------------------------------------------------------
 
 

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from engine import dims
 from engine.errors import DTypeError, ShapeError, TenonError, TraceError, UnsupportedError
 from frontend import creation as C
-from frontend import drawing
-from frontend import elementwise, shaping, stubs
+from frontend import drawing, elementwise, shaping, stubs
 from frontend.tensor import Tensor, as_tensor
 from frontend.trace import Trace
 
@@ -263,7 +262,9 @@ def test_random_numbers_are_state_of_the_program():
     from frontend import random
 
     random.seed(7)
-    program = Traced(lambda x: (drawing.rand(x.shape) + x * 0, drawing.randn(x.size(0), 50)), tensor("B", dims.parse("4")))
+    program = Traced(
+        lambda x: (drawing.rand(x.shape) + x * 0, drawing.randn(x.size(0), 50)), tensor("B", dims.parse("4"))
+    )
     assert list(program.trace.cells) == ["rng.seed", "rng.step"]
     x = np.zeros((20, 4), np.float32)
     first, normal = program(x)

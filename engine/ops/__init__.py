@@ -3,6 +3,7 @@
 from engine.ops import (  # noqa: F401
     activations,
     convolution,
+    ctc,
     elementwise,
     indexing,
     linear,

@@ -13,7 +13,7 @@ from engine import dtypes
 from engine.dims import shape_text
 from engine.dtypes import DType
 from engine.errors import DTypeError, ShapeError, TenonError, UnsupportedError
-from frontend import rearranging, reducing
+from frontend import reducing
 from frontend.dispatch import call
 from frontend.functional import adaptive_pooling
 from frontend.functional.spatial import TAPS
@@ -74,6 +74,10 @@ def interpolate(
         function = (adaptive_pooling.adaptive_avg_pool1d, adaptive_pooling.adaptive_avg_pool2d,
                     adaptive_pooling.adaptive_avg_pool3d)[rank - 1]  # fmt: skip
         return function(x, counts)  # type: ignore[arg-type]
+    if not smooth:
+        times = [_times(*axis) for axis in zip(x.shape[2:], counts, scales, strict=True)]
+        if all(times):
+            return _repeated(x, times)
     for i, (count, scale) in enumerate(zip(counts, scales, strict=True)):
         x = _along(x, 2 + i, count, scale, mode, bool(align_corners))
     return x
@@ -127,10 +131,6 @@ def _along(x: Tensor, axis: int, count: SizeLike, scale: float | None, mode: str
     size = x.shape[axis]
     if count is size or (isinstance(count, int) and count == size and scale in (None, 1)):
         return x
-    if mode in ("nearest", "nearest-exact"):
-        times = _whole_times(size, count, scale)
-        if times:
-            return rearranging.repeat_interleave(x, times, axis)
     places, weights = _taps(size, count, scale, mode, align)
     behind = (1,) * (x.ndim - 1 - axis)
     if weights is None:
@@ -141,11 +141,20 @@ def _along(x: Tensor, axis: int, count: SizeLike, scale: float | None, mode: str
     return reducing.sum(near * _vector(weights, shape, x.dtype), -1)
 
 
-def _whole_times(size: SizeLike, count: SizeLike, scale: float | None) -> int | None:
-    """How often each element comes, where all come equally often."""
+def _times(size: SizeLike, count: SizeLike, scale: float | None) -> int:
+    """How often each element comes, where all come equally often; else 0."""
     if isinstance(size, int) and isinstance(count, int):
-        return count // size if size and count % size == 0 and scale in (None, count / size) else None
-    return int(scale) if scale is not None and float(scale).is_integer() else None
+        return count // size if count % size == 0 and scale in (None, count / size) else 0
+    return int(scale) if scale is not None and float(scale).is_integer() else 0
+
+
+def _repeated(x: Tensor, times: Sequence[int]) -> Tensor:
+    """Each element so often along each axis of space: a view, and one copy."""
+    n, c, *space = x.shape
+    apart = [part for size in space for part in (size, 1)]
+    wide = [part for size, count in zip(space, times, strict=True) for part in (size, count)]
+    whole = [size * count for size, count in zip(space, times, strict=True)]
+    return x.reshape(n, c, *apart).expand(n, c, *wide).reshape(n, c, *whole)
 
 
 def _kernel(mode: str) -> str:

@@ -6,13 +6,17 @@ import inspect
 from typing import Any
 
 from engine.errors import ShapeError
-from frontend.nn import convolution, linear
+from frontend.nn import convolution, linear, normalization
 from frontend.nn.module import Module
 from frontend.nn.parameter import UninitializedParameter
 from frontend.sizes import plain_shape
 from frontend.tensor import Tensor, as_tensor
 
-__all__ = ["LazyConv2d", "LazyLinear"]
+__all__ = [
+    "LazyBatchNorm1d", "LazyBatchNorm2d", "LazyBatchNorm3d", "LazyConv1d", "LazyConv2d", "LazyConv3d",
+    "LazyConvTranspose1d", "LazyConvTranspose2d", "LazyConvTranspose3d", "LazyInstanceNorm1d", "LazyInstanceNorm2d",
+    "LazyInstanceNorm3d", "LazyLinear",
+]  # fmt: skip
 
 
 class LazyModule(Module):
@@ -71,7 +75,73 @@ class LazyLinear(LazyModule):
     becomes, axis = linear.Linear, -1
 
 
+class LazyConv1d(LazyModule):
+    """Conv1d(in_channels, ...)."""
+
+    becomes, axis = convolution.Conv1d, -2
+
+
 class LazyConv2d(LazyModule):
     """Conv2d(in_channels, ...)."""
 
     becomes, axis = convolution.Conv2d, -3
+
+
+class LazyConv3d(LazyModule):
+    """Conv3d(in_channels, ...)."""
+
+    becomes, axis = convolution.Conv3d, -4
+
+
+class LazyConvTranspose1d(LazyModule):
+    """ConvTranspose1d(in_channels, ...)."""
+
+    becomes, axis = convolution.ConvTranspose1d, -2
+
+
+class LazyConvTranspose2d(LazyModule):
+    """ConvTranspose2d(in_channels, ...)."""
+
+    becomes, axis = convolution.ConvTranspose2d, -3
+
+
+class LazyConvTranspose3d(LazyModule):
+    """ConvTranspose3d(in_channels, ...)."""
+
+    becomes, axis = convolution.ConvTranspose3d, -4
+
+
+class LazyBatchNorm1d(LazyModule):
+    """BatchNorm1d(num_features, ...)."""
+
+    becomes, axis = normalization.BatchNorm1d, 1
+
+
+class LazyBatchNorm2d(LazyModule):
+    """BatchNorm2d(num_features, ...)."""
+
+    becomes, axis = normalization.BatchNorm2d, 1
+
+
+class LazyBatchNorm3d(LazyModule):
+    """BatchNorm3d(num_features, ...)."""
+
+    becomes, axis = normalization.BatchNorm3d, 1
+
+
+class LazyInstanceNorm1d(LazyModule):
+    """InstanceNorm1d(num_features, ...)."""
+
+    becomes, axis = normalization.InstanceNorm1d, 1
+
+
+class LazyInstanceNorm2d(LazyModule):
+    """InstanceNorm2d(num_features, ...)."""
+
+    becomes, axis = normalization.InstanceNorm2d, 1
+
+
+class LazyInstanceNorm3d(LazyModule):
+    """InstanceNorm3d(num_features, ...)."""
+
+    becomes, axis = normalization.InstanceNorm3d, 1
