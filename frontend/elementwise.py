@@ -45,7 +45,7 @@ def records() -> dict[str, Op]:
     found = {
         _PYTORCH_NAMES.get(name, name): op
         for name, op in all_ops().items()
-        if op.expression is not None and name not in _WITH_OPTIONS
+        if op.expression is not None and name not in _WITH_OPTIONS | {"merge"}  # which F.cond makes
     }
     return dict(sorted((found | {alias: found[name] for alias, name in _ALIASES.items()}).items()))
 
