@@ -10,8 +10,8 @@ from passes.views import is_free
 def guards(graph: Graph) -> tuple[Graph, dict[Node, Value]]:
     """``graph`` with the nodes that compute the guards, and the guard of each node that computes and has one.
 
-    A ``merge`` that is needed on one side only becomes that arm. A guard may look at a condition that stands in a branch itself and was not computed; the outer condition, which it
-    looks at too, then says no.
+    A ``merge`` that is needed on one side only becomes that arm. A guard may look at a condition that stands in a
+    branch itself and was not computed; the outer condition, which it looks at too, then says no.
     """
     every = needs(graph)
     wanted = {node: need for node, need in every.items() if need not in (ALWAYS, NEVER) and _computes(node)}

@@ -62,8 +62,8 @@ def _condition(pred: Any) -> Tensor:
 
 def _results(name: str, result: Any) -> tuple[list[Tensor], Any]:
     def reject(found: Any, where: str) -> TraceError:
-        return TraceError(f"cond: {name} returned {type(found).__name__} {found!r:.60}{where and f' at {where}'}; a Tensor "
-                          "was expected")  # fmt: skip
+        place = f" at {where}" if where else ""
+        return TraceError(f"cond: {name} returned {type(found).__name__} {found!r:.60}{place}; a Tensor was expected")
 
     leaves, rebuild = flatten(result, _is_leaf, reject)
     return [as_tensor(x) for x in leaves], rebuild
