@@ -18,13 +18,13 @@ _MOST_CASES = 32
 
 
 def needs(graph: Graph) -> dict[Node, Need]:
-    """When each node is needed. Empty where no node of the graph depends on a condition."""
+    """When each node is needed; checks are always. Empty where no node of the graph depends on a condition."""
     if not any(n.op.name == "merge" for n in graph.nodes):
         return {}
     found: dict[Value, Need] = dict.fromkeys(graph.results, ALWAYS)
     result: dict[Node, Need] = {}
     for node in reversed(graph.nodes):
-        need = NEVER
+        need = ALWAYS if node.op.kind == "check" else NEVER
         for v in node.outputs:
             need = either(need, found.get(v, NEVER))
         result[node] = need

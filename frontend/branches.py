@@ -7,14 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from engine.graph import Builder, Value
 from engine.op import Op, get
 
 
 @dataclass
 class Branch:
-    """A branch being traced: it runs where ``condition`` is ``side``. ``made`` are the values computed in it, ``entered``
-    what stands in it for a value from outside."""
+    """A branch being traced, which runs where ``condition`` is ``side``. ``made`` are the values computed in it,
+    ``entered`` what stands in it for a value from outside."""
 
     condition: Value
     side: bool
@@ -51,12 +53,24 @@ class BranchingBuilder(Builder):
             self._branches = inside
 
     def add(self, op: Op, inputs: tuple[Value, ...], attrs: Mapping[str, Any]) -> tuple[Value, ...]:
-        if op.kind != "grad":  # whose inputs are the very values that it differentiates between
+        if op.kind == "check":
+            inputs = (self._where_run(inputs[0]),)
+        elif op.kind != "grad":  # whose inputs are the very values that it differentiates between
             inputs = tuple(self._inside(v, len(self._branches)) for v in inputs)
         outputs = super().add(op, inputs, attrs)
         for branch in self._branches:
             branch.made.update(outputs)
         return outputs
+
+    def _where_run(self, indices: Value) -> Value:
+        """``indices`` where all the branches run, else zeros: a check is for every call, and a branch is not."""
+        zero = np.zeros((), indices.dtype.numpy)
+        zero.flags.writeable = False
+        for branch in reversed(self._branches):
+            (none,) = super().add(get("constant"), (), {"value": zero, "dtype": indices.dtype})
+            arms = (indices, none) if branch.side else (none, indices)
+            (indices,) = super().add(get("merge"), (branch.condition, *arms), {})
+        return indices
 
     def _inside(self, value: Value, depth: int) -> Value:
         """``value`` as the first ``depth`` branches see it. Only floats have gradients, so only they are marked."""

@@ -74,6 +74,14 @@ def test_an_index_is_checked_only_where_its_branch_runs(target):
         exe(np.bool_(True), bad, table)
     assert exe(np.bool_(True), np.array([0, 2]), table) == 4
 
+    def before(p, ids, table):
+        rows = F.embedding(ids, table)
+        return F.cond(p, lambda: rows.sum(), lambda: table.sum() * 0)
+
+    exe = tn.compile(before, tn.spec(dtype="bool"), tn.spec(2, dtype="i64"), tn.spec(3, 2), target=target)
+    with pytest.raises(IndexRangeError, match="index 7 is out of range"):
+        exe(np.bool_(False), bad, table)
+
 
 def test_a_printed_program_skips_what_its_guards_say(tmp_path, python):
     exe = tn.compile(embedded, tn.spec(dtype="bool"), tn.spec(2, dtype="i64"), tn.spec(3, 2), level=1, target="cpu")
@@ -97,7 +105,7 @@ def test_levels_and_threads_agree(monkeypatch):
     arguments = (np.random.default_rng(0).normal(size=(37, 3)).astype(np.float32), W)
     step = tn.value_and_grad(lambda x, w: logarithms(abs(x) + 1, w) + logarithms(x, w), (0, 1))
     found = []
-    for level in (0, 1, 2):
+    for level in (0, 1, 2, 3):
         for threads in ("1", "2"):
             monkeypatch.setenv("TENON_NUM_THREADS", threads)
             value, gradients = tn.compile(step, tn.spec("B", 3), tn.spec(3, 4), level=level)(*arguments)

@@ -22,11 +22,6 @@ ZERO, ONE = Number("zero", lambda n: n == 0), Number("one", lambda n: n == 1)
 _IDEMPOTENT = ("relu", "abs", "floor", "ceil", "round", "trunc", "sign")
 
 
-def _known_arm(c: Any, x: Value, y: Value, root: Node) -> Value | None:
-    arm = x if c else y
-    return arm if arm.type == root.output.type else None
-
-
 def _uniform(root: Node) -> bool:
     """Whether nothing is promoted on the way: wrapping and rounding happen in one dtype throughout."""
     return all(v.dtype == root.output.dtype for v in root.inputs)
@@ -111,7 +106,7 @@ RULES = (
     Rule("x ** 2", op("pow", X, Number("two", lambda n: n == 2)), _square),
     Rule("where(c, x, x)", op("where", Var("c"), X, X), lambda x: x),
     Rule("merge(c, x, x)", op("merge", Var("c"), X, X), lambda x: x),
-    Rule("merge(known, x, y)", op("merge", C, X, Y), _known_arm),
+    Rule("merge(known, x, y)", op("merge", C, X, Y), lambda c, x, y: x if c else y),
     Rule("not not x", op("not_", op("not_", X)), lambda x: x),
     *(Rule(f"{f}({f}(x))", op(f, op(f, X, name="inner")), lambda inner: inner) for f in _IDEMPOTENT),
 )
