@@ -14,6 +14,7 @@ import networkx as nx
 from engine.graph import Graph, Group, Node, Value
 from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, fits
 from passes.guard import guards
+from passes.reach import Precedence
 from passes.views import is_free, look_through
 
 _SHORT = {"max_pool2d": "maxpool", "max_pool2d_grad": "maxpool_grad"}
@@ -33,7 +34,7 @@ def fuse(graph: Graph, merging: bool = True) -> Graph:
 
 
 class _Fusion:
-    """Clusters as they grow: ``owner`` gives a node's cluster, ``members`` a cluster's nodes in order, ``dag`` which
+    """Clusters as they grow: ``owner`` gives a node's cluster, ``members`` a cluster's nodes in order, ``order`` which
     cluster reads from which, ``readers`` who reads a value through transparent views, ``escapes`` what must exist."""
 
     def __init__(self, graph: Graph, guard: Mapping[Node, Value]):
@@ -44,19 +45,19 @@ class _Fusion:
         self.readers: dict[Value, list[Node]] = {}
         self.owner: dict[Node, int] = {}
         self.members: dict[int, list[Node]] = {}
-        self.dag = nx.DiGraph()
+        self.order = Precedence()
         for i, node in enumerate(graph.nodes):
             if _is_transparent(node) or is_free(node) or node.op.kind == "source":
                 continue
             self.owner[node] = i
             self.members[i] = [node]
-            self.dag.add_node(i)
+            self.order.add(i)
         for node in self.owner:
             for v in (*node.inputs, *_guard_of(node, guard)):
                 root = look_through(v)[0]
                 self.readers.setdefault(root, []).append(node)
                 if root.node in self.owner:
-                    self.dag.add_edge(self.owner[root.node], self.owner[node])
+                    self.order.connect(self.owner[root.node], self.owner[node])
         self.escapes = {look_through(v)[0] for v in (*self.results, *guard.values())} | self.results
 
     def merge(self) -> None:
@@ -81,17 +82,13 @@ class _Fusion:
         def stored(value: Value) -> bool:
             return value in self.escapes or any(n not in inside for n in self.readers.get(value, ()))
 
-        if self._cycle(first, second) or not fits(Cluster(both), stored):
+        if not fits(Cluster(both), stored) or self.order.detour(first, second):
             return False
         self.members[first] = both
         for node in self.members.pop(second):
             self.owner[node] = first
-        nx.contracted_nodes(self.dag, first, second, self_loops=False, copy=False)
+        self.order.contract(first, second)
         return True
-
-    def _cycle(self, first: int, second: int) -> bool:
-        """Whether another cluster lies on a path from the first to the second."""
-        return any(s != second and nx.has_path(self.dag, s, second) for s in self.dag.successors(first))
 
     def clusters(self) -> list[Cluster]:
         """What is a kernel; opaque views are none."""
