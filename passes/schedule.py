@@ -201,9 +201,16 @@ class _Scheduler:
         one (a ``move`` writes in several), and no check can fail any more."""
         here = self.position[id(self.group_of[new.node])]
         checks = [self.position[id(self.group_of[n])] for n in self.codes]
-        last = here - (new.node.op.kind == "move")
+        last = here - (new.node.op.kind == "move" and not self._scatters_into(old, new.node))
         readers = self.readers.get(old, []) if old is not None else []
         return all(i <= last for i in readers) and all(i < here for i in checks)
+
+    def _scatters_into(self, old: Value | None, node: Node) -> bool:
+        """Whether ``node`` puts elements into ``old``, where the others may stay, and reads it for nothing else."""
+        if node.op.name != "scatter" or old is None:
+            return False
+        x, *others = node.inputs
+        return _made_as(x) is old and all(self.aliases.get(v) is not old for v in others)
 
     def _save_old_state(self) -> tuple[set[int], dict[str, View]]:
         """Copy old state that is an output, or another state's new value, before anything overwrites it. Gives the
@@ -370,12 +377,13 @@ class _Scheduler:
             start = start + x.shape[axis]
 
     def _scatter(self, node: Node) -> None:
-        """Copy what is there, then write what comes."""
+        """Copy what is there, unless it is there already, then write what comes."""
         x, index, src = node.inputs
         axis = node.attrs["axis"]
         home = self._home(node.output)
         self.views[node.output] = home
-        self._copy(x, home)
+        if self.view(x) != home:
+            self._copy(x, home)
         space = dims.broadcast(index.shape, src.shape)
         reads = tuple(self._access(v, space) for v in (index, src))
         strides = tuple(0 if i == axis or x.shape[i] == 1 else s for i, s in enumerate(home.strides))
