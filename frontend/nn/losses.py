@@ -12,7 +12,7 @@ from frontend.nn.parameter import Buffer
 from frontend.tensor import Tensor
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CategoricalCrossEntropy", "CosineEmbeddingLoss", "CrossEntropyLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CategoricalCrossEntropy", "CosineEmbeddingLoss", "CrossEntropyLoss",
     "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss",
     "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss", "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss",
     "SparseCategoricalCrossEntropy", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
@@ -62,6 +62,15 @@ class NLLLoss(_Loss):
 
     def __init__(self, weight: Tensor | None = None, ignore_index: int = -100, reduction: str = "mean"):
         super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
+
+
+class CTCLoss(_Loss):
+    """Labels whose places are not known; see :func:`F.ctc_loss`."""
+
+    function = staticmethod(F.ctc_loss)
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False):
+        super().__init__(blank=blank, reduction=reduction, zero_infinity=zero_infinity)
 
 
 class MSELoss(_Loss):
