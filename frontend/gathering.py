@@ -76,7 +76,10 @@ def take_along_dim(x: Tensor, indices: Tensor, dim: int | None = None) -> Tensor
 
 
 def take_along_axis(x: Tensor, indices: Tensor, axis: int | None) -> Tensor:
-    """:func:`take_along_dim` under NumPy's and JAX's name."""
+    """:func:`take_along_dim` under NumPy's and JAX's name.
+
+    PyTorch: torch.take_along_dim.
+    """
     return take_along_dim(x, indices, axis)
 
 

@@ -34,5 +34,8 @@ default = RandomState()
 
 
 def seed(n: int) -> None:
-    """Seed everything that is random: initialisation, ``rand`` and ``randn``, and dropout in compiled programs."""
+    """Seed everything that is random: initialisation, ``rand`` and ``randn``, and dropout in compiled programs.
+
+    PyTorch: torch.manual_seed. Differs: it gives no generator.
+    """
     default.reset(n)

@@ -173,7 +173,10 @@ class Tensor(ElementwiseMethods, TensorMethods):
         )
 
     def numpy(self) -> np.ndarray:
-        """The elements as a read-only NumPy array that shares their memory."""
+        """The elements as a read-only NumPy array that shares their memory.
+
+        PyTorch: torch.Tensor.numpy. Differs: it is read-only.
+        """
         if self._array is None:
             self._unknown("the array of a tensor", _ARRAY)
         return self._array
@@ -237,7 +240,10 @@ class Tensor(ElementwiseMethods, TensorMethods):
         return (self[i] for i in range(len(self)))
 
     def backward(self, *_: object) -> NoReturn:
-        """Tenon has no tape: gradients are part of the program."""
+        """Tenon has no tape: gradients are part of the program.
+
+        PyTorch: torch.Tensor.backward. Differs: it raises an error that says what to call instead.
+        """
         raise UnsupportedError(
             "there is no backward(): call optimizer.minimize(loss) inside a tn.function, or take tn.grad(f)"
         )
@@ -565,7 +571,10 @@ def _is_operand(x: object) -> bool:
 
 
 def as_tensor(x: Any, dtype: object = None) -> Tensor:
-    """``x`` as a tensor, without a copy where it is one or an array. Python floats are f32, ints i64."""
+    """``x`` as a tensor, without a copy where it is one or an array. Python floats are f32, ints i64.
+
+    PyTorch: torch.as_tensor.
+    """
     if isinstance(x, Tensor):
         return x if dtype is None else x.to(dtype)
     if isinstance(x, SymbolicSize):
