@@ -162,7 +162,7 @@ def categorical_cross_entropy(
     """-sum of target * log(input) over the last axis, for probabilities (..., C) and targets of the same shape (one-hot
     rows, say). Rows of ``input`` are divided by their sum, and kept between 1e-7 and 1 - 1e-7.
 
-    PyTorch: keras.losses.categorical_crossentropy.
+    Keras: keras.losses.categorical_crossentropy.
     """
     x, y = _alike("categorical_cross_entropy", input, target)
     if label_smoothing:
@@ -175,7 +175,7 @@ def sparse_categorical_cross_entropy(
 ) -> Tensor:
     """As categorical_cross_entropy, for classes (...) in integers.
 
-    PyTorch: keras.losses.sparse_categorical_crossentropy.
+    Keras: keras.losses.sparse_categorical_crossentropy.
     """
     x = as_tensor(input)
     classes = call("check_index", classes_of("sparse_categorical_cross_entropy", as_tensor(target)),
@@ -341,7 +341,7 @@ def _at_least_zero(x: Tensor) -> Tensor:
 def hinge_loss(input: Tensor, target: Tensor, reduction: str = "mean", squared: bool = False) -> Tensor:
     """``max(0, 1 - target * input)``, or its square, for targets of -1 and 1.
 
-    PyTorch: keras.losses.hinge.
+    Keras: keras.losses.hinge.
     """
     x, y = _alike("hinge_loss", input, target)
     each = _at_least_zero(1 - y * x)

@@ -159,7 +159,21 @@ class LazyBatchNorm3d(LazyModule):
     becomes, axis = normalization.BatchNorm3d, 1
 
 
-class LazyInstanceNorm1d(LazyModule):
+class _LazyInstanceNorm(LazyModule):
+    """With PyTorch's defaults, which are not those of InstanceNorm."""
+
+    def __init__(
+        self,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        **options: Any,
+    ):
+        super().__init__(eps, momentum, affine, track_running_stats, **options)
+
+
+class LazyInstanceNorm1d(_LazyInstanceNorm):
     """InstanceNorm1d(num_features, ...).
 
     PyTorch: torch.nn.LazyInstanceNorm1d.
@@ -168,7 +182,7 @@ class LazyInstanceNorm1d(LazyModule):
     becomes, axis = normalization.InstanceNorm1d, 1
 
 
-class LazyInstanceNorm2d(LazyModule):
+class LazyInstanceNorm2d(_LazyInstanceNorm):
     """InstanceNorm2d(num_features, ...).
 
     PyTorch: torch.nn.LazyInstanceNorm2d.
@@ -177,7 +191,7 @@ class LazyInstanceNorm2d(LazyModule):
     becomes, axis = normalization.InstanceNorm2d, 1
 
 
-class LazyInstanceNorm3d(LazyModule):
+class LazyInstanceNorm3d(_LazyInstanceNorm):
     """InstanceNorm3d(num_features, ...).
 
     PyTorch: torch.nn.LazyInstanceNorm3d.
