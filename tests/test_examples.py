@@ -57,6 +57,16 @@ RUNS = {
     "autoencoder": (["--epochs", "25", "--out", "plot.png"], r"their mean image (\S+)", 0.05),
     "gan_digits": (["--epochs", "4", "--out", "plot.png"], r"drawn digits vary (\S+) times", 0.2),
     "transfer_learning": (["--epochs", "3"], r"new head: accuracy (\S+)", 0.5),
+    "segmentation": (
+        ["--images", "160", "--size", "32", "--width", "6", "--epochs", "3", "--out", "plot.png"],
+        r"\nmean (\S+)",
+        0.15,
+    ),
+    "detection": (
+        ["--images", "240", "--width", "6", "--epochs", "3", "--out", "plot.png"],
+        r"\nmean average precision (\S+)",
+        0.0,
+    ),
     "spoken_digits": (["--epochs", "4", "--count", "40"], r"\ntest accuracy (\S+)", 0.6),
 }
 
