@@ -41,6 +41,9 @@ CASES: list[Case | ModuleCase] = [
     module("nn.Bilinear(4, 2, 5, bias=False)", (3, 4), (3, 2)),
     module("nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 2))", (3, 6)),
     module("nn.Unflatten(1, (2, 3))", (3, 6)),
+    # PyTorch's has no gradient of its targets.
+    *(module(f"nn.SoftMarginLoss(reduction='{r}')", (3, 6), call=lambda m, x: m(x, (x.detach() - 0.5).sign()))
+      for r in ("mean", "sum", "none")),
     module("nn.Dropout2d(0.5)", SHAPES[2], train=False),
     module("nn.Dropout3d(0.5)", SHAPES[3], train=False),
     module("nn.LazyLinear(5)", (3, 4)),
