@@ -197,7 +197,7 @@ def _log_probabilities(x: Tensor, from_logits: bool) -> Tensor:
 def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """The squared difference; the shapes must be equal.
 
-    PyTorch: torch.nn.functional.mse_loss. Differs: shapes do not broadcast.
+    PyTorch: torch.nn.functional.mse_loss. Differs: shapes do not broadcast, and there is no ``weight``.
     """
     x, y = _alike("mse_loss", input, target)
     return call("mse_loss", x, y, reduction=reduction)
@@ -206,7 +206,7 @@ def mse_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
 def l1_loss(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """The absolute difference; the shapes must be equal.
 
-    PyTorch: torch.nn.functional.l1_loss. Differs: shapes do not broadcast.
+    PyTorch: torch.nn.functional.l1_loss. Differs: shapes do not broadcast, and there is no ``weight``.
     """
     x, y = _alike("l1_loss", input, target)
     return _reduced(abs(x - y), reduction, "l1_loss")

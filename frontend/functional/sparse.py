@@ -80,7 +80,8 @@ def embedding_bag(
     """The sum, mean or maximum of the embeddings in each row of ``input`` (B, N), or of each part of ``input`` (N) that
     begins at one of ``offsets`` (B): (B, D). Elements of ``padding_idx`` do not count; an empty bag gives zeros.
 
-    PyTorch: torch.nn.functional.embedding_bag.
+    PyTorch: torch.nn.functional.embedding_bag. Differs: max_norm, norm_type, scale_grad_by_freq, sparse and
+    include_last_offset are not there.
     """
     if mode not in ("sum", "mean", "max"):
         raise TenonError(f'embedding_bag: mode must be "sum", "mean" or "max", not {mode!r}')
