@@ -91,7 +91,8 @@ class MultiheadAttention(Module):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         single = as_tensor(query).ndim == 2
-        q, k, v = self._projected(*(self._batched(t, single) for t in (query, key, value)), query is key, key is value)
+        inputs = [self._batched(t, single) for t in (query, key, value)]
+        q, k, v = self._projected(inputs, same_key=query is key, same_value=key is value)
         mask = self._mask(q, k, attn_mask, key_padding_mask, single)
         mask, k, v = self._extended(mask, k, v)
         causal = is_causal and attn_mask is None
@@ -120,10 +121,9 @@ class MultiheadAttention(Module):
             )
         return x.unsqueeze(0) if single else x if self.batch_first else x.transpose(0, 1)
 
-    def _projected(
-        self, query: Tensor, key: Tensor, value: Tensor, same_key: bool, same_value: bool
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _projected(self, inputs: list[Tensor], same_key: bool, same_value: bool) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys and values (N, heads, length, head_dim). What is projected alike is projected at once."""
+        query, key, value = inputs
         for name, x, size in (("query", query, self.embed_dim), ("key", key, self.kdim), ("value", value, self.vdim)):
             if x.shape[-1] != size:
                 raise ShapeError(f"MultiheadAttention: {name} has {x.shape[-1]} features, {size} were expected")
