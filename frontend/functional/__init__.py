@@ -3,6 +3,7 @@
 from frontend.elementwise import *  # one function for every elementwise op record
 from frontend.functional.activations import *
 from frontend.functional.adaptive_pooling import *
+from frontend.functional.attention import *
 from frontend.functional.control import *
 from frontend.functional.convolution import *
 from frontend.functional.ctc import *
@@ -12,6 +13,7 @@ from frontend.functional.losses import *
 from frontend.functional.normalization import *
 from frontend.functional.padding import *
 from frontend.functional.pooling import *
+from frontend.functional.positions import *
 from frontend.functional.sampling import *
 from frontend.functional.sparse import *
 from frontend.functional.vision import *
