@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from engine.buffers import Buffer
+from engine.cells import Cell
 from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.errors import SourceLocation
@@ -244,7 +245,24 @@ class Custom:
     attrs: tuple[tuple[str, object], ...]
 
 
-Along = Scatter | Scan | RunningExtremum | Sort | Custom
+@dataclass(frozen=True)
+class Recurrence:
+    """``cell`` along ``steps`` steps of ``batch`` examples, or with ``backward`` its gradient, as the ops of
+    engine/ops/recurrent.py define it. ``reads`` and ``writes`` name those of the kernel, whose ``strides`` run over
+    their own axes; the last axis of each is contiguous. ``hidden`` units make a state of ``width`` numbers."""
+
+    cell: Cell
+    backward: bool
+    reverse: bool
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    steps: Size
+    batch: Size
+    hidden: int
+    width: int
+
+
+Along = Scatter | Scan | RunningExtremum | Sort | Recurrence | Custom
 """Cores that write their results themselves, and read elements other than those at the point that they write."""
 Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Along
 

@@ -11,6 +11,7 @@ from engine.ops import (  # noqa: F401
     ordering,
     pooling,
     random,
+    recurrent,
     reductions,
     scattering,
     softmax,
