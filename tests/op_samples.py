@@ -19,6 +19,7 @@ from samples import (
     normal,
     normalization,
     ordering,
+    recurrent,
     shaping,
 )
 
@@ -133,7 +134,7 @@ def _losses() -> list[Sample]:
     ]
 
 
-_AREAS = (activations, convolution, ctc, indexing, losses, normalization, ordering, shaping)
+_AREAS = (activations, convolution, ctc, indexing, losses, normalization, ordering, recurrent, shaping)
 
 SAMPLES = (
     *(*_unary(), *_binary(), *_views(), *_reductions(), *_products(), *_pools(), *_losses()),

@@ -254,8 +254,10 @@ class _Forward(_Walk):
     def _begin(self) -> list[str]:
         lines = []
         for piece, start, _, _, size in self._states():
-            value = self.get(start) if start in self.given else self.zero()
-            lines += [self.array_row(start)] * (start in self.given)
+            value = self.zero()
+            if start in self.given:
+                value = self.get(start)
+                lines.append(self.array_row(start))
             lines += [self.piece_row(piece), *loop("j", "0", size, [self.put(piece, value)])]
         return lines
 
@@ -273,7 +275,7 @@ class _Forward(_Walk):
         rows = ["x", *(n for n in ("hs", "cs", "saved") if n in self.made)]
         pieces = [n for n in ("state", "memory", "product", "inner") if n in self.pieces]
         body, known = [], {}
-        sources = {"h": self.get("state")} | {"c": self.get("memory") for _ in range(cell.memory)}
+        sources = {"h": self.get("state")} | ({"c": self.get("memory")} if cell.memory else {})
         for k in range(self.gates):
             sources |= {f"x{k}": self.get("x", self.part(k)), f"z{k}": self.get("product", self.part(k))}
         lines = []
@@ -288,10 +290,10 @@ class _Forward(_Walk):
             body.append(self.put("inner", known["h_next"]))
         else:
             body.append(self.put("state", known["h_next"]))
-            body += [self.put("hs", known["h_next"])] * ("hs" in self.made)
+            body += [self.put(n, known["h_next"]) for n in ("hs",) if n in self.made]
         if cell.memory:
             body.append(self.put("memory", known["c_next"]))
-            body += [self.put("cs", known["c_next"])] * ("cs" in self.made)
+            body += [self.put(n, known["c_next"]) for n in ("cs",) if n in self.made]
         if "saved" in self.made:
             body += [self.put("saved", known[name], self.part(k)) for k, name in enumerate(cell.saved)]
         beyond = []
@@ -308,10 +310,13 @@ class _Forward(_Walk):
     def _project(self) -> list[str]:
         lines = [self.piece_row("state"), self.piece_row("projected")]
         every = "hs" in self.made
-        lines += [self.array_row("hs")] * every
+        if every:
+            lines.append(self.array_row("hs"))
         new = [f"value = {self.get('projected')}", self.put("state", "value")]
-        new += [self.put("hs", "value")] * every
-        old = loop("j", "0", "width", [self.put("hs", self.get("state"))]) if every else ["pass"]
+        old = ["pass"]
+        if every:
+            new.append(self.put("hs", "value"))
+            old = loop("j", "0", "width", [self.put("hs", self.get("state"))])
         return [*lines, *self.if_live(loop("j", "0", "width", new), old)]
 
 
@@ -394,11 +399,11 @@ class _Backward(_Walk):
         """The gradient of what the projection made."""
         lines = [self.piece_row("dstate"), self.piece_row("outward")]
         lines += [self.array_row(n) for n in ("g_hs", "dhs") if n in self.arrays]
-        kept = "dhs" in self.made
         live = [f"value = {self._arriving()}", self.put("outward", "value"), self.put("dstate", self.zero())]
         beyond = [f"value = {self._arriving()}", self.put("dstate", "value"), self.put("outward", self.zero())]
-        live += [self.put("dhs", "value")] * kept
-        beyond += [self.put("dhs", self.zero())] * kept
+        if "dhs" in self.made:
+            live.append(self.put("dhs", "value"))
+            beyond.append(self.put("dhs", self.zero()))
         return [*lines, *self.if_live(loop("j", "0", "width", live), loop("j", "0", "width", beyond))]
 
     def _gates(self) -> list[str]:
@@ -429,7 +434,7 @@ class _Backward(_Walk):
             body.append(self.put("inward", known[f"{inward}{k}"], self.part(k)))
             body += [self.put(n, known[f"{n}{k}"], self.part(k)) for n in ("dx", "dz") if n in self.made]
         if not self.projected:
-            body.append(self.put("dstate", known["dh_direct"] if cell.direct else self.zero()))
+            body.append(self.put("dstate", known.get("dh_direct", self.zero())))
         if cell.memory:
             body.append(self.put("dmemory", known["dc_before"]))
         empty = [self.put(n, self.zero()) for n in ("inward", "dx", "dz") if n in self.pieces or n in self.made]
