@@ -2,7 +2,7 @@
 
 References, graphs and kernels are all made from these. ``x0, x1 ...`` are a unit's inputs at the step, one a gate,
 ``z0, z1 ...`` what the recurrent weights make of the state before, ``h`` and ``c`` the state before, ``h_next`` and
-``c_next`` the state after, ``bias`` the recurrent bias of the last gate. Going backward, ``dh`` and ``dc`` are the
+``c_next`` the state after, ``bias0, bias1 ...`` recurrent biases. Going backward, ``dh`` and ``dc`` are the
 gradients of the state after, ``dx0 ...`` those of the inputs, ``dz0 ...`` those of the recurrent products (where they
 differ), ``dc_before`` that of the cell before, and ``dh_direct`` what reaches ``h`` without passing the weights.
 
@@ -26,8 +26,8 @@ Lines = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Cell:
-    """A kind of recurrence of ``gates`` gates. ``memory``: it has a state ``c`` beside ``h``; ``biased``: it takes a
-    ``bias`` of its own. ``saved`` names the values of ``forward`` that ``backward`` needs; ``again`` gives
+    """A kind of recurrence of ``gates`` gates. ``memory``: it has a state ``c`` beside ``h``; ``biased``: the biases of
+    the recurrent products are not those of the inputs. ``saved`` names the values of ``forward`` that ``backward`` needs; ``again`` gives
     ``h_next`` from these and ``c_next``."""
 
     name: str
@@ -103,9 +103,9 @@ CELLS = {
             "gru",
             3,
             (
-                ("r", "sigmoid(x0 + z0)"),
-                ("u", "sigmoid(x1 + z1)"),
-                ("m", "z2 + bias"),
+                ("r", "sigmoid(x0 + z0 + bias0)"),
+                ("u", "sigmoid(x1 + z1 + bias1)"),
+                ("m", "z2 + bias2"),
                 ("n", "tanh(x2 + r * m)"),
                 ("h_next", "n + u * (h - n)"),
             ),

@@ -55,7 +55,8 @@ class Stmt:
     - ``reduce_sum``, ``reduce_max``, ``reduce_min``, ``reduce_prod``: args ``(value,)``, over the reduced axes
     - ``reduce_argmax``, ``reduce_argmin``: args ``(value, index)``: the index of the first extremum, NaN first
     - ``uniform``: args ``(seed, step, stream, index)``: a Philox 4x32-10 draw in [0, 1), see engine/random.py
-    - ``check_index``: args ``(value, code)``, sizes ``(limit,)``: report ``code`` unless ``0 <= value < limit``
+    - ``check_index``: args ``(value, code)``, sizes ``(limit, first)``, ``first`` 0 where it is left out: report
+      ``code`` unless ``first <= value < limit``
     """
 
     name: str

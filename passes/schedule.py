@@ -319,7 +319,7 @@ class _Scheduler:
         read = Access(view.buffer, value.dtype, tuple(view.strides[i] for i in axes), view.offset)
         body = (
             Stmt("v0", "load", (0,), value.dtype),
-            Stmt("v1", "check_index", ("v0", self.codes[node]), value.dtype, (node.attrs["limit"],)),
+            Stmt("v1", "check_index", ("v0", self.codes[node]), value.dtype, (node.attrs["limit"], node.attrs["first"])),
         )
         sizes = tuple(value.shape[i] for i in axes)
         nodes = (node.name,)

@@ -5,7 +5,7 @@
 follow, each of which may be left out, in this order:
 
 - ``h`` (N, P), ``c`` (N, H): the state before the first step; zeros without
-- ``bias`` (H): of the last gate's recurrent product, in a gru, which needs it
+- ``bias`` (gates * H): of the recurrent products, in a gru, which needs it
 - ``projection`` (P, H): makes a state of P numbers out of the H, in an lstm
 - ``lengths`` (N), integers: how many steps each example has, from 1 to T. Beyond, the state stays as it is
 
@@ -95,7 +95,7 @@ def _sizes(op: str, cell: Cell, types: Mapping[str, TensorType]) -> tuple[Size, 
     if "projection" not in types:
         need_equal(width, hidden, f"{op}: the weight {dims.shape_text(weight.shape)} is not (gates * H, H)")
     expected: dict[str, tuple[Size, ...]] = {
-        "x": (steps, batch, rows), "h": (batch, width), "c": (batch, hidden), "bias": (hidden,),
+        "x": (steps, batch, rows), "h": (batch, width), "c": (batch, hidden), "bias": (rows,),
         "projection": (width, hidden), "lengths": (batch,), "hs": (steps, batch, width), "cs": (steps, batch, hidden),
         "saved": (steps, batch, len(cell.saved) * hidden), "g_hs": (steps, batch, width), "g_h": (batch, width),
         "g_c": (batch, hidden),
@@ -179,7 +179,7 @@ def _gradient(node: Node, *grads: Value | None) -> list[Value | None]:
         gradients["c"] = found["dc"]
     hidden = known["weight"].shape[0] // cell.gates  # type: ignore[operator]
     if cell.biased:
-        gradients["bias"] = apply("sum", Graphs().part(dz, cell.gates - 1, hidden), axes=(0, 1))
+        gradients["bias"] = apply("sum", dz, axes=(0, 1))
     if "projection" in known:
         parts = {n: Graphs().part(outputs["saved"], k, hidden) for k, n in enumerate(cell.saved)}
         made_by = build(cell.again, **parts, c_next=outputs["cs"])

@@ -108,8 +108,8 @@ def forward(m: Any, cell: Cell, known: Mapping[str, Any], steps: int, reverse: b
         given = {"h": state, "c": memory}
         for k in range(cell.gates):
             given |= {f"x{k}": m.part(row, k, hidden), f"z{k}": m.part(product, k, hidden)}
-        if cell.biased:
-            given["bias"] = known["bias"]
+            if cell.biased:
+                given[f"bias{k}"] = m.part(known["bias"], k, hidden)
         found = evaluate(cell.forward, given, m.value)
         after = found["h_next"]
         if projection is not None:

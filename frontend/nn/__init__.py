@@ -14,6 +14,8 @@ from frontend.nn.normalization import *
 from frontend.nn.padding import *
 from frontend.nn.parameter import Buffer, Parameter
 from frontend.nn.pooling import *
+from frontend.nn.recurrent import *
+from frontend.nn.recurrent_cells import *
 from frontend.nn.shaping import *
 from frontend.nn.sparse import *
 from frontend.nn.vision import *

@@ -281,7 +281,7 @@ class _Forward(_Walk):
         lines = []
         if cell.biased:
             lines.append("bias_row = bias_base")
-            sources["bias"] = self.get("bias")
+            sources |= {f"bias{k}": self.get("bias", self.part(k)) for k in range(self.gates)}
         for name in wanted:
             known[name] = f"v_{name}"
             body.append(f"v_{name} = {sources[name]}")

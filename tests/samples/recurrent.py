@@ -20,7 +20,7 @@ def recurrence(name: str, given: str, reverse: bool = False, projected: bool = F
     width = PROJECTED if projected else HIDDEN
     known: dict[str, np.ndarray] = {
         "x": normal(STEPS, BATCH, cell.gates * HIDDEN), "weight": normal(cell.gates * HIDDEN, width) * 0.5,
-        "h": normal(BATCH, width), "c": normal(BATCH, HIDDEN), "bias": normal(HIDDEN),
+        "h": normal(BATCH, width), "c": normal(BATCH, HIDDEN), "bias": normal(cell.gates * HIDDEN),
         "projection": normal(width, HIDDEN), "lengths": LENGTHS,
     }  # fmt: skip
     attrs: dict[str, Any] = {"given": given, "reverse": reverse}
