@@ -81,7 +81,9 @@ def _sizes(op: str, cell: Cell, types: Mapping[str, TensorType]) -> tuple[Size, 
     weight, steps_of = types["weight"], types["x" if "x" in types else "hs"]
     need_float(op, *(t for name, t in types.items() if name != "lengths"))
     if len({t.dtype for name, t in types.items() if name != "lengths"}) > 1:
-        raise DTypeError(f"{op} takes tensors of one dtype, not {', '.join(f'{n} {t.dtype}' for n, t in types.items())}")
+        raise DTypeError(
+            f"{op} takes tensors of one dtype, not {', '.join(f'{n} {t.dtype}' for n, t in types.items())}"
+        )
     need_rank(op, "the weight (gates * H, P)", weight, 2)
     need_rank(op, "the sequence (T, N, features)", steps_of, 3)
     rows, width = weight.shape
@@ -169,7 +171,9 @@ def _gradient(node: Node, *grads: Value | None) -> list[Value | None]:
     more |= {f"g_{k.removesuffix('_last')}": g for k, g in flowing.items()}
     given = [n for n in GRAD_GIVEN if n in more]
     reverse = node.attrs["reverse"]
-    made = apply(f"{cell.name}_grad", known["weight"], *(more[n] for n in given), given=" ".join(given), reverse=reverse)
+    made = apply(
+        f"{cell.name}_grad", known["weight"], *(more[n] for n in given), given=" ".join(given), reverse=reverse
+    )
     found = dict(zip(output_names(_op(cell, True), " ".join(given)), made, strict=True))
     dz = found.get("dz", found["dx"])
     gradients: dict[str, Value] = {

@@ -57,7 +57,11 @@ class _Walk:
         self.packs: list[Packed] = []
         self.table = ArgTable()
         self.gates, self.hidden, self.width = core.cell.gates, core.hidden, core.width
-        self.table.declare(steps=core.steps, batch=core.batch, hidden=core.hidden, width=core.width)
+        downward = core.reverse != core.backward
+        self.table.declare(
+            steps=core.steps, batch=core.batch, hidden=core.hidden, width=core.width,
+            begin=core.steps - 1 if downward else 0, onward=-1 if downward else 1,
+        )  # fmt: skip
         for name, access in self.arrays.items():
             if name in ("weight", "projection"):
                 continue
@@ -71,6 +75,7 @@ class _Walk:
 
     def lowered(self) -> Lowered:
         body = self.block()
+        self.table.declare(**{f"{name}_step": p.size * self.dtype.itemsize for name, p in self.pieces.items()})
         parts = scratch_parts(
             {name: p.rows * p.size * self.dtype.itemsize for name, p in self.pieces.items()}
             | {f"{name}_rows": (BLOCK + self.tile.rows) * 8 for name in self.tabled()}
@@ -116,7 +121,7 @@ class _Walk:
 
     def piece_row(self, name: str) -> str:
         """Sets ``<name>_row`` to row r of a piece."""
-        return f"{name}_row = {name} + r * {self.pieces[name].size * self.dtype.itemsize}"
+        return f"{name}_row = {name} + r * {name}_step"
 
     def get(self, name: str, index: str = "j") -> str:
         """An element of the current row of a piece, or of an array."""
@@ -158,7 +163,7 @@ class _Walk:
         return [f"if {inside}:", *indent(live), "else:", *indent(beyond)]
 
     def row_table(self, name: str) -> list[str]:
-        at = f"{name} + minimum(r, rows - 1) * {self.pieces[name].size * self.dtype.itemsize}"
+        at = f"{name} + minimum(r, rows - 1) * {name}_step"
         return loop("r", "0", f"rows + {self.tile.rows - 1}",
                     [store(dtypes.i64, f"{name}_rows", "r", at, self.scratch(f"{name}_rows"))])  # fmt: skip
 
@@ -176,10 +181,10 @@ class _Walk:
         self.packs.append(packed)
         slots = {f"{weights}_panels": Pointer(packed.buffer.name), f"{weights}_depth": depth}
         self.table.declare(**slots, **{f"{weights}_columns": columns})
-        size, row = self.dtype.itemsize, self.pieces[out].size * self.dtype.itemsize
+        size = self.dtype.itemsize
         arguments = (
             f"(1, {deep or f'{weights}_depth'}, {size}, {left}_rows + r * 8, panel, {wide * size}, "
-            f"{out} + r * {row} + c * {size}, {row}, {int(add)})"
+            f"{out} + r * {out}_step + c * {size}, {out}_step, {int(add)})"
         )
         big, middle, small = (f"{name}{arguments}" for name in self.tiles)
         return [
@@ -233,7 +238,7 @@ class _Forward(_Walk):
             self.pieces |= {"inner": _Piece(BLOCK, self.hidden), "projected": _Piece(BLOCK, self.whole(self.width))}
         deep = "" if "h" in self.given else "minimum(step, 1) * weight_depth"
         step = [
-            f"t = {'steps - 1 - step' if self.core.reverse else 'step'}",
+            "t = begin + step * onward",
             *self.product("state", "weight", True, "product", deep),
             *self.each_row(self._gates()),
         ]
@@ -356,10 +361,11 @@ class _Backward(_Walk):
             self.pieces["dmemory"] = _Piece(BLOCK, self.hidden)
         if self.projected:
             self.pieces |= {"outward": _Piece(BLOCK, self.width), "dinner": _Piece(BLOCK, self.whole(self.hidden))}
-        step = [f"t = {'step' if self.core.reverse else 'steps - 1 - step'}"]
+        step = ["t = begin + step * onward"]
         if self.projected:
             step += [*self.each_row(self._outward()), *self.product("outward", "projection", False, "dinner")]
-        step += [*self.each_row(self._gates()), *self.product("inward", "weight", False, "dstate", add=True)]
+        deep = "" if "dh" in self.made else "minimum(steps - 1 - step, 1) * weight_depth"
+        step += [*self.each_row(self._gates()), *self.product("inward", "weight", False, "dstate", deep, add=True)]
         return [
             *self.each_row(self._begin()),
             *(line for name in self.tabled() for line in self.row_table(name)),
@@ -367,25 +373,26 @@ class _Backward(_Walk):
             *self.each_row(self._end()),
         ]
 
-    def _states(self) -> list[tuple[str, str, str, int, str]]:
-        """For each kind of state the piece of its gradient, the arrays where that starts and ends, and its sizes."""
-        found = [("dstate", "g_h", "dh", self.pieces["dstate"].size, "width")]
-        return [*found, ("dmemory", "g_c", "dc", self.hidden, "hidden")] if self.cell.memory else found
+    def _states(self) -> list[tuple[str, str, str, str]]:
+        """For each kind of state the piece of its gradient, the arrays where that starts and ends, and its size."""
+        found = [("dstate", "g_h", "dh", "width")]
+        return [*found, ("dmemory", "g_c", "dc", "hidden")] if self.cell.memory else found
 
     def _begin(self) -> list[str]:
         lines = []
-        for piece, start, _, whole, size in self._states():
+        for piece, start, _, size in self._states():
             lines.append(self.piece_row(piece))
+            value = self.zero()
             if start in self.given:
-                lines += [self.array_row(start), *loop("j", "0", size, [self.put(piece, self.get(start))])]
-                lines += loop("j", size, str(whole), [self.put(piece, self.zero())])
-            else:
-                lines += loop("j", "0", str(whole), [self.put(piece, self.zero())])
-        return lines
+                value = self.get(start)
+                lines.append(self.array_row(start))
+            lines += loop("j", "0", size, [self.put(piece, value)])
+        lines.append(f"padding = quotient(dstate_step, {self.dtype.itemsize})")
+        return [*lines, *loop("j", "width", "padding", [self.put("dstate", self.zero())])]
 
     def _end(self) -> list[str]:
         lines = []
-        for piece, _, end, _, size in self._states():
+        for piece, _, end, size in self._states():
             if end in self.made:
                 lines += [self.piece_row(piece), self.array_row(end)]
                 lines += loop("j", "0", size, [self.put(end, self.get(piece))])
@@ -422,7 +429,7 @@ class _Backward(_Walk):
                 sources[name] = self.get(every)
         for name, (every, first) in self.before.items():
             start = self.place(first) if first in self.given else "nothing"
-            earlier = self.place(every, "(t + 1)" if self.core.reverse else "(t - 1)")
+            earlier = self.place(every, "(t + onward)")
             lines.append(f"{name}_before = {start} if step == steps - 1 else {earlier}")
             dtype = self.arrays[every].dtype
             sources[name] = cast(load(dtype, f"{name}_before", "j", self._scope_before()), dtype, self.dtype)
