@@ -27,8 +27,8 @@ Lines = tuple[tuple[str, str], ...]
 @dataclass(frozen=True)
 class Cell:
     """A kind of recurrence of ``gates`` gates. ``memory``: it has a state ``c`` beside ``h``; ``biased``: the biases of
-    the recurrent products are not those of the inputs. ``saved`` names the values of ``forward`` that ``backward`` needs; ``again`` gives
-    ``h_next`` from these and ``c_next``."""
+    the recurrent products are not those of the inputs. ``saved`` names the values of ``forward`` that ``backward``
+    needs; ``again`` gives ``h_next`` from these and ``c_next``."""
 
     name: str
     gates: int

@@ -15,8 +15,8 @@ from frontend.tensor import Tensor, as_tensor
 
 
 def checked_lengths(lengths: Any, steps: Any) -> Tensor:
-    """``lengths`` (N) as i64, each known to be from 1 to ``steps`` in every call. Raises DTypeError, and IndexRangeError
-    where one is not."""
+    """``lengths`` (N) as i64, each known to be from 1 to ``steps`` in every call. Raises DTypeError, and
+    IndexRangeError where one is not."""
     found = as_tensor(lengths)
     if not found.dtype.is_integer:
         raise DTypeError(f"lengths are integers, not {found.dtype}")
@@ -27,9 +27,9 @@ def recur(
     kind: str, x: Tensor, weights: Sequence[Tensor | None], state: Sequence[Tensor] | None, lengths: Tensor | None,
     reverse: bool,
 ) -> tuple[Tensor, tuple[Tensor, ...]]:  # fmt: skip
-    """The states (T, N, P) of the recurrence ``kind`` (a name in engine.cells) over ``x`` (T, N, I), and the last state:
-    h (N, P), in an lstm also c (N, H). ``weights`` are PyTorch's weight_ih, weight_hh, bias_ih, bias_hh and weight_hr;
-    what is None is left out. The states behind an example's length are zero.
+    """The states (T, N, P) of the recurrence ``kind`` (a name in engine.cells) over ``x`` (T, N, I), and the last
+    state: h (N, P), in an lstm also c (N, H). ``weights`` are PyTorch's weight_ih, weight_hh, bias_ih, bias_hh and
+    weight_hr; what is None is left out. The states behind an example's length are zero.
 
     The inputs of all steps are one contraction; the steps are one op.
     """
@@ -45,7 +45,7 @@ def recur(
     if bias_hh is not None and not cell.biased:
         inputs, recurrent_bias = inputs + bias_hh, None
     elif cell.biased and bias_hh is None:
-        recurrent_bias = creation.zeros((rows,), dtype=x.dtype)
+        recurrent_bias = creation.zeros(weight_ih.shape[:1], dtype=x.dtype)
     given = {"h": state[0] if state else None, "c": state[1] if state and cell.memory else None}
     given |= {"bias": recurrent_bias, "projection": weight_hr, "lengths": lengths}
     named = {name: value for name, value in given.items() if value is not None}

@@ -317,9 +317,10 @@ class _Scheduler:
         view = self.view(value)
         axes = [i for i in view.order if value.shape[i] != 1]
         read = Access(view.buffer, value.dtype, tuple(view.strides[i] for i in axes), view.offset)
+        bounds = (node.attrs["limit"], node.attrs["first"])
         body = (
             Stmt("v0", "load", (0,), value.dtype),
-            Stmt("v1", "check_index", ("v0", self.codes[node]), value.dtype, (node.attrs["limit"], node.attrs["first"])),
+            Stmt("v1", "check_index", ("v0", self.codes[node]), value.dtype, bounds),
         )
         sizes = tuple(value.shape[i] for i in axes)
         nodes = (node.name,)

@@ -57,6 +57,8 @@ RUNS = {
     "autoencoder": (["--epochs", "25", "--out", "plot.png"], r"their mean image (\S+)", 0.05),
     "gan_digits": (["--epochs", "4", "--out", "plot.png"], r"drawn digits vary (\S+) times", 0.2),
     "transfer_learning": (["--epochs", "3"], r"new head: accuracy (\S+)", 0.5),
+    "lstm_digits": (["--epochs", "8", "--hidden", "64"], r"\ntest accuracy (\S+)", 0.7),
+    "sine_rnn": (["--epochs", "12", "--out", "plot.png"], r"by a factor of (\S+)", 2),
     "spoken_digits": (["--epochs", "4", "--count", "40"], r"\ntest accuracy (\S+)", 0.6),
 }
 

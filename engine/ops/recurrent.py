@@ -14,10 +14,10 @@ state as it was. The outputs are ``hs`` (T, N, P), the state after each step; ``
 (N, H) and ``cs`` (T, N, H); and in an lstm or a gru ``saved``, what the gradient needs of the gates.
 
 The gradient ``<name>_grad`` is an op too: ``weight``, then of what is ``given`` the state ``h`` and ``c``, the
-``projection`` and ``lengths``, the outputs ``hs``, ``cs`` and ``saved``, and the gradients ``g_hs``, ``g_h`` and ``g_c``
-of ``hs``, ``h_last`` and ``c_last``. It gives ``dx``; in a gru ``dz``, the gradient of the recurrent products; with a
-projection ``dhs``, that of what each step projects to; ``dh`` (N, P); and in an lstm ``dc`` (N, H). The gradients of the
-weights are contractions of these over all steps.
+``projection`` and ``lengths``, the outputs ``hs``, ``cs`` and ``saved``, and the gradients ``g_hs``, ``g_h`` and
+``g_c`` of ``hs``, ``h_last`` and ``c_last``. It gives ``dx``; in a gru ``dz``, the gradient of the recurrent products;
+with a projection ``dhs``, that of what each step projects to; ``dh`` (N, P); and in an lstm ``dc`` (N, H). The
+gradients of the weights are contractions of these over all steps.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from engine.graph import Node, TensorType, Value, apply
 from engine.op import REQUIRED, Op, register
 from engine.ops import recurrent_steps
 from engine.ops.recurrent_steps import Arrays, Graphs
-from engine.rules import build, full, need_equal, need_float, need_integer, need_rank, transposed, widened
+from engine.rules import build, need_equal, need_float, need_integer, need_rank, transposed, widened
 
 GIVEN = ("h", "c", "bias", "projection", "lengths")
 GRAD_GIVEN = ("h", "c", "projection", "lengths", "hs", "cs", "saved", "g_hs", "g_h", "g_c")
@@ -181,11 +181,10 @@ def _gradient(node: Node, *grads: Value | None) -> list[Value | None]:
     }  # fmt: skip
     if cell.memory:
         gradients["c"] = found["dc"]
-    hidden = known["weight"].shape[0] // cell.gates  # type: ignore[operator]
     if cell.biased:
         gradients["bias"] = apply("sum", dz, axes=(0, 1))
     if "projection" in known:
-        parts = {n: Graphs().part(outputs["saved"], k, hidden) for k, n in enumerate(cell.saved)}
+        parts = {n: Graphs().gate(outputs["saved"], k, len(cell.saved)) for k, n in enumerate(cell.saved)}
         made_by = build(cell.again, **parts, c_next=outputs["cs"])
         gradients["projection"] = apply("matmul", transposed(_flat(found["dhs"])), _flat(made_by))
     return [gradients.get(k) for k in known]

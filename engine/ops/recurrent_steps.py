@@ -23,8 +23,8 @@ class Arrays:
     def at(self, x: Any, t: int) -> Any:
         return x[t]
 
-    def part(self, x: Any, number: int, size: int) -> Any:
-        return x[..., number * size : (number + 1) * size]
+    def gate(self, x: Any, number: int, count: int) -> Any:
+        return np.split(x, count, -1)[number]
 
     def product(self, a: Any, b: Any) -> Any:
         return a @ b
@@ -62,8 +62,8 @@ class Graphs:
         row = apply("slice", x, start=(t, 0, 0), stop=(t + 1, *rest), step=(1, 1, 1))
         return apply("reshape", row, shape=rest)
 
-    def part(self, x: Value, number: int, size: int) -> Value:
-        before = x.shape[:-1]
+    def gate(self, x: Value, number: int, count: int) -> Value:
+        before, size = x.shape[:-1], x.shape[-1] // count
         start, stop = (*(0 for _ in before), number * size), (*before, (number + 1) * size)
         return apply("slice", x, start=start, stop=stop, step=(1,) * len(x.shape))
 
@@ -98,7 +98,8 @@ class Graphs:
 
 def forward(m: Any, cell: Cell, known: Mapping[str, Any], steps: int, reverse: bool) -> dict[str, Any]:
     """The outputs of a recurrence, by name."""
-    x, weight, lengths, projection = (known.get(k) for k in ("x", "weight", "lengths", "projection"))
+    x, weight = known["x"], known["weight"]
+    lengths, projection = known.get("lengths"), known.get("projection")
     batch, hidden = x.shape[1], weight.shape[0] // cell.gates
     state = known["h"] if "h" in known else m.zeros(batch, weight.shape[1], x)
     memory = known["c"] if "c" in known else m.zeros(batch, hidden, x)
@@ -107,9 +108,9 @@ def forward(m: Any, cell: Cell, known: Mapping[str, Any], steps: int, reverse: b
         row, product = m.at(x, t), m.product(state, m.turned(weight))
         given = {"h": state, "c": memory}
         for k in range(cell.gates):
-            given |= {f"x{k}": m.part(row, k, hidden), f"z{k}": m.part(product, k, hidden)}
+            given |= {f"x{k}": m.gate(row, k, cell.gates), f"z{k}": m.gate(product, k, cell.gates)}
             if cell.biased:
-                given[f"bias{k}"] = m.part(known["bias"], k, hidden)
+                given[f"bias{k}"] = m.gate(known["bias"], k, cell.gates)
         found = evaluate(cell.forward, given, m.value)
         after = found["h_next"]
         if projection is not None:
@@ -132,7 +133,8 @@ def forward(m: Any, cell: Cell, known: Mapping[str, Any], steps: int, reverse: b
 
 def backward(m: Any, cell: Cell, known: Mapping[str, Any], steps: int, reverse: bool) -> dict[str, Any]:
     """The outputs of a recurrence's gradient, by name."""
-    weight, hs, lengths, projection = (known.get(k) for k in ("weight", "hs", "lengths", "projection"))
+    weight, hs = known["weight"], known["hs"]
+    lengths, projection = known.get("lengths"), known.get("projection")
     batch, width, hidden = hs.shape[1], weight.shape[1], weight.shape[0] // cell.gates
     nothing = {"h": m.zeros(batch, width, hs), "c": m.zeros(batch, hidden, hs)}
     dh, dc = known.get("g_h", nothing["h"]), known.get("g_c", nothing["c"])
@@ -152,7 +154,7 @@ def backward(m: Any, cell: Cell, known: Mapping[str, Any], steps: int, reverse: 
             given["c_next"] = m.at(known["cs"], t)
             given["c"] = known.get("c", nothing["c"]) if first else m.at(known["cs"], before)
         for k, name in enumerate(cell.saved):
-            given[name] = m.part(m.at(known["saved"], t), k, hidden)
+            given[name] = m.gate(m.at(known["saved"], t), k, len(cell.saved))
         found = evaluate(cell.backward, given, m.value)
         dx = m.join([found[f"dx{k}"] for k in range(cell.gates)])
         dz = m.join([found[f"dz{k}"] for k in range(cell.gates)]) if cell.apart else dx

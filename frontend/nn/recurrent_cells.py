@@ -6,8 +6,8 @@ from typing import Any
 
 from engine.dims import shape_text
 from engine.errors import ShapeError, TenonError
-from frontend import functional as F
 from frontend import creation, rearranging
+from frontend import functional as F
 from frontend.nn import init
 from frontend.nn.init_parameters import new_parameter
 from frontend.nn.module import Module

@@ -179,8 +179,8 @@ class _Walk:
                         Axis(columns, n_stride), wide, self.dtype)  # fmt: skip
         packed = pack(panels, f"{self.spec.name}.{weights}", f"{weights} of {self.spec.name}", self.spec.nodes)
         self.packs.append(packed)
-        slots = {f"{weights}_panels": Pointer(packed.buffer.name), f"{weights}_depth": depth}
-        self.table.declare(**slots, **{f"{weights}_columns": columns})
+        self.table.declare(**{f"{weights}_panels": Pointer(packed.buffer.name)})
+        self.table.declare(**{f"{weights}_depth": depth, f"{weights}_columns": columns})
         size = self.dtype.itemsize
         arguments = (
             f"(1, {deep or f'{weights}_depth'}, {size}, {left}_rows + r * 8, panel, {wide * size}, "
