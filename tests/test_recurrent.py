@@ -11,6 +11,7 @@ import tenon as tn
 from engine.dtypes import as_dtype
 from engine.errors import DTypeError, IndexRangeError, ShapeError, TenonError, UnsupportedError
 from frontend.dispatch import call
+from passes.simplify import simplify
 from tenon import F, nn, optim
 
 INPUT, HIDDEN = 3, 5
@@ -139,6 +140,17 @@ def test_dropout_acts_in_training_only():
     constant = model.train()(x * 2)[0].numpy()
     np.testing.assert_array_equal(drawn, constant)  # nothing of the first layer gets through
     assert np.abs(model.eval()(x)[0].numpy() - drawn).max() > 1e-3
+
+
+def test_zeros_to_start_from_are_nothing():
+    model = nn.LSTM(INPUT, HIDDEN, 2)
+
+    def loss(x):
+        zeros = tn.zeros(2, x.shape[1], HIDDEN)
+        return model(x, (zeros, zeros))[0].sum()
+
+    trace = tn.compile(tn.grad(loss), tn.spec("T", "B", INPUT), target="reference").stages["trace"]
+    assert [n.attrs["given"] for n in simplify(trace).nodes if n.op.name == "lstm"] == ["", ""]
 
 
 def test_what_lies_behind_a_length_does_not_matter():
