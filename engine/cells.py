@@ -24,7 +24,7 @@ Lines = tuple[tuple[str, str], ...]
 """Names and their expressions, in order; a later one may use an earlier name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Cell:
     """A kind of recurrence of ``gates`` gates. ``memory``: it has a state ``c`` beside ``h``; ``biased``: the biases of
     the recurrent products are not those of the inputs. ``saved`` names the values of ``forward`` that ``backward``
@@ -38,6 +38,9 @@ class Cell:
     memory: bool = False
     biased: bool = False
     again: str = ""
+
+    def __repr__(self) -> str:
+        return self.name
 
     @property
     def apart(self) -> bool:

@@ -7,20 +7,31 @@ from typing import Any
 
 from engine import dtypes
 from engine.cells import CELLS
-from engine.errors import DTypeError
+from engine.dims import shape_text
+from engine.errors import DTypeError, ShapeError
 from frontend import creation
 from frontend.dispatch import call
-from frontend.sizes import plain, plain_shape
+from frontend.sizes import plain_shape
 from frontend.tensor import Tensor, as_tensor
 
 
-def checked_lengths(lengths: Any, steps: Any) -> Tensor:
-    """``lengths`` (N) as i64, each known to be from 1 to ``steps`` in every call. Raises DTypeError, and
-    IndexRangeError where one is not."""
+def checked_lengths(lengths: Any, x: Tensor) -> Tensor:
+    """``lengths`` (N) of the examples of ``x`` (T, N, I) as i64, each known to be from 1 to T in every call. Raises
+    DTypeError and ShapeError, and IndexRangeError where a length is not."""
     found = as_tensor(lengths)
     if not found.dtype.is_integer:
         raise DTypeError(f"lengths are integers, not {found.dtype}")
-    return call("check_index", found.to(dtypes.i64), limit=plain(steps) + 1, first=1, what="length")
+    steps, batch, _ = plain_shape(x.shape)
+    shape = plain_shape(found.shape)
+    if len(shape) != 1 or (isinstance(batch, int) and isinstance(shape[0], int) and shape[0] != batch):
+        raise ShapeError(f"lengths has shape {shape_text(shape)}, {shape_text((batch,))} was expected")
+    return call("check_index", found.to(dtypes.i64), limit=steps + 1, first=1, what="length")
+
+
+def within(x: Tensor, lengths: Tensor) -> Tensor:
+    """``x`` (T, N, features) with zeros behind the length of each example."""
+    step = creation.arange(0, x.shape[0]).reshape(-1, 1, 1)
+    return call("where", step < lengths.reshape(1, -1, 1), x, 0.0)
 
 
 def recur(
@@ -37,7 +48,7 @@ def recur(
     assert weight_ih is not None and weight_hh is not None
     cell = CELLS[kind]
     steps, batch, features = plain_shape(x.shape)
-    rows = plain(weight_ih.shape[0])
+    rows = plain_shape(weight_ih.shape)[0]
     inputs = call("matmul", call("reshape", x, shape=(steps * batch, features)), weight_ih.T)
     if bias_ih is not None:
         inputs = inputs + bias_ih
@@ -52,7 +63,4 @@ def recur(
     sequence = call("reshape", inputs, shape=(steps, batch, rows))
     found = call(kind, sequence, weight_hh, *named.values(), given=" ".join(named), reverse=reverse)
     hs, last = found[0], found[1 : 2 + cell.memory]
-    if lengths is not None:
-        step = creation.arange(0, x.shape[0]).reshape(-1, 1, 1)
-        hs = call("where", step < lengths.reshape(1, -1, 1), hs, 0.0)
-    return hs, tuple(last)
+    return hs if lengths is None else within(hs, lengths), tuple(last)

@@ -120,7 +120,8 @@ class RNNBase(Module):
         x = x.unsqueeze(1) if single else x.transpose(0, 1) if self.batch_first else x
         state = self._initial(hx, x, single)
         if lengths is not None:
-            lengths = recurrence.checked_lengths(lengths, x.shape[0])
+            lengths = recurrence.checked_lengths(lengths, x)
+            x = recurrence.within(x, lengths)  # what is behind a length may be NaN
         x, last = self._layers(x, state, lengths)
         if single:
             return x.squeeze(1), self._result([s.squeeze(1) for s in last])
