@@ -42,7 +42,7 @@ def digest(graph: Graph) -> str:
         [(name, known[v]) for name, v in sorted(graph.updates.items())],
         [(a.expr, a.relation, a.reason) for a in graph.assumptions],
         sorted([(known[v], order) for v, order in graph.layouts.items()], key=repr),
-        [(g.name, [places[n] for n in g.nodes if n in places]) for g in graph.groups],
+        [(g.name, [places[n] for n in g.nodes if n in places], g.guard and known[g.guard]) for g in graph.groups],
     ]
     content.update(repr(parts).encode())
     return content.hexdigest()

@@ -133,10 +133,12 @@ class Node:
 
 @dataclass(frozen=True)
 class Group:
-    """Nodes that the fuse pass put in one kernel, in order; ``name`` says what the kernel does."""
+    """Nodes that the fuse pass put in one kernel, in order; ``name`` says what the kernel does. It runs where the bool
+    scalar ``guard``, if there is one, is true."""
 
     name: str
     nodes: tuple[Node, ...]
+    guard: Value | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,7 @@
-"""Running a graph on NumPy, node by node, by each op's own reference. This is what every backend is held to."""
+"""Running a graph on NumPy, node by node, by each op's own reference. This is what every backend is held to.
+
+Nodes that only a branch not taken needs are passed over, and stand as zeros for whoever looks at them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from engine import binding, dims
+from engine import binding, conditions, dims
 from engine.dims import Expr
 from engine.dtypes import as_dtype
 from engine.errors import StateError, TenonError, UnsupportedError, VerifyError
@@ -58,7 +61,11 @@ def run_bound(
 ) -> tuple[Arrays, dict[str, np.ndarray]]:
     """As :func:`run`, on arrays that were checked already: inputs, then state. Gives outputs and updates."""
     known: dict[Value, np.ndarray] = dict(zip((*graph.inputs, *graph.state), arrays, strict=True))
-    for node in graph.nodes:
+    needs = conditions.needs(graph)
+    for node in conditions.ordered(graph, needs):
+        if node in needs and not conditions.holds(needs[node], known):
+            known.update((v, _nothing(v, sizes)) for v in node.outputs)
+            continue
         try:
             found = evaluate(node.op, [known[v] for v in node.inputs], node.attrs, sizes)
             for v, a in zip(node.outputs, found, strict=True):
@@ -98,6 +105,11 @@ def bound(attr: Any, sizes: Mapping[str, int]) -> Any:
     if isinstance(attr, tuple):
         return tuple(bound(a, sizes) for a in attr)
     return attr
+
+
+def _nothing(v: Value, sizes: Mapping[str, int]) -> np.ndarray:
+    """Zeros that take no memory."""
+    return np.broadcast_to(np.zeros((), v.dtype.numpy), tuple(dims.evaluate(s, sizes) for s in v.shape))
 
 
 def _check_result(v: Value, array: np.ndarray, sizes: Mapping[str, int]) -> None:

@@ -41,7 +41,8 @@ class Call:
 
     ``reads`` and ``writes`` name the buffers it touches, from which barriers and lifetimes follow.
     ``scratch`` is the private memory, in bytes, that each thread must hand to the kernel. ``indexed`` says that it goes
-    where indices in memory send it: it must not run once a check has failed.
+    where indices in memory send it: it must not run once a check has failed. Where ``guard`` points at a byte, the step
+    is passed over while that is zero.
     """
 
     kernel: str
@@ -53,6 +54,12 @@ class Call:
     scratch: int = 0
     nodes: tuple[str, ...] = ()
     indexed: bool = False
+    guard: Pointer | None = None
+
+    @property
+    def touched(self) -> tuple[str, ...]:
+        """The buffers that must hold something when the step is reached: what it reads, and its guard."""
+        return self.reads if self.guard is None else (*self.reads, self.guard.buffer)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
 from engine.program import Arg, Block, Call, Check, Kernel, Pointer, Port, Program
 
-FORMAT = 2
+FORMAT = 3
 
 
 def to_json(program: Program) -> str:
@@ -109,14 +109,25 @@ def _arg_in(value: Any) -> Arg:
 
 def _call_out(call: Call) -> list:
     args = [_arg_out(a) for a in call.args]
-    fixed = [call.reads, call.writes, call.scratch, call.nodes, call.indexed]
+    guard = None if call.guard is None else _arg_out(call.guard)
+    fixed = [call.reads, call.writes, call.scratch, call.nodes, call.indexed, guard]
     return [call.kernel, call.label, args, _size_out(call.tasks), *fixed]
 
 
 def _call_in(value: list) -> Call:
-    kernel, label, args, tasks, reads, writes, scratch, nodes, indexed = value
-    args_in = tuple(_arg_in(a) for a in args)
-    return Call(kernel, label, args_in, _size_in(tasks), tuple(reads), tuple(writes), scratch, tuple(nodes), indexed)
+    kernel, label, args, tasks, reads, writes, scratch, nodes, indexed, guard = value
+    return Call(
+        kernel,
+        label,
+        tuple(_arg_in(a) for a in args),
+        _size_in(tasks),
+        tuple(reads),
+        tuple(writes),
+        scratch,
+        tuple(nodes),
+        indexed,
+        None if guard is None else Pointer(guard[0], _size_in(guard[1])),
+    )
 
 
 def _assumption_out(a: Assumption) -> list:

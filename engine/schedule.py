@@ -9,6 +9,7 @@ one emitter of bodies serves fused elementwise loops, reductions, and the epilog
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from engine.buffers import Buffer
 from engine.cells import Cell
@@ -280,7 +281,8 @@ class KernelSpec:
     its writes move by ``chunk_stride``; a following kernel combines them. So sums depend on shapes, never on threads.
 
     Statements appear in dependence order. A write whose buffer is also read is in place: same strides, the read
-    before the write. ``nodes`` names the graph nodes fused here, ``location`` the user's first line.
+    before the write. Where there is a ``guard``, a bool, the kernel runs only if it is true; if not, what it would
+    have written is read by nobody. ``nodes`` names the graph nodes fused here, ``location`` the user's first line.
     """
 
     name: str
@@ -291,6 +293,7 @@ class KernelSpec:
     core: Core | None = None
     reduced: tuple[int, ...] = ()
     split: Size | None = None
+    guard: Access | None = None
     nodes: tuple[str, ...] = ()
     location: SourceLocation | None = field(default=None, compare=False)
 
@@ -301,6 +304,7 @@ class Bundle:
 
     name: str
     parts: tuple[KernelSpec, ...]
+    guard: ClassVar[Access | None] = None
 
     @property
     def nodes(self) -> tuple[str, ...]:

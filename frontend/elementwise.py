@@ -40,14 +40,32 @@ _WITH_OPTIONS = frozenset({
 frontend/arithmetic.py."""
 
 
+_OF_NETWORKS = frozenset({"logsigmoid", "softsign", "tanhshrink"})
+"""Those that PyTorch has in torch.nn.functional alone."""
+
+_DIFFERENCES = {
+    "copysign": "of integers it gives an integer",
+    "sgn": "bools are an error",
+    "sign": "bools are an error",
+    "square": "bools are an error",
+}
+"""Beside what NumPy's dtypes make different everywhere: functions of real numbers give f64 for integers."""
+
+
 def records() -> dict[str, Op]:
     """The ops that have a scalar expression, under the names that users write."""
     found = {
         _PYTORCH_NAMES.get(name, name): op
         for name, op in all_ops().items()
-        if op.expression is not None and name not in _WITH_OPTIONS
+        if op.expression is not None and name not in _WITH_OPTIONS | {"merge"}  # which F.cond makes
     }
     return dict(sorted((found | {alias: found[name] for alias, name in _ALIASES.items()}).items()))
+
+
+def pytorch(name: str) -> str:
+    """The last line of a docstring: PyTorch's name of the function, and what differs."""
+    line = f"PyTorch: torch.{'nn.functional.' if name in _OF_NETWORKS else ''}{name}."
+    return f"{line} Differs: {_DIFFERENCES[name]}." if name in _DIFFERENCES else line
 
 
 def _function(name: str, op: Op) -> Callable[..., Any]:
@@ -57,7 +75,7 @@ def _function(name: str, op: Op) -> Callable[..., Any]:
         return dispatch.call(op.name, *operands)
 
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = op.doc
+    function.__doc__ = f"{op.doc}\n\n{pytorch(name)}"
     parameters = [inspect.Parameter(p, inspect.Parameter.POSITIONAL_ONLY) for p in op.inputs]
     function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     return function

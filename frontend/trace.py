@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 
 from engine import graph
 from engine.dims import shape_text
 from engine.errors import DTypeError, ShapeError, TraceError
-from engine.graph import Builder, Graph, TensorType, Value
+from engine.graph import Graph, TensorType, Value
 from engine.state import Cell
 from frontend import random
+from frontend.branches import BranchingBuilder
 
 
 class Trace:
@@ -23,7 +25,7 @@ class Trace:
     """
 
     def __init__(self, name: str = "graph"):
-        self.builder = Builder(name)
+        self.builder = BranchingBuilder(name)
         self.cells: dict[str, Cell] = {}
         self._names: dict[Cell, str] = {}
         self._preferred: dict[Cell, str] = {}
@@ -77,7 +79,7 @@ class Trace:
             self._set_leaf(cell, self.builder.state_input(name, type or type_of(cell)))
         value = self._current[cell]
         if value not in self._leaves:  # assigned earlier in this trace, and read now for the first time
-            with self.builder:
+            with self.builder, self.builder.where_made(value):
                 self._set_leaf(cell, graph.apply("detach", value))
         return self._current[cell]
 
@@ -98,6 +100,31 @@ class Trace:
         self.builder.state_input(name, expected)
         self._current[cell] = value
         self.builder.updates[name] = value
+
+    @contextmanager
+    def branch(self, condition: Value, side: bool) -> Iterator[dict[str, Value]]:
+        """Trace a branch that runs where ``condition`` is ``side``. What it assigns to state is undone at its end, and
+        is then in the dict, by name: :meth:`join` makes of two branches what the program assigns."""
+        assigned: dict[str, Value] = {}
+        before, current = dict(self.builder.updates), dict(self._current)
+        with self.builder.branch(condition, side):
+            yield assigned
+        after = self.builder.updates
+        assigned.update((name, v) for name, v in after.items() if before.get(name) is not v)
+        for name in assigned:
+            cell = self.cells[name]
+            self._current.pop(cell)
+            if cell in current:
+                self._current[cell] = current[cell]
+        self.builder.updates = before
+
+    def join(self, condition: Value, if_true: Mapping[str, Value], if_false: Mapping[str, Value]) -> None:
+        """Assign to each state what the branch that ran has assigned, or nothing."""
+        for name in dict.fromkeys((*if_true, *if_false)):
+            cell = self.cells[name]
+            old = self.read(cell)
+            with self.builder:
+                self.assign(cell, graph.apply("merge", condition, if_true.get(name, old), if_false.get(name, old)))
 
     def leaves(self, result: Value, cells: Iterable[Cell]) -> dict[Cell, Value]:
         """The value of each of ``cells`` that ``result`` was computed from: what its gradient is taken for.

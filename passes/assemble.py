@@ -11,7 +11,7 @@ from engine.dims import Expr, Size
 from engine.graph import Graph, Node
 from engine.ops.sources import out_of_range
 from engine.program import Arg, Block, Call, Check, Kernel, Lowered, Pointer, Port, Program
-from engine.schedule import Bundle, KernelSpec, Schedule
+from engine.schedule import Access, Bundle, KernelSpec, Schedule
 from passes.schedule import check_nodes, input_buffer, output_buffer, state_buffer
 
 Lower = Callable[[KernelSpec | Bundle, Collection[str]], Lowered]
@@ -26,7 +26,7 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
     updated = {state_buffer(name) for name in graph.updates}
     lasting = {b.name for b in schedule.buffers if b.kind == "const" or (b.kind == "state" and b.name not in updated)}
     for number, item in enumerate(schedule.kernels):
-        lowered = _renamed(lower(item, lasting), number)
+        lowered = _guarded(_renamed(lower(item, lasting), number), item.guard)
         buffers.update((b.name, b) for b in lowered.buffers)
         kernels.update((k.key, k) for k in lowered.kernels)
         main.extend(lowered.calls)
@@ -81,6 +81,14 @@ def _renamed(lowered: Lowered, number: int) -> Lowered:
     )
 
 
+def _guarded(lowered: Lowered, guard: Access | None) -> Lowered:
+    """The same calls, under a guard."""
+    if guard is None:
+        return lowered
+    at = Pointer(guard.buffer, guard.offset * guard.dtype.itemsize)
+    return replace(lowered, calls=tuple(replace(c, guard=at) for c in lowered.calls))
+
+
 def _hoist(
     main: list[Call], buffers: dict[str, Buffer], lasting: set[str], checked: bool
 ) -> tuple[list[Call], list[Call]]:
@@ -88,7 +96,7 @@ def _hoist(
 
     Their results live on as ``packed`` buffers, refreshed when that state changes. A call that takes a symbolic size
     stays: its result changes with the binding. So does one that follows indices, where indices are ``checked``: the
-    checks come first.
+    checks come first. One that is guarded runs in any case.
     """
     writers = Counter(w for c in main for w in c.writes)
 
@@ -103,7 +111,7 @@ def _hoist(
     rest: list[Call] = []
     for c in main:
         if steady(c):
-            prepare.append(c)
+            prepare.append(replace(c, guard=None))
             buffers.update((w, replace(buffers[w], kind="packed")) for w in c.writes)
         else:
             rest.append(c)
@@ -123,7 +131,7 @@ def lifetimes(main: Iterable[Call], buffers: Iterable[Buffer]) -> dict[str, tupl
     temporary = {b.name for b in buffers if b.kind == "temp"}
     found: dict[str, tuple[int, int]] = {}
     for step, c in enumerate(main):
-        for name in (*c.reads, *c.writes):
+        for name in (*c.touched, *c.writes):
             if name in temporary:
                 found[name] = (found.get(name, (step, step))[0], step)
     return found

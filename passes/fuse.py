@@ -7,10 +7,14 @@ cluster: readers see through them, or make them on the spot.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import networkx as nx
 
 from engine.graph import Graph, Group, Node, Value
 from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, fits
+from passes.guard import guards
+from passes.reach import Precedence
 from passes.views import is_free, look_through
 
 _SHORT = {"max_pool2d": "maxpool", "max_pool2d_grad": "maxpool_grad"}
@@ -22,37 +26,39 @@ def fuse(graph: Graph, merging: bool = True) -> Graph:
 
     With ``merging`` False every node that computes is a kernel of its own (optimisation levels 0 and 1).
     """
-    fusion = _Fusion(graph)
+    graph, guard = guards(graph)
+    fusion = _Fusion(graph, guard)
     if merging:
         fusion.merge()
-    return _arrange(graph, fusion.clusters())
+    return _arrange(graph, fusion.clusters(), guard)
 
 
 class _Fusion:
-    """Clusters as they grow: ``owner`` gives a node's cluster, ``members`` a cluster's nodes in order, ``dag`` which
+    """Clusters as they grow: ``owner`` gives a node's cluster, ``members`` a cluster's nodes in order, ``order`` which
     cluster reads from which, ``readers`` who reads a value through transparent views, ``escapes`` what must exist."""
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, guard: Mapping[Node, Value]):
         self.graph = graph
+        self.guard = guard
         self.index = {n: i for i, n in enumerate(graph.nodes)}
         self.results = set(graph.results)
         self.readers: dict[Value, list[Node]] = {}
         self.owner: dict[Node, int] = {}
         self.members: dict[int, list[Node]] = {}
-        self.dag = nx.DiGraph()
+        self.order = Precedence()
         for i, node in enumerate(graph.nodes):
             if _is_transparent(node) or is_free(node) or node.op.kind == "source":
                 continue
             self.owner[node] = i
             self.members[i] = [node]
-            self.dag.add_node(i)
+            self.order.add(i)
         for node in self.owner:
-            for v in node.inputs:
+            for v in (*node.inputs, *_guard_of(node, guard)):
                 root = look_through(v)[0]
                 self.readers.setdefault(root, []).append(node)
                 if root.node in self.owner:
-                    self.dag.add_edge(self.owner[root.node], self.owner[node])
-        self.escapes = {look_through(v)[0] for v in self.results} | self.results
+                    self.order.connect(self.owner[root.node], self.owner[node])
+        self.escapes = {look_through(v)[0] for v in (*self.results, *guard.values())} | self.results
 
     def merge(self) -> None:
         """Grow clusters along edges, producers first, until nothing more fits."""
@@ -68,23 +74,21 @@ class _Fusion:
                         changed |= self._try(self.owner[source], self.owner[node])
 
     def _try(self, first: int, second: int) -> bool:
+        if self.guard.get(self.members[first][0]) is not self.guard.get(self.members[second][0]):
+            return False
         both = sorted(self.members[first] + self.members[second], key=self.index.__getitem__)
         inside = set(both)
 
         def stored(value: Value) -> bool:
             return value in self.escapes or any(n not in inside for n in self.readers.get(value, ()))
 
-        if self._cycle(first, second) or not fits(Cluster(both), stored):
+        if not fits(Cluster(both), stored) or self.order.detour(first, second):
             return False
         self.members[first] = both
         for node in self.members.pop(second):
             self.owner[node] = first
-        nx.contracted_nodes(self.dag, first, second, self_loops=False, copy=False)
+        self.order.contract(first, second)
         return True
-
-    def _cycle(self, first: int, second: int) -> bool:
-        """Whether another cluster lies on a path from the first to the second."""
-        return any(s != second and nx.has_path(self.dag, s, second) for s in self.dag.successors(first))
 
     def clusters(self) -> list[Cluster]:
         """What is a kernel; opaque views are none."""
@@ -95,7 +99,11 @@ def _is_transparent(node: Node) -> bool:
     return node.op.kind == "view" and look_through(node.outputs[0])[0] is not node.outputs[0]
 
 
-def _arrange(graph: Graph, clusters: list[Cluster]) -> Graph:
+def _guard_of(node: Node, guard: Mapping[Node, Value]) -> tuple[Value, ...]:
+    return (guard[node],) if node in guard else ()
+
+
+def _arrange(graph: Graph, clusters: list[Cluster], guard: Mapping[Node, Value]) -> Graph:
     """Order clusters and loose nodes: checks first, then as traced, and the writer of a state after all its readers."""
     index = {n: i for i, n in enumerate(graph.nodes)}
     unit: dict[Node, int] = {}
@@ -116,9 +124,13 @@ def _arrange(graph: Graph, clusters: list[Cluster]) -> Graph:
             home = index[node]
             nodes[home] = [node]
         unit[node] = home
-    ordered = {key: tuple(sorted(nodes[key], key=index.__getitem__)) for key in _ordered(graph, unit, nodes)}
+    ordered = {key: tuple(sorted(nodes[key], key=index.__getitem__)) for key in _ordered(graph, unit, nodes, guard)}
     kernels = {index[c.nodes[-1]]: c for c in clusters}
-    groups = tuple(Group(_kernel_name(kernels[key]), members) for key, members in ordered.items() if key in kernels)
+    groups = tuple(
+        Group(_kernel_name(kernels[key]), members, guard.get(kernels[key].nodes[0]))
+        for key, members in ordered.items()
+        if key in kernels
+    )
     return graph.with_(nodes=tuple(n for members in ordered.values() for n in members), groups=groups)
 
 
@@ -130,13 +142,15 @@ def _read_in(view: Node, home: int, unit: dict[Node, int], users: dict[Value, li
     )
 
 
-def _ordered(graph: Graph, unit: dict[Node, int], nodes: dict[int, list[Node]]) -> list[int]:
+def _ordered(
+    graph: Graph, unit: dict[Node, int], nodes: dict[int, list[Node]], guard: Mapping[Node, Value]
+) -> list[int]:
     """The units (clusters and loose nodes, by number) in the order that :func:`_arrange` wants."""
     dag = nx.DiGraph()
     dag.add_nodes_from(nodes)
     readers: dict[Value, set[int]] = {}
     for node, key in unit.items():
-        for v in node.inputs:
+        for v in (*node.inputs, *_guard_of(node, guard)):
             source = unit.get(v.node)
             if source is not None and source != key:
                 dag.add_edge(source, key)

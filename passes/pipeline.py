@@ -16,7 +16,7 @@ from passes.fuse import fuse
 from passes.layout import assign_layouts
 from passes.legalise import legalise
 from passes.schedule import schedule
-from passes.simplify import remove_dead, simplify
+from passes.simplify import relax, remove_dead, simplify
 
 Observe = Callable[[str, object], None]
 Pass = tuple[str, Callable[[Graph], Graph]]
@@ -25,7 +25,8 @@ Pass = tuple[str, Callable[[Graph], Graph]]
 def graph_passes(target: Target, level: int = 2) -> Iterator[Pass]:
     """The passes over the graph, by name, in order.
 
-    Level 0 lowers every op that is needed by itself; 1 simplifies; 2 chooses layouts and fuses too.
+    Level 0 lowers every op that is needed by itself; 1 simplifies; 2 chooses layouts and fuses too; 3 rounds otherwise
+    where that is faster.
     """
     if level >= 1:
         yield "simplify", simplify
@@ -35,6 +36,8 @@ def graph_passes(target: Target, level: int = 2) -> Iterator[Pass]:
     yield "decompose", lambda graph: decompose(graph, target)
     yield "legalise", legalise
     yield ("simplify", simplify) if level >= 1 else ("dead code", remove_dead)
+    if level >= 3:
+        yield "relax", relax
     if level >= 2:
         yield "layout", lambda graph: assign_layouts(graph, target)
     yield "fuse", lambda graph: fuse(graph, merging=level >= 2 and target.fuses)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from collections.abc import Set as AbstractSet
+from contextlib import contextmanager
 from dataclasses import replace
 
 from engine import dims
@@ -64,7 +65,8 @@ class _Scheduler:
         self.group_of = {n: g for g in graph.groups for n in g.nodes}
         self.position = {id(g): i for i, g in enumerate(graph.groups)}
         self.users = graph.users()
-        self.results = set(graph.results)
+        self.results = {*graph.results, *(g.guard for g in graph.groups if g.guard is not None)}
+        self.guard: Access | None = None
         self.readers = self._readers()
         self.codes = {n: i + 1 for i, n in enumerate(check_nodes(graph))}
 
@@ -83,7 +85,9 @@ class _Scheduler:
             group = self.group_of.get(node)
             if group is not None and id(group) not in started:
                 started.add(id(group))
-                self._emit(group)
+                guard = None if group.guard is None else self._access(group.guard, ())
+                with self._under(guard):
+                    self._emit(group)
         self._finish(late, saved)
         state = {b.name for b in self.buffers.values() if b.kind == "state"}
         return Schedule(tuple(self.buffers.values()), tuple(_bundle_updates(self.kernels, state)))
@@ -107,17 +111,33 @@ class _Scheduler:
     def view(self, value: Value) -> View:
         """Where a value lies; a view is followed, and what has no memory yet is copied into some."""
         if value not in self.views:
-            node = value.node
-            if is_free(node):
-                self.views[value] = self._temporary(value)
-                self._copy(value, self.views[value])
-            elif node.op.name == "constant":
-                self._place(value, value.name, "const")
-            elif node.op.kind in ("view", "check"):
-                self.views[value] = self._through(node)
-            else:
-                raise AssertionError(f"{value.name} is read before it is made")
+            with self._under(None):  # others may read it too
+                self._find(value)
         return self.views[value]
+
+    @contextmanager
+    def _under(self, guard: Access | None) -> Iterator[None]:
+        """Kernels added meanwhile run under ``guard``."""
+        outer, self.guard = self.guard, guard
+        try:
+            yield
+        finally:
+            self.guard = outer
+
+    def _add(self, kernel: KernelSpec) -> None:
+        self.kernels.append(replace(kernel, guard=self.guard) if self.guard is not None else kernel)
+
+    def _find(self, value: Value) -> None:
+        node = value.node
+        if is_free(node):
+            self.views[value] = self._temporary(value)
+            self._copy(value, self.views[value])
+        elif node.op.name == "constant":
+            self._place(value, value.name, "const")
+        elif node.op.kind in ("view", "check"):
+            self.views[value] = self._through(node)
+        else:
+            raise AssertionError(f"{value.name} is read before it is made")
 
     def _through(self, node: Node) -> View:
         source, value = self.view(node.inputs[0]), node.output
@@ -183,9 +203,16 @@ class _Scheduler:
         one (a ``move`` writes in several), and no check can fail any more."""
         here = self.position[id(self.group_of[new.node])]
         checks = [self.position[id(self.group_of[n])] for n in self.codes]
-        last = here - (new.node.op.kind == "move")
+        last = here - (new.node.op.kind == "move" and not self._scatters_into(old, new.node))
         readers = self.readers.get(old, []) if old is not None else []
         return all(i <= last for i in readers) and all(i < here for i in checks)
+
+    def _scatters_into(self, old: Value | None, node: Node) -> bool:
+        """Whether ``node`` puts elements into ``old``, where the others may stay, and reads it for nothing else."""
+        if node.op.name != "scatter" or old is None:
+            return False
+        x, *others = node.inputs
+        return _made_as(x) is old and all(self.aliases.get(v) is not old for v in others)
 
     def _save_old_state(self) -> tuple[set[int], dict[str, View]]:
         """Copy old state that is an output, or another state's new value, before anything overwrites it. Gives the
@@ -230,7 +257,7 @@ class _Scheduler:
         name = body.cast(body.load(value, loops), dtype.computed)
         write = Access(into.buffer, dtype, tuple(into.strides[i] for i in axes), into.offset)
         body.emit("store", (operands.write(write), name), dtype.computed)
-        self.kernels.append(
+        self._add(
             KernelSpec(
                 "copy" if dtype == value.dtype else "cast",
                 tuple(value.shape[i] for i in axes),
@@ -274,7 +301,8 @@ class _Scheduler:
                     stores[v] = self._temporary(v)
             specs = KernelWriter(group, self.view, stores, self._partials_in([])).write()
         self.views.update(stores)
-        self.kernels.extend(specs)
+        for spec in specs:
+            self._add(spec)
 
     def _home(self, value: Value) -> View:
         return self.homes.get(value) or self._temporary(value, order=self.graph.layouts.get(value))
@@ -324,7 +352,7 @@ class _Scheduler:
         )
         sizes = tuple(value.shape[i] for i in axes)
         nodes = (node.name,)
-        self.kernels.append(KernelSpec("check_index", sizes, (read,), (), body, nodes=nodes, location=node.location))
+        self._add(KernelSpec("check_index", sizes, (read,), (), body, nodes=nodes, location=node.location))
 
     def _pad(self, node: Node) -> None:
         x, out = node.inputs[0], node.output
@@ -336,7 +364,7 @@ class _Scheduler:
         body = (constant, Stmt("v1", "store", (0, "v0"), out.dtype))
         write = Access(home.buffer, out.dtype, tuple(home.strides[i] for i in axes), home.offset)
         sizes = tuple(out.shape[i] for i in axes)
-        self.kernels.append(KernelSpec("fill", sizes, (), (write,), body, nodes=(node.name,), location=node.location))
+        self._add(KernelSpec("fill", sizes, (), (write,), body, nodes=(node.name,), location=node.location))
         offset = home.offset
         for a, s in zip(node.attrs["low"], home.strides, strict=True):
             offset = offset + a * s
@@ -354,18 +382,19 @@ class _Scheduler:
             start = start + x.shape[axis]
 
     def _scatter(self, node: Node) -> None:
-        """Copy what is there, then write what comes."""
+        """Copy what is there, unless it is there already, then write what comes."""
         x, index, src = node.inputs
         axis = node.attrs["axis"]
         home = self._home(node.output)
         self.views[node.output] = home
-        self._copy(x, home)
+        if self.view(x) != home:
+            self._copy(x, home)
         space = dims.broadcast(index.shape, src.shape)
         reads = tuple(self._access(v, space) for v in (index, src))
         strides = tuple(0 if i == axis or x.shape[i] == 1 else s for i, s in enumerate(home.strides))
         write = Access(home.buffer, x.dtype, strides, home.offset)
         core = Scatter(node.attrs["mode"], home.strides[axis], x.shape[axis])
-        self.kernels.append(self._plain_kernel(node, f"scatter_{core.mode}", space, reads, (write,), core))
+        self._add(self._plain_kernel(node, f"scatter_{core.mode}", space, reads, (write,), core))
 
     def _along_an_axis(self, node: Node) -> None:
         shape, axis = node.inputs[-1].shape, node.attrs["axis"]
@@ -388,7 +417,7 @@ class _Scheduler:
             self._along_an_axis(node)
             return
         self.views.update(homes)
-        self.kernels.append(spec)
+        self._add(spec)
 
     def _recurrence(self, node: Node) -> None:
         """A recurrence, or its gradient. What nobody reads it does not write."""
@@ -439,7 +468,7 @@ class _Scheduler:
         shapes = tuple(v.shape for v in (*node.inputs, *node.outputs))
         core = Custom(node.op.kernel, shapes, tuple(node.attrs.items()))
         spec = self._plain_kernel(node, node.op.name, node.outputs[0].shape, reads, tuple(writes), core)
-        self.kernels.append(spec)
+        self._add(spec)
         for v, made in zip(node.outputs, writes, strict=True):
             if made.dtype != v.dtype:
                 self._convert(v, made, self._access(v, v.shape))
@@ -461,7 +490,7 @@ class _Scheduler:
         body = (Stmt("v0", "load", (0,), wide), Stmt("v1", "store", (0, "v0"), wide))
         names, where = (value.node.name,), value.node.location
         spec = KernelSpec("copy", value.shape, (source,), (target,), body, nodes=names, location=where)
-        self.kernels.append(spec)
+        self._add(spec)
 
     def _access(self, value: Value, space: Shape) -> Access:
         """``value``, broadcast to ``space``, read along its axes."""
@@ -499,7 +528,8 @@ def _bundle_updates(kernels: Sequence[KernelSpec], state: AbstractSet[str]) -> l
     for kernel in reversed(kernels):
         reads = {r.buffer for r in kernel.reads} | _core_buffers(kernel)
         writes = {w.buffer for w in kernel.writes}
-        update = kernel.core is None and not kernel.reduced and bool(writes) and writes <= state
+        plain = kernel.core is None and not kernel.reduced and kernel.guard is None
+        update = plain and bool(writes) and writes <= state
         movable = not writes & (later_reads | later_writes) and not reads & later_writes
         if update and movable and not any(_touch(kernel, p) for p in parts):
             parts.insert(0, kernel)

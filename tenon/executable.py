@@ -16,10 +16,10 @@ from engine.errors import TenonError, UnsupportedError
 from engine.graph import Graph, Value
 from engine.program import Program
 from engine.state import Cell
+from frontend.nest import flatten, unflatten
 from tenon import backends
 from tenon.backends import Built
 from tenon.memory import MemoryUse, check_sizes
-from tenon.nest import flatten, unflatten
 from tenon.report import Report
 from tenon.tracing import Traced
 

@@ -36,6 +36,8 @@ def _kernel(spec: KernelSpec) -> Iterator[str]:
         yield f"  from {spec.location}"
     if spec.nodes:
         yield f"  nodes {' '.join(spec.nodes)}"
+    if spec.guard is not None:
+        yield f"  if {_access(spec.guard)}"
     if spec.split is not None:
         yield f"  the first reduced axis in chunks of {spec.split}"
     if spec.core is not None:
@@ -125,6 +127,7 @@ def kernel_names(program: Program) -> dict[str, str]:
 def _call(number: int, call: Call, names: Mapping[str, str]) -> str:
     text = f"{number:4} {call.label}: {names.get(call.kernel, call.kernel)} x {call.tasks}"
     text += f", {', '.join(call.reads) or 'nothing'} -> {', '.join(call.writes) or 'nothing'}"
+    text += f", if {call.guard.buffer}" if call.guard else ""
     return text + (f", scratch {bytes_text(call.scratch)}" if call.scratch else "")
 
 

@@ -10,7 +10,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ class _Running:
 
     sizes: Mapping[str, int]
     constants: Mapping[str, np.ndarray]
+    skipping: bool = False
 
 
 _NOTHING = _Running({}, {})
@@ -98,9 +99,14 @@ def dim(size: str) -> int:
 
 
 @contextlib.contextmanager
-def kernel(name: str) -> Iterator[None]:
-    """Marks the ops that one compiled kernel computes."""
-    yield
+def kernel(name: str, when: object = True) -> Iterator[None]:
+    """Marks the ops that one compiled kernel computes. Unless ``when`` holds they compute nothing, and give zeros."""
+    running = _running.get()
+    token = _running.set(replace(running, skipping=not when))
+    try:
+        yield
+    finally:
+        _running.reset(token)
 
 
 def _attribute(value: Any, nested: bool = False) -> Any:
@@ -121,7 +127,16 @@ def _op_word(record: op.Op) -> Callable[..., Any]:
             np.asarray(a) if isinstance(a, (np.ndarray, np.generic)) else as_constant(a, dtypes.of_scalar(a, beside))
             for a in operands
         ]
-        found = interpreter.evaluate(record, arrays, {k: _attribute(a) for k, a in attrs.items()}, _running.get().sizes)
+        running = _running.get()
+        known = {k: _attribute(a) for k, a in attrs.items()}
+        if running.skipping:
+            given = tuple(TensorType(a.shape, dtypes.as_dtype(a.dtype)) for a in arrays)
+            types = record.infer(
+                given, {k: interpreter.bound(a, running.sizes) for k, a in record.complete(known).items()}
+            )
+            found = tuple(np.zeros(t.shape, t.dtype.numpy) for t in types)
+        else:
+            found = interpreter.evaluate(record, arrays, known, running.sizes)
         return found[0] if len(found) == 1 else found
 
     apply.__name__ = apply.__qualname__ = record.name

@@ -10,10 +10,10 @@ from typing import Any
 from engine.errors import TenonError, TraceError
 from engine.graph import Graph, identifier
 from engine.state import Cell
+from frontend.nest import Rebuild, flatten
 from frontend.nn import Module
 from frontend.tensor import Tensor
 from frontend.trace import Trace
-from tenon.nest import Rebuild, flatten
 from tenon.specs import TensorSpec
 from tenon.text_format import plural
 

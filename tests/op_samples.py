@@ -11,6 +11,7 @@ from samples import (
     activations,
     between,
     convolution,
+    conditional,
     ctc,
     distinct,
     indexing,
@@ -134,7 +135,7 @@ def _losses() -> list[Sample]:
     ]
 
 
-_AREAS = (activations, convolution, ctc, indexing, losses, normalization, ordering, recurrent, shaping)
+_AREAS = (activations, conditional, convolution, ctc, indexing, losses, normalization, ordering, recurrent, shaping)
 
 SAMPLES = (
     *(*_unary(), *_binary(), *_views(), *_reductions(), *_products(), *_pools(), *_losses()),

@@ -107,7 +107,7 @@ def test_dropout_draws_anew_each_call_and_repeats_with_the_seed(target):
     assert (exe(x) == first).all()
 
 
-@pytest.mark.parametrize("level", (0, 1, 2))
+@pytest.mark.parametrize("level", (0, 1, 2, 3))
 def test_levels_agree(level):
     model = Net()
     x = rows(9)

@@ -96,7 +96,7 @@ OTHERS = _others()
 NUMBERS = {
     name: op
     for name, op in all_ops().items()
-    if op.kind == "elementwise" and name not in ("where", "cast") and name not in ACTIVATIONS
+    if op.kind == "elementwise" and name not in ("where", "merge", "cast") and name not in ACTIVATIONS
 }
 
 

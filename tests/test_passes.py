@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 from compiled import cells, check, executor, program
@@ -18,6 +19,7 @@ from engine.errors import IndexRangeError
 from engine.graph import Builder, Graph, TensorType, Value, apply, constant
 from engine.schedule import Bundle, ConvWeightGrad, KernelSpec, MaxPool2d, MaxPool2dGrad, Schedule
 from passes.pipeline import compile_graph, graph_passes
+from passes.reach import Precedence
 from passes.schedule import schedule
 from runtime.cpu.lower import lower
 from runtime.cpu.target import target
@@ -461,3 +463,29 @@ def test_results_are_the_same_bits_for_every_number_of_threads() -> None:
         command = [sys.executable, "-c", _TWO_STEPS, str(tests), str(tests.parent)]
         found.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
     assert len(found) == 1
+
+
+def test_a_detour_is_any_path_but_the_edge():
+    """Precedence against networkx, while clusters merge."""
+    rng = np.random.default_rng(0)
+    for size in (4, 9, 25):
+        order, dag = Precedence(), nx.gnp_random_graph(size, 2.5 / size, seed=size, directed=True)
+        dag.remove_edges_from([(a, b) for a, b in dag.edges if a >= b])
+        for n in dag.nodes:
+            order.add(n)
+        for a, b in dag.edges:
+            order.connect(a, b)
+        while dag.edges:
+            a, b = list(dag.edges)[rng.integers(len(dag.edges))]
+            expected = any(nx.has_path(dag, n, b) for n in dag.successors(a) if n != b)
+            assert order.detour(a, b) == expected
+            if expected:
+                dag.remove_edge(a, b)
+                order = Precedence()
+                for n in dag.nodes:
+                    order.add(n)
+                for c, d in dag.edges:
+                    order.connect(c, d)
+            else:
+                nx.contracted_nodes(dag, a, b, self_loops=False, copy=False)
+                order.contract(a, b)

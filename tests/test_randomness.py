@@ -8,7 +8,7 @@ import pytest
 import tenon as tn
 from tenon import F, nn, optim
 
-RUNS = [("reference", 2), ("cpu", 0), ("cpu", 1), ("cpu", 2)]
+RUNS = [("reference", 2), ("cpu", 0), ("cpu", 1), ("cpu", 2), ("cpu", 3)]
 
 
 def masks(x):

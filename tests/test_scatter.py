@@ -9,9 +9,11 @@ import pytest
 from compiled import executor
 from graph_tools import tensor, trace
 
+import tenon as tn
 from engine import interpreter
-from engine.errors import DTypeError, ShapeError, TenonError
+from engine.errors import DTypeError, IndexRangeError, ShapeError, TenonError
 from engine.graph import Value, apply
+from frontend.dispatch import call
 from passes.autodiff import expand_gradients
 
 rng = np.random.default_rng(4)
@@ -99,3 +101,42 @@ def test_results_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> No
         for inputs, expected in cases:
             for found, e in zip(runner.run(inputs), expected, strict=True):
                 np.testing.assert_array_equal(found, e)
+
+
+# --- into state ------------------------------------------------------------------------------------------------
+
+
+class Kept(tn.nn.Module):
+    """Rows written one after the other into a buffer, as a cache of keys and values is."""
+
+    def __init__(self, source: str):
+        super().__init__()
+        self.source = source
+        self.register_buffer("rows", np.arange(24, dtype=np.float32).reshape(6, 4))
+
+    def forward(self, x: Any, at: Any) -> Any:
+        old = self.rows + 0
+        rows = {"x": x, "x and a row": x + old[0], "two rows": old[:2], "x, and the old returned": x}[self.source]
+        new = call("scatter", old, call("check_index", at, limit=6), rows, axis=0, mode="set")
+        self.rows.assign(new)
+        return new.sum(0), old if "returned" in self.source else x.sum()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "copies"), [("x", 0), ("x and a row", 0), ("two rows", 2), ("x, and the old returned", 1)]
+)
+def test_state_is_written_in_place_where_nobody_needs_the_old(source: str, copies: int) -> None:
+    found = []
+    for target in ("reference", "cpu"):
+        module = Kept(source)
+        exe = tn.compile(module, tn.spec(2, 4), tn.spec(2, 1, dtype="i64"), target=target)
+        x = np.full((2, 4), 100, np.float32)
+        results = [exe(x * (i + 1), np.array([[i], [i + 1]])) for i in range(3)]
+        found.append([*(a for r in results for a in r), module.rows.numpy().copy()])
+        with pytest.raises(IndexRangeError):
+            exe(x, np.array([[0], [6]]))
+        np.testing.assert_array_equal(module.rows.numpy(), found[-1][-1])
+    assert [k.name for k in exe.stages["schedule"].kernels].count("copy") == copies
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)

@@ -14,7 +14,7 @@ from engine.op import Op
 from engine.schedule import Target
 from engine.verify import verify
 from passes.decompose import decompose
-from passes.simplify import remove_dead, simplify, simplify_with_report
+from passes.simplify import relax, remove_dead, simplify, simplify_with_report
 from passes.simplify.casts import holds
 from passes.simplify.patterns import Number, number_of
 
@@ -240,6 +240,21 @@ def test_checks_stay_when_nobody_reads_them_and_merge_when_equal():
 
     found = simplify(trace(function, tensor(3, dtype="i64")))
     assert [n.attrs.get("limit") for n in found.nodes] == [10, 20]
+
+
+def test_relaxed_rules_round_otherwise_and_only_where_reciprocals_hold():
+    def quotients(x, y):
+        few = apply("div", x, y)
+        return few, apply("div", few, c(3.0)), apply("div", x, c(1e-40)), apply("mul", apply("mul", x, c(0.3)), c(0.7))
+
+    graph = trace(quotients, tensor(5, 7), tensor(5, 1))
+    relaxed = relax(graph)
+    assert ops(relaxed).count("div") == 1 and ops(relaxed).count("reciprocal") == 1
+    assert ops(relaxed).count("mul") == 3
+    rng = np.random.default_rng(0)
+    arrays = [rng.uniform(0.5, 2, (5, n)).astype(np.float32) for n in (7, 1)]
+    for exact, near in zip(run(graph, arrays)[0], run(relaxed, arrays)[0], strict=True):
+        np.testing.assert_allclose(near, exact, rtol=4 * np.finfo(np.float32).eps)
 
 
 def test_dead_code_keeps_what_state_needs():

@@ -27,6 +27,7 @@ def _check(
     targets: TensorType,
     input_lengths: TensorType,
     target_lengths: TensorType,
+    *,
     blank: int,
 ) -> None:
     need_float(op, log_probs)
@@ -88,10 +89,10 @@ def _labels(target: np.ndarray, length: int, blank: int) -> np.ndarray:
     return labels
 
 
-def _likelihood(with_own: np.ndarray) -> np.ndarray:
+def _likelihood(with_own: np.ndarray) -> float:
     if len(with_own) == 0:
-        return np.float64(0 if with_own.shape[1] == 1 else -np.inf)
-    return np.logaddexp.reduce(with_own[-1, -2:])
+        return 0.0 if with_own.shape[1] == 1 else -np.inf
+    return float(np.logaddexp.reduce(with_own[-1, -2:]))
 
 
 def _reference(
@@ -233,9 +234,7 @@ def _second_gradient(node: Node, v: Value | None, _: Value | None) -> Sequence[V
     return [*apply("grad", total, g, log_probs), None, None, None]
 
 
-def unrolled(
-    log_probs: Value, targets: Value, input_lengths: Value, target_lengths: Value, blank: int
-) -> Value:  # fmt: skip
+def unrolled(log_probs: Value, targets: Value, input_lengths: Value, target_lengths: Value, *, blank: int) -> Value:
     """The loss of each example in simpler ops, with a few for each step. The states' probabilities are divided by their
     sum in each step, and the sums' logarithms added up."""
     steps, batch, _ = log_probs.shape

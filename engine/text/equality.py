@@ -48,7 +48,8 @@ def _facts(graph: Graph) -> Iterator[tuple[str, Any]]:
     yield "assumptions", [(str(a), a.reason) for a in graph.assumptions]
     yield "layouts", {v.name: order for v, order in graph.layouts.items()}
     for group in graph.groups:
-        yield "kernel", (group.name, [n.name for n in group.nodes if n.outputs[0] not in inlined])
+        guard = value(group.guard) if group.guard is not None else None
+        yield "kernel", (group.name, [n.name for n in group.nodes if n.outputs[0] not in inlined], guard)
 
 
 def _attr(value: Any) -> Any:

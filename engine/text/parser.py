@@ -217,16 +217,22 @@ class _Parser:
     def group(self, call: ast.expr, body: list[ast.stmt]) -> None:
         match call:
             case ast.Call(func=ast.Name(id="kernel"), args=[ast.Constant(value=str(name))], keywords=[]):
-                pass
+                guard = None
+            case ast.Call(
+                func=ast.Name(id="kernel"),
+                args=[ast.Constant(value=str(name))],
+                keywords=[ast.keyword(arg="when", value=ast.Name(id=condition))],
+            ):
+                guard = self.value(condition)
             case _:
-                raise TextError("expected 'with kernel(\"name\"):'")
+                raise TextError("expected 'with kernel(\"name\"):' or 'with kernel(\"name\", when=condition):'")
         if any(isinstance(s, ast.With) for s in body):
             raise TextError("a kernel cannot hold another")
         first = len(self.nodes)
         for statement in body:
             with self.at(statement):
                 self.statement(statement)
-        self.groups.append(Group(name, tuple(self.nodes[first:])))
+        self.groups.append(Group(name, tuple(self.nodes[first:]), guard))
 
     def assign(self, name: str, names: list[str], annotations: list[Annotation], right: ast.expr) -> None:
         node = self.expression(name, right)

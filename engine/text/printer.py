@@ -81,7 +81,9 @@ class _Printer:
                 continue
             group = group_of.get(node)
             if group is not None and group != current:
-                yield f"    with kernel({quoted(g.groups[group].name)}):"
+                guard = g.groups[group].guard
+                when = f", when={self.operand(guard, None)}" if guard is not None else ""
+                yield f"    with kernel({quoted(g.groups[group].name)}{when}):"
             current = group
             yield from self.node(node, "    " if group is None else "        ")
         yield from self.returned()

@@ -3,7 +3,9 @@
 from frontend.elementwise import *  # one function for every elementwise op record
 from frontend.functional.activations import *
 from frontend.functional.adaptive_pooling import *
+from frontend.functional.control import *
 from frontend.functional.convolution import *
+from frontend.functional.ctc import *
 from frontend.functional.dropout import *
 from frontend.functional.linear import *
 from frontend.functional.losses import *

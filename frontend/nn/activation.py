@@ -19,7 +19,10 @@ __all__ = [
 
 
 class ReLU(Module):
-    """max(x, 0)."""
+    """max(x, 0).
+
+    PyTorch: torch.nn.ReLU.
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -33,7 +36,10 @@ class ReLU(Module):
 
 
 class ReLU6(Module):
-    """Between 0 and 6."""
+    """Between 0 and 6.
+
+    PyTorch: torch.nn.ReLU6.
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -47,7 +53,10 @@ class ReLU6(Module):
 
 
 class LeakyReLU(Module):
-    """x, or negative_slope * x below 0."""
+    """x, or negative_slope * x below 0.
+
+    PyTorch: torch.nn.LeakyReLU.
+    """
 
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False):
         super().__init__()
@@ -62,7 +71,10 @@ class LeakyReLU(Module):
 
 
 class ELU(Module):
-    """x, or alpha * (exp(x) - 1) below 0."""
+    """x, or alpha * (exp(x) - 1) below 0.
+
+    PyTorch: torch.nn.ELU.
+    """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False):
         super().__init__()
@@ -77,7 +89,10 @@ class ELU(Module):
 
 
 class SELU(Module):
-    """A scaled ELU that keeps mean and variance."""
+    """A scaled ELU that keeps mean and variance.
+
+    PyTorch: torch.nn.SELU.
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -91,7 +106,10 @@ class SELU(Module):
 
 
 class CELU(Module):
-    """x, or alpha * (exp(x / alpha) - 1) below 0."""
+    """x, or alpha * (exp(x / alpha) - 1) below 0.
+
+    PyTorch: torch.nn.CELU.
+    """
 
     def __init__(self, alpha: float = 1.0, inplace: bool = False):
         super().__init__()
@@ -106,7 +124,10 @@ class CELU(Module):
 
 
 class GELU(Module):
-    """x times the cumulative function of the normal distribution."""
+    """x times the cumulative function of the normal distribution.
+
+    PyTorch: torch.nn.GELU.
+    """
 
     def __init__(self, approximate: str = "none"):
         super().__init__()
@@ -120,7 +141,10 @@ class GELU(Module):
 
 
 class SiLU(Module):
-    """x * sigmoid(x)."""
+    """x * sigmoid(x).
+
+    PyTorch: torch.nn.SiLU.
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -134,7 +158,10 @@ class SiLU(Module):
 
 
 class Mish(Module):
-    """x * tanh(softplus(x))."""
+    """x * tanh(softplus(x)).
+
+    PyTorch: torch.nn.Mish.
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -148,35 +175,50 @@ class Mish(Module):
 
 
 class Sigmoid(Module):
-    """1 / (1 + exp(-x))."""
+    """1 / (1 + exp(-x)).
+
+    PyTorch: torch.nn.Sigmoid.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.sigmoid(input)
 
 
 class LogSigmoid(Module):
-    """The logarithm of the sigmoid."""
+    """The logarithm of the sigmoid.
+
+    PyTorch: torch.nn.LogSigmoid.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.logsigmoid(input)
 
 
 class Tanh(Module):
-    """The hyperbolic tangent."""
+    """The hyperbolic tangent.
+
+    PyTorch: torch.nn.Tanh.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanh(input)
 
 
 class Tanhshrink(Module):
-    """x - tanh(x)."""
+    """x - tanh(x).
+
+    PyTorch: torch.nn.Tanhshrink.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.tanhshrink(input)
 
 
 class Softplus(Module):
-    """log(1 + exp(beta * x)) / beta."""
+    """log(1 + exp(beta * x)) / beta.
+
+    PyTorch: torch.nn.Softplus.
+    """
 
     def __init__(self, beta: float = 1.0, threshold: float = 20.0):
         super().__init__()
@@ -191,14 +233,20 @@ class Softplus(Module):
 
 
 class Softsign(Module):
-    """x / (1 + |x|)."""
+    """x / (1 + |x|).
+
+    PyTorch: torch.nn.Softsign.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         return F.softsign(input)
 
 
 class Hardsigmoid(Module):
-    """A sigmoid made of straight lines."""
+    """A sigmoid made of straight lines.
+
+    PyTorch: torch.nn.Hardsigmoid.
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -212,7 +260,10 @@ class Hardsigmoid(Module):
 
 
 class Hardswish(Module):
-    """x * hardsigmoid(x)."""
+    """x * hardsigmoid(x).
+
+    PyTorch: torch.nn.Hardswish.
+    """
 
     def __init__(self, inplace: bool = False):
         super().__init__()
@@ -226,7 +277,10 @@ class Hardswish(Module):
 
 
 class Hardtanh(Module):
-    """Between min_val and max_val."""
+    """Between min_val and max_val.
+
+    PyTorch: torch.nn.Hardtanh.
+    """
 
     def __init__(self, min_val: float = -1.0, max_val: float = 1.0, inplace: bool = False):
         super().__init__()
@@ -242,7 +296,10 @@ class Hardtanh(Module):
 
 
 class Hardshrink(Module):
-    """0 between -lambd and lambd."""
+    """0 between -lambd and lambd.
+
+    PyTorch: torch.nn.Hardshrink.
+    """
 
     def __init__(self, lambd: float = 0.5):
         super().__init__()
@@ -256,7 +313,10 @@ class Hardshrink(Module):
 
 
 class Softshrink(Module):
-    """Nearer to 0 by lambd."""
+    """Nearer to 0 by lambd.
+
+    PyTorch: torch.nn.Softshrink.
+    """
 
     def __init__(self, lambd: float = 0.5):
         super().__init__()
@@ -270,7 +330,10 @@ class Softshrink(Module):
 
 
 class Threshold(Module):
-    """x where it is above the threshold, else the value."""
+    """x where it is above the threshold, else the value.
+
+    PyTorch: torch.nn.Threshold.
+    """
 
     def __init__(self, threshold: float, value: float, inplace: bool = False):
         super().__init__()
@@ -286,7 +349,10 @@ class Threshold(Module):
 
 
 class GLU(Module):
-    """The first half along dim times the sigmoid of the second."""
+    """The first half along dim times the sigmoid of the second.
+
+    PyTorch: torch.nn.GLU.
+    """
 
     def __init__(self, dim: int = -1):
         super().__init__()
@@ -300,7 +366,10 @@ class GLU(Module):
 
 
 class Softmax(Module):
-    """exp(x) / sum of exp(x) along dim."""
+    """exp(x) / sum of exp(x) along dim.
+
+    PyTorch: torch.nn.Softmax. Differs: ``dim`` must be given.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
@@ -314,7 +383,10 @@ class Softmax(Module):
 
 
 class LogSoftmax(Module):
-    """The logarithm of softmax along dim."""
+    """The logarithm of softmax along dim.
+
+    PyTorch: torch.nn.LogSoftmax. Differs: ``dim`` must be given.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
@@ -328,7 +400,10 @@ class LogSoftmax(Module):
 
 
 class Softmin(Module):
-    """softmax(-x) along dim."""
+    """softmax(-x) along dim.
+
+    PyTorch: torch.nn.Softmin. Differs: ``dim`` must be given.
+    """
 
     def __init__(self, dim: int):
         super().__init__()
@@ -342,7 +417,10 @@ class Softmin(Module):
 
 
 class PReLU(Module):
-    """x, or weight * x below 0, with one trained weight, or one for each of ``num_parameters`` channels."""
+    """x, or weight * x below 0, with one trained weight, or one for each of ``num_parameters`` channels.
+
+    PyTorch: torch.nn.PReLU.
+    """
 
     def __init__(self, num_parameters: int = 1, init: float = 0.25, dtype: object = None):
         super().__init__()
@@ -363,7 +441,10 @@ class PReLU(Module):
 
 
 class RReLU(Module):
-    """A leaky ReLU whose slope is drawn between ``lower`` and ``upper`` while training, and their mean otherwise."""
+    """A leaky ReLU whose slope is drawn between ``lower`` and ``upper`` while training, and their mean otherwise.
+
+    PyTorch: torch.nn.RReLU.
+    """
 
     def __init__(self, lower: float = 1 / 8, upper: float = 1 / 3, inplace: bool = False):
         super().__init__()
@@ -381,7 +462,10 @@ class RReLU(Module):
 
 
 class Softmax2d(Module):
-    """Softmax over the channels of (N, C, H, W) or (C, H, W)."""
+    """Softmax over the channels of (N, C, H, W) or (C, H, W).
+
+    PyTorch: torch.nn.Softmax2d.
+    """
 
     def forward(self, input: Tensor) -> Tensor:
         if input.ndim not in (3, 4):

@@ -72,7 +72,10 @@ class _Numbered(Module):
 
 
 class Sequential(_Numbered):
-    """Modules applied one after the other: ``Sequential(a, b)``, or with names ``Sequential({"first": a, ...})``."""
+    """Modules applied one after the other: ``Sequential(a, b)``, or with names ``Sequential({"first": a, ...})``.
+
+    PyTorch: torch.nn.Sequential.
+    """
 
     def __init__(self, *modules: Module | Mapping[str, Module]):
         super().__init__()
@@ -93,7 +96,10 @@ class Sequential(_Numbered):
 
 
 class ModuleList(_Numbered):
-    """A list whose modules belong to the module that holds it. It has no forward of its own."""
+    """A list whose modules belong to the module that holds it. It has no forward of its own.
+
+    PyTorch: torch.nn.ModuleList.
+    """
 
     def __init__(self, modules: Iterable[Module] | None = None):
         super().__init__()
@@ -107,7 +113,10 @@ class ModuleList(_Numbered):
 
 
 class ModuleDict(Module):
-    """A dict whose modules belong to the module that holds it. It has no forward of its own."""
+    """A dict whose modules belong to the module that holds it. It has no forward of its own.
+
+    PyTorch: torch.nn.ModuleDict.
+    """
 
     def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] | None = None):
         super().__init__()
@@ -153,7 +162,10 @@ class ModuleDict(Module):
 
 
 class ParameterList(Module):
-    """A list whose parameters belong to the module that holds it. Arrays become parameters."""
+    """A list whose parameters belong to the module that holds it. Arrays become parameters.
+
+    PyTorch: torch.nn.ParameterList.
+    """
 
     def __init__(self, values: Iterable[Any] | None = None):
         super().__init__()
@@ -181,7 +193,10 @@ class ParameterList(Module):
 
 
 class ParameterDict(Module):
-    """A dict whose parameters belong to the module that holds it. Arrays become parameters."""
+    """A dict whose parameters belong to the module that holds it. Arrays become parameters.
+
+    PyTorch: torch.nn.ParameterDict.
+    """
 
     def __init__(self, values: Mapping[str, Any] | None = None):
         super().__init__()

@@ -117,7 +117,10 @@ class _Conv(_Convolution):
 
 class Conv1d(_Conv):
     """Convolution of (N, in_channels, L); ``weight`` is (out_channels, in_channels / groups, K). See
-    :func:`F.conv1d`."""
+    :func:`F.conv1d`.
+
+    PyTorch: torch.nn.Conv1d.
+    """
 
     rank, function = 1, staticmethod(F.conv1d)
 
@@ -127,6 +130,8 @@ class Conv2d(_Conv):
     :func:`F.conv2d`.
 
     ``padding_mode`` says what is put around the input: zeros, or as :func:`F.pad` "reflect", "replicate", "circular".
+
+    PyTorch: torch.nn.Conv2d.
     """
 
     rank, function = 2, staticmethod(F.conv2d)
@@ -134,7 +139,10 @@ class Conv2d(_Conv):
 
 class Conv3d(_Conv):
     """Convolution of (N, in_channels, D, H, W); ``weight`` is (out_channels, in_channels / groups, KD, KH, KW). See
-    :func:`F.conv3d`."""
+    :func:`F.conv3d`.
+
+    PyTorch: torch.nn.Conv3d.
+    """
 
     rank, function = 3, staticmethod(F.conv3d)
 
@@ -191,27 +199,39 @@ class _ConvTranspose(_Convolution):
 
 class ConvTranspose1d(_ConvTranspose):
     """Transposed convolution of (N, in_channels, L); ``weight`` is (in_channels, out_channels / groups, K). See
-    :func:`F.conv_transpose1d`."""
+    :func:`F.conv_transpose1d`.
+
+    PyTorch: torch.nn.ConvTranspose1d.
+    """
 
     rank, function = 1, staticmethod(F.conv_transpose1d)
 
 
 class ConvTranspose2d(_ConvTranspose):
     """Transposed convolution of (N, in_channels, H, W); ``weight`` is (in_channels, out_channels / groups, KH, KW). See
-    :func:`F.conv_transpose2d`. Called with an ``output_size`` it chooses the output padding that gives it."""
+    :func:`F.conv_transpose2d`. Called with an ``output_size`` it chooses the output padding that gives it.
+
+    PyTorch: torch.nn.ConvTranspose2d.
+    """
 
     rank, function = 2, staticmethod(F.conv_transpose2d)
 
 
 class ConvTranspose3d(_ConvTranspose):
     """Transposed convolution of (N, in_channels, D, H, W); ``weight`` is (in_channels, out_channels / groups, KD, KH,
-    KW). See :func:`F.conv_transpose3d`."""
+    KW). See :func:`F.conv_transpose3d`.
+
+    PyTorch: torch.nn.ConvTranspose3d.
+    """
 
     rank, function = 3, staticmethod(F.conv_transpose3d)
 
 
 class Unfold(Module):
-    """Images as columns of patches; see :func:`F.unfold`."""
+    """Images as columns of patches; see :func:`F.unfold`.
+
+    PyTorch: torch.nn.Unfold.
+    """
 
     def __init__(self, kernel_size: Numbers, dilation: Numbers = 1, padding: Numbers = 0, stride: Numbers = 1):
         super().__init__()
@@ -225,7 +245,10 @@ class Unfold(Module):
 
 
 class Fold(Module):
-    """Columns of patches as images; see :func:`F.fold`."""
+    """Columns of patches as images; see :func:`F.fold`.
+
+    PyTorch: torch.nn.Fold.
+    """
 
     def __init__(
         self,

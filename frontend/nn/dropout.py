@@ -31,36 +31,54 @@ class _Dropout(Module):
 
 
 class Dropout(_Dropout):
-    """While training each element is zero with probability ``p`` and the others are divided by 1 - p."""
+    """While training each element is zero with probability ``p`` and the others are divided by 1 - p.
+
+    PyTorch: torch.nn.Dropout.
+    """
 
     function = staticmethod(F.dropout)
 
 
 class Dropout1d(_Dropout):
-    """Dropout of whole channels of (N, C, L)."""
+    """Dropout of whole channels of (N, C, L).
+
+    PyTorch: torch.nn.Dropout1d.
+    """
 
     function = staticmethod(F.dropout1d)
 
 
 class Dropout2d(_Dropout):
-    """Dropout of whole channels of (N, C, H, W)."""
+    """Dropout of whole channels of (N, C, H, W).
+
+    PyTorch: torch.nn.Dropout2d.
+    """
 
     function = staticmethod(F.dropout2d)
 
 
 class Dropout3d(_Dropout):
-    """Dropout of whole channels of (N, C, D, H, W)."""
+    """Dropout of whole channels of (N, C, D, H, W).
+
+    PyTorch: torch.nn.Dropout3d.
+    """
 
     function = staticmethod(F.dropout3d)
 
 
 class AlphaDropout(_Dropout):
-    """Dropout that keeps mean and variance of what SELU gives."""
+    """Dropout that keeps mean and variance of what SELU gives.
+
+    PyTorch: torch.nn.AlphaDropout.
+    """
 
     function = staticmethod(F.alpha_dropout)
 
 
 class FeatureAlphaDropout(_Dropout):
-    """AlphaDropout of whole channels."""
+    """AlphaDropout of whole channels.
+
+    PyTorch: torch.nn.FeatureAlphaDropout.
+    """
 
     function = staticmethod(F.feature_alpha_dropout)

@@ -28,20 +28,34 @@ def _shape(tensor: StateTensor) -> tuple[int, ...]:
 
 
 def constant_(tensor: T, val: float) -> T:
-    """``val`` everywhere."""
+    """``val`` everywhere.
+
+    PyTorch: torch.nn.init.constant_.
+    """
     return _fill(tensor, val)
 
 
 def zeros_(tensor: T) -> T:
+    """0 everywhere.
+
+    PyTorch: torch.nn.init.zeros_.
+    """
     return _fill(tensor, 0)
 
 
 def ones_(tensor: T) -> T:
+    """1 everywhere.
+
+    PyTorch: torch.nn.init.ones_.
+    """
     return _fill(tensor, 1)
 
 
 def eye_(tensor: T) -> T:
-    """The identity matrix."""
+    """The identity matrix.
+
+    PyTorch: torch.nn.init.eye_.
+    """
     shape = _shape(tensor)
     if len(shape) != 2:
         raise ShapeError(f"eye_ fills a matrix, not a tensor of shape {shape}")
@@ -49,17 +63,26 @@ def eye_(tensor: T) -> T:
 
 
 def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
-    """Uniform draws from [a, b)."""
+    """Uniform draws from [a, b).
+
+    PyTorch: torch.nn.init.uniform_.
+    """
     return _fill(tensor, random.default.generator.uniform(a, b, _shape(tensor)))
 
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:
-    """Normal draws."""
+    """Normal draws.
+
+    PyTorch: torch.nn.init.normal_.
+    """
     return _fill(tensor, random.default.generator.normal(mean, std, _shape(tensor)))
 
 
 def trunc_normal_(tensor: T, mean: float = 0.0, std: float = 1.0, a: float = -2.0, b: float = 2.0) -> T:
-    """Normal draws, those outside [a, b] drawn again."""
+    """Normal draws, those outside [a, b] drawn again.
+
+    PyTorch: torch.nn.init.trunc_normal_.
+    """
     if not a < b or max(a - mean, mean - b) > 4 * std:
         raise TenonError(f"trunc_normal_: [{a}, {b}] must be an interval near the mean {mean} (within 4 * {std})")
     values = random.default.generator.normal(mean, std, _shape(tensor))
@@ -78,7 +101,10 @@ def fan_in_and_fan_out(tensor: StateTensor) -> tuple[int, int]:
 
 
 def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
-    """The factor by which a nonlinearity shrinks its input's deviation, inverted. ``param`` is leaky_relu's slope."""
+    """The factor by which a nonlinearity shrinks its input's deviation, inverted. ``param`` is leaky_relu's slope.
+
+    PyTorch: torch.nn.init.calculate_gain.
+    """
     gains = {"tanh": 5.0 / 3, "relu": math.sqrt(2.0), "selu": 0.75}
     linear = ("linear", "sigmoid", "conv1d", "conv2d", "conv3d")
     if nonlinearity in linear:
@@ -100,13 +126,19 @@ def _kaiming_std(tensor: StateTensor, a: float, mode: str, nonlinearity: str) ->
 
 
 def kaiming_uniform_(tensor: T, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> T:
-    """Uniform draws within gain * sqrt(3 / fan) of 0."""
+    """Uniform draws within gain * sqrt(3 / fan) of 0.
+
+    PyTorch: torch.nn.init.kaiming_uniform_.
+    """
     bound = math.sqrt(3.0) * _kaiming_std(tensor, a, mode, nonlinearity)
     return uniform_(tensor, -bound, bound)
 
 
 def kaiming_normal_(tensor: T, a: float = 0, mode: str = "fan_in", nonlinearity: str = "leaky_relu") -> T:
-    """Normal draws of deviation gain / sqrt(fan)."""
+    """Normal draws of deviation gain / sqrt(fan).
+
+    PyTorch: torch.nn.init.kaiming_normal_.
+    """
     return normal_(tensor, 0.0, _kaiming_std(tensor, a, mode, nonlinearity))
 
 
@@ -115,11 +147,17 @@ def _xavier_std(tensor: StateTensor, gain: float) -> float:
 
 
 def xavier_uniform_(tensor: T, gain: float = 1.0) -> T:
-    """Uniform draws within gain * sqrt(6 / (fan_in + fan_out)) of 0."""
+    """Uniform draws within gain * sqrt(6 / (fan_in + fan_out)) of 0.
+
+    PyTorch: torch.nn.init.xavier_uniform_.
+    """
     bound = math.sqrt(3.0) * _xavier_std(tensor, gain)
     return uniform_(tensor, -bound, bound)
 
 
 def xavier_normal_(tensor: T, gain: float = 1.0) -> T:
-    """Normal draws of deviation gain * sqrt(2 / (fan_in + fan_out))."""
+    """Normal draws of deviation gain * sqrt(2 / (fan_in + fan_out)).
+
+    PyTorch: torch.nn.init.xavier_normal_.
+    """
     return normal_(tensor, 0.0, _xavier_std(tensor, gain))

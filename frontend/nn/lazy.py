@@ -70,78 +70,117 @@ class LazyModule(Module):
 
 
 class LazyLinear(LazyModule):
-    """Linear(in_features, ...), in_features being the size of the input's last axis."""
+    """Linear(in_features, ...), in_features being the size of the input's last axis.
+
+    PyTorch: torch.nn.LazyLinear.
+    """
 
     becomes, axis = linear.Linear, -1
 
 
 class LazyConv1d(LazyModule):
-    """Conv1d(in_channels, ...)."""
+    """Conv1d(in_channels, ...).
+
+    PyTorch: torch.nn.LazyConv1d.
+    """
 
     becomes, axis = convolution.Conv1d, -2
 
 
 class LazyConv2d(LazyModule):
-    """Conv2d(in_channels, ...)."""
+    """Conv2d(in_channels, ...).
+
+    PyTorch: torch.nn.LazyConv2d.
+    """
 
     becomes, axis = convolution.Conv2d, -3
 
 
 class LazyConv3d(LazyModule):
-    """Conv3d(in_channels, ...)."""
+    """Conv3d(in_channels, ...).
+
+    PyTorch: torch.nn.LazyConv3d.
+    """
 
     becomes, axis = convolution.Conv3d, -4
 
 
 class LazyConvTranspose1d(LazyModule):
-    """ConvTranspose1d(in_channels, ...)."""
+    """ConvTranspose1d(in_channels, ...).
+
+    PyTorch: torch.nn.LazyConvTranspose1d.
+    """
 
     becomes, axis = convolution.ConvTranspose1d, -2
 
 
 class LazyConvTranspose2d(LazyModule):
-    """ConvTranspose2d(in_channels, ...)."""
+    """ConvTranspose2d(in_channels, ...).
+
+    PyTorch: torch.nn.LazyConvTranspose2d.
+    """
 
     becomes, axis = convolution.ConvTranspose2d, -3
 
 
 class LazyConvTranspose3d(LazyModule):
-    """ConvTranspose3d(in_channels, ...)."""
+    """ConvTranspose3d(in_channels, ...).
+
+    PyTorch: torch.nn.LazyConvTranspose3d.
+    """
 
     becomes, axis = convolution.ConvTranspose3d, -4
 
 
 class LazyBatchNorm1d(LazyModule):
-    """BatchNorm1d(num_features, ...)."""
+    """BatchNorm1d(num_features, ...).
+
+    PyTorch: torch.nn.LazyBatchNorm1d.
+    """
 
     becomes, axis = normalization.BatchNorm1d, 1
 
 
 class LazyBatchNorm2d(LazyModule):
-    """BatchNorm2d(num_features, ...)."""
+    """BatchNorm2d(num_features, ...).
+
+    PyTorch: torch.nn.LazyBatchNorm2d.
+    """
 
     becomes, axis = normalization.BatchNorm2d, 1
 
 
 class LazyBatchNorm3d(LazyModule):
-    """BatchNorm3d(num_features, ...)."""
+    """BatchNorm3d(num_features, ...).
+
+    PyTorch: torch.nn.LazyBatchNorm3d.
+    """
 
     becomes, axis = normalization.BatchNorm3d, 1
 
 
 class LazyInstanceNorm1d(LazyModule):
-    """InstanceNorm1d(num_features, ...)."""
+    """InstanceNorm1d(num_features, ...).
+
+    PyTorch: torch.nn.LazyInstanceNorm1d.
+    """
 
     becomes, axis = normalization.InstanceNorm1d, 1
 
 
 class LazyInstanceNorm2d(LazyModule):
-    """InstanceNorm2d(num_features, ...)."""
+    """InstanceNorm2d(num_features, ...).
+
+    PyTorch: torch.nn.LazyInstanceNorm2d.
+    """
 
     becomes, axis = normalization.InstanceNorm2d, 1
 
 
 class LazyInstanceNorm3d(LazyModule):
-    """InstanceNorm3d(num_features, ...)."""
+    """InstanceNorm3d(num_features, ...).
+
+    PyTorch: torch.nn.LazyInstanceNorm3d.
+    """
 
     becomes, axis = normalization.InstanceNorm3d, 1

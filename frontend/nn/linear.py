@@ -15,7 +15,10 @@ __all__ = ["Bilinear", "Identity", "Linear"]
 
 
 class Identity(Module):
-    """What comes in. Any arguments are taken and ignored, so that it can stand for another layer."""
+    """What comes in. Any arguments are taken and ignored, so that it can stand for another layer.
+
+    PyTorch: torch.nn.Identity.
+    """
 
     def __init__(self, *args: Any, **kwargs: Any):
         super().__init__()
@@ -25,7 +28,10 @@ class Identity(Module):
 
 
 class Linear(Module):
-    """``x @ weight.T + bias`` for x of shape (..., in_features). ``weight`` is (out_features, in_features)."""
+    """``x @ weight.T + bias`` for x of shape (..., in_features). ``weight`` is (out_features, in_features).
+
+    PyTorch: torch.nn.Linear.
+    """
 
     bias: Parameter | None
 
@@ -50,7 +56,10 @@ class Linear(Module):
 
 class Bilinear(Module):
     """``x1 @ weight[o] @ x2 + bias[o]`` for each output o, for x1 of shape (..., in1_features) and x2 of shape
-    (..., in2_features). ``weight`` is (out_features, in1_features, in2_features)."""
+    (..., in2_features). ``weight`` is (out_features, in1_features, in2_features).
+
+    PyTorch: torch.nn.Bilinear.
+    """
 
     bias: Parameter | None
 

@@ -12,7 +12,7 @@ from frontend.nn.parameter import Buffer
 from frontend.tensor import Tensor
 
 __all__ = [
-    "BCELoss", "BCEWithLogitsLoss", "CategoricalCrossEntropy", "CosineEmbeddingLoss", "CrossEntropyLoss",
+    "BCELoss", "BCEWithLogitsLoss", "CTCLoss", "CategoricalCrossEntropy", "CosineEmbeddingLoss", "CrossEntropyLoss",
     "GaussianNLLLoss", "HingeEmbeddingLoss", "HuberLoss", "KLDivLoss", "L1Loss", "MSELoss", "MarginRankingLoss",
     "MultiLabelSoftMarginLoss", "MultiMarginLoss", "NLLLoss", "PoissonNLLLoss", "SmoothL1Loss", "SoftMarginLoss",
     "SparseCategoricalCrossEntropy", "TripletMarginLoss", "TripletMarginWithDistanceLoss",
@@ -41,7 +41,10 @@ class _Loss(Module):
 
 
 class CrossEntropyLoss(_Loss):
-    """-log softmax(logits)[class]; see :func:`F.cross_entropy`."""
+    """-log softmax(logits)[class]; see :func:`F.cross_entropy`.
+
+    PyTorch: torch.nn.CrossEntropyLoss.
+    """
 
     function = staticmethod(F.cross_entropy)
 
@@ -56,7 +59,10 @@ class CrossEntropyLoss(_Loss):
 
 
 class NLLLoss(_Loss):
-    """-log_probabilities[class]; see :func:`F.nll_loss`."""
+    """-log_probabilities[class]; see :func:`F.nll_loss`.
+
+    PyTorch: torch.nn.NLLLoss.
+    """
 
     function = staticmethod(F.nll_loss)
 
@@ -64,8 +70,23 @@ class NLLLoss(_Loss):
         super().__init__(weight=weight, ignore_index=ignore_index, reduction=reduction)
 
 
+class CTCLoss(_Loss):
+    """Labels whose places are not known; see :func:`F.ctc_loss`.
+
+    PyTorch: torch.nn.CTCLoss.
+    """
+
+    function = staticmethod(F.ctc_loss)
+
+    def __init__(self, blank: int = 0, reduction: str = "mean", zero_infinity: bool = False):
+        super().__init__(blank=blank, reduction=reduction, zero_infinity=zero_infinity)
+
+
 class MSELoss(_Loss):
-    """The squared difference."""
+    """The squared difference.
+
+    PyTorch: torch.nn.MSELoss.
+    """
 
     function = staticmethod(F.mse_loss)
 
@@ -74,7 +95,10 @@ class MSELoss(_Loss):
 
 
 class L1Loss(_Loss):
-    """The absolute difference."""
+    """The absolute difference.
+
+    PyTorch: torch.nn.L1Loss.
+    """
 
     function = staticmethod(F.l1_loss)
 
@@ -83,7 +107,10 @@ class L1Loss(_Loss):
 
 
 class SmoothL1Loss(_Loss):
-    """Squared near 0, absolute farther out; see :func:`F.smooth_l1_loss`."""
+    """Squared near 0, absolute farther out; see :func:`F.smooth_l1_loss`.
+
+    PyTorch: torch.nn.SmoothL1Loss.
+    """
 
     function = staticmethod(F.smooth_l1_loss)
 
@@ -92,7 +119,10 @@ class SmoothL1Loss(_Loss):
 
 
 class HuberLoss(_Loss):
-    """Squared near 0, absolute farther out; see :func:`F.huber_loss`."""
+    """Squared near 0, absolute farther out; see :func:`F.huber_loss`.
+
+    PyTorch: torch.nn.HuberLoss.
+    """
 
     function = staticmethod(F.huber_loss)
 
@@ -101,7 +131,10 @@ class HuberLoss(_Loss):
 
 
 class BCELoss(_Loss):
-    """Binary cross-entropy of probabilities."""
+    """Binary cross-entropy of probabilities.
+
+    PyTorch: torch.nn.BCELoss.
+    """
 
     function = staticmethod(F.binary_cross_entropy)
 
@@ -110,7 +143,10 @@ class BCELoss(_Loss):
 
 
 class BCEWithLogitsLoss(_Loss):
-    """Binary cross-entropy of sigmoid(logits)."""
+    """Binary cross-entropy of sigmoid(logits).
+
+    PyTorch: torch.nn.BCEWithLogitsLoss.
+    """
 
     function = staticmethod(F.binary_cross_entropy_with_logits)
 
@@ -119,7 +155,10 @@ class BCEWithLogitsLoss(_Loss):
 
 
 class KLDivLoss(_Loss):
-    """target * (log(target) - input); see :func:`F.kl_div`."""
+    """target * (log(target) - input); see :func:`F.kl_div`.
+
+    PyTorch: torch.nn.KLDivLoss.
+    """
 
     function = staticmethod(F.kl_div)
 
@@ -128,7 +167,10 @@ class KLDivLoss(_Loss):
 
 
 class PoissonNLLLoss(_Loss):
-    """See :func:`F.poisson_nll_loss`."""
+    """See :func:`F.poisson_nll_loss`.
+
+    PyTorch: torch.nn.PoissonNLLLoss.
+    """
 
     function = staticmethod(F.poisson_nll_loss)
 
@@ -137,7 +179,10 @@ class PoissonNLLLoss(_Loss):
 
 
 class GaussianNLLLoss(_Loss):
-    """See :func:`F.gaussian_nll_loss`; called with input, target and variance."""
+    """See :func:`F.gaussian_nll_loss`; called with input, target and variance.
+
+    PyTorch: torch.nn.GaussianNLLLoss.
+    """
 
     function = staticmethod(F.gaussian_nll_loss)
 
@@ -146,7 +191,10 @@ class GaussianNLLLoss(_Loss):
 
 
 class HingeEmbeddingLoss(_Loss):
-    """See :func:`F.hinge_embedding_loss`."""
+    """See :func:`F.hinge_embedding_loss`.
+
+    PyTorch: torch.nn.HingeEmbeddingLoss.
+    """
 
     function = staticmethod(F.hinge_embedding_loss)
 
@@ -155,7 +203,10 @@ class HingeEmbeddingLoss(_Loss):
 
 
 class MarginRankingLoss(_Loss):
-    """See :func:`F.margin_ranking_loss`."""
+    """See :func:`F.margin_ranking_loss`.
+
+    PyTorch: torch.nn.MarginRankingLoss.
+    """
 
     function = staticmethod(F.margin_ranking_loss)
 
@@ -164,7 +215,10 @@ class MarginRankingLoss(_Loss):
 
 
 class SoftMarginLoss(_Loss):
-    """log(1 + exp(-target * input))."""
+    """log(1 + exp(-target * input)).
+
+    PyTorch: torch.nn.SoftMarginLoss.
+    """
 
     function = staticmethod(F.soft_margin_loss)
 
@@ -173,7 +227,10 @@ class SoftMarginLoss(_Loss):
 
 
 class MultiMarginLoss(_Loss):
-    """See :func:`F.multi_margin_loss`."""
+    """See :func:`F.multi_margin_loss`.
+
+    PyTorch: torch.nn.MultiMarginLoss.
+    """
 
     function = staticmethod(F.multi_margin_loss)
 
@@ -182,7 +239,10 @@ class MultiMarginLoss(_Loss):
 
 
 class MultiLabelSoftMarginLoss(_Loss):
-    """See :func:`F.multilabel_soft_margin_loss`."""
+    """See :func:`F.multilabel_soft_margin_loss`.
+
+    PyTorch: torch.nn.MultiLabelSoftMarginLoss.
+    """
 
     function = staticmethod(F.multilabel_soft_margin_loss)
 
@@ -191,7 +251,10 @@ class MultiLabelSoftMarginLoss(_Loss):
 
 
 class CosineEmbeddingLoss(_Loss):
-    """See :func:`F.cosine_embedding_loss`."""
+    """See :func:`F.cosine_embedding_loss`.
+
+    PyTorch: torch.nn.CosineEmbeddingLoss.
+    """
 
     function = staticmethod(F.cosine_embedding_loss)
 
@@ -200,7 +263,10 @@ class CosineEmbeddingLoss(_Loss):
 
 
 class TripletMarginLoss(_Loss):
-    """See :func:`F.triplet_margin_loss`."""
+    """See :func:`F.triplet_margin_loss`.
+
+    PyTorch: torch.nn.TripletMarginLoss.
+    """
 
     function = staticmethod(F.triplet_margin_loss)
 
@@ -229,7 +295,10 @@ class SparseCategoricalCrossEntropy(_Loss):
 
 
 class TripletMarginWithDistanceLoss(_Loss):
-    """TripletMarginLoss with any distance."""
+    """TripletMarginLoss with any distance.
+
+    PyTorch: torch.nn.TripletMarginWithDistanceLoss.
+    """
 
     function = staticmethod(F.triplet_margin_with_distance_loss)
 

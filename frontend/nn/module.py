@@ -34,6 +34,8 @@ class Module:
 
     Called inside a traced function a module adds to the program. Called with arrays elsewhere it runs at once on the
     NumPy reference, which is slow but needs no compiling.
+
+    PyTorch: torch.nn.Module.
     """
 
     training: bool

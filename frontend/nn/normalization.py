@@ -109,19 +109,28 @@ class _BatchNorm(_Running):
 
 
 class BatchNorm1d(_BatchNorm):
-    """Batch normalisation of (N, C) or (N, C, L); see :func:`F.batch_norm`."""
+    """Batch normalisation of (N, C) or (N, C, L); see :func:`F.batch_norm`.
+
+    PyTorch: torch.nn.BatchNorm1d. Differs: ``bias`` is not there: ``affine`` is for both.
+    """
 
     ranks = (2, 3)
 
 
 class BatchNorm2d(_BatchNorm):
-    """Batch normalisation of (N, C, H, W); see :func:`F.batch_norm`."""
+    """Batch normalisation of (N, C, H, W); see :func:`F.batch_norm`.
+
+    PyTorch: torch.nn.BatchNorm2d. Differs: ``bias`` is not there: ``affine`` is for both.
+    """
 
     ranks = (4,)
 
 
 class BatchNorm3d(_BatchNorm):
-    """Batch normalisation of (N, C, D, H, W); see :func:`F.batch_norm`."""
+    """Batch normalisation of (N, C, D, H, W); see :func:`F.batch_norm`.
+
+    PyTorch: torch.nn.BatchNorm3d. Differs: ``bias`` is not there: ``affine`` is for both.
+    """
 
     ranks = (5,)
 
@@ -150,19 +159,28 @@ class _InstanceNorm(_Running):
 
 
 class InstanceNorm1d(_InstanceNorm):
-    """Normalisation of each example of (N, C, L), or of one (C, L)."""
+    """Normalisation of each example of (N, C, L), or of one (C, L).
+
+    PyTorch: torch.nn.InstanceNorm1d. Differs: ``bias`` is not there: ``affine`` is for both.
+    """
 
     ranks = (2, 3)
 
 
 class InstanceNorm2d(_InstanceNorm):
-    """Normalisation of each example of (N, C, H, W), or of one (C, H, W)."""
+    """Normalisation of each example of (N, C, H, W), or of one (C, H, W).
+
+    PyTorch: torch.nn.InstanceNorm2d. Differs: ``bias`` is not there: ``affine`` is for both.
+    """
 
     ranks = (3, 4)
 
 
 class InstanceNorm3d(_InstanceNorm):
-    """Normalisation of each example of (N, C, D, H, W), or of one (C, D, H, W)."""
+    """Normalisation of each example of (N, C, D, H, W), or of one (C, D, H, W).
+
+    PyTorch: torch.nn.InstanceNorm3d. Differs: ``bias`` is not there: ``affine`` is for both.
+    """
 
     ranks = (4, 5)
 
@@ -172,7 +190,10 @@ def _shape(normalized_shape: int | Sequence[int]) -> tuple[int, ...]:
 
 
 class LayerNorm(_Affine):
-    """Normalisation over the last axes, which have ``normalized_shape``."""
+    """Normalisation over the last axes, which have ``normalized_shape``.
+
+    PyTorch: torch.nn.LayerNorm.
+    """
 
     def __init__(
         self,
@@ -196,7 +217,10 @@ class LayerNorm(_Affine):
 
 
 class RMSNorm(_Affine):
-    """Division by the root of the mean square over the last axes, which have ``normalized_shape``."""
+    """Division by the root of the mean square over the last axes, which have ``normalized_shape``.
+
+    PyTorch: torch.nn.RMSNorm.
+    """
 
     def __init__(
         self,
@@ -225,7 +249,10 @@ class RMSNorm(_Affine):
 
 
 class GroupNorm(_Affine):
-    """Normalisation over each of ``num_groups`` groups of channels of each example."""
+    """Normalisation over each of ``num_groups`` groups of channels of each example.
+
+    PyTorch: torch.nn.GroupNorm. Differs: ``bias`` is not there: ``affine`` is for both.
+    """
 
     def __init__(
         self, num_groups: int, num_channels: int, eps: float = 1e-5, affine: bool = True, dtype: object = None
@@ -247,7 +274,10 @@ class GroupNorm(_Affine):
 
 
 class LocalResponseNorm(Module):
-    """Division by a power of the mean square over ``size`` neighbouring channels."""
+    """Division by a power of the mean square over ``size`` neighbouring channels.
+
+    PyTorch: torch.nn.LocalResponseNorm.
+    """
 
     def __init__(self, size: int, alpha: float = 1e-4, beta: float = 0.75, k: float = 1.0):
         super().__init__()
@@ -261,7 +291,10 @@ class LocalResponseNorm(Module):
 
 
 class CosineSimilarity(Module):
-    """The cosine of the angle between two vectors along ``dim``."""
+    """The cosine of the angle between two vectors along ``dim``.
+
+    PyTorch: torch.nn.CosineSimilarity.
+    """
 
     def __init__(self, dim: int = 1, eps: float = 1e-8):
         super().__init__()
@@ -272,7 +305,10 @@ class CosineSimilarity(Module):
 
 
 class PairwiseDistance(Module):
-    """The p-norm of the difference along the last axis."""
+    """The p-norm of the difference along the last axis.
+
+    PyTorch: torch.nn.PairwiseDistance.
+    """
 
     def __init__(self, p: float = 2.0, eps: float = 1e-6, keepdim: bool = False):
         super().__init__()

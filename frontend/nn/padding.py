@@ -61,90 +61,135 @@ class _ZeroPad(_ConstantPad):
 
 
 class ConstantPad1d(_ConstantPad):
-    """``value`` before and after the last axis; ``padding`` is a number or (left, right)."""
+    """``value`` before and after the last axis; ``padding`` is a number or (left, right).
+
+    PyTorch: torch.nn.ConstantPad1d.
+    """
 
     rank = 1
 
 
 class ConstantPad2d(_ConstantPad):
-    """``value`` around the last two axes; ``padding`` is a number or (left, right, top, bottom)."""
+    """``value`` around the last two axes; ``padding`` is a number or (left, right, top, bottom).
+
+    PyTorch: torch.nn.ConstantPad2d.
+    """
 
     rank = 2
 
 
 class ConstantPad3d(_ConstantPad):
-    """``value`` around the last three axes; ``padding`` is a number or (left, right, top, bottom, front, back)."""
+    """``value`` around the last three axes; ``padding`` is a number or (left, right, top, bottom, front, back).
+
+    PyTorch: torch.nn.ConstantPad3d.
+    """
 
     rank = 3
 
 
 class ZeroPad1d(_ZeroPad):
-    """Zeros before and after the last axis."""
+    """Zeros before and after the last axis.
+
+    PyTorch: torch.nn.ZeroPad1d.
+    """
 
     rank = 1
 
 
 class ZeroPad2d(_ZeroPad):
-    """Zeros around the last two axes."""
+    """Zeros around the last two axes.
+
+    PyTorch: torch.nn.ZeroPad2d.
+    """
 
     rank = 2
 
 
 class ZeroPad3d(_ZeroPad):
-    """Zeros around the last three axes."""
+    """Zeros around the last three axes.
+
+    PyTorch: torch.nn.ZeroPad3d.
+    """
 
     rank = 3
 
 
 class ReflectionPad1d(_Pad):
-    """A signal mirrored at its first and last element; see :func:`F.pad`."""
+    """A signal mirrored at its first and last element; see :func:`F.pad`.
+
+    PyTorch: torch.nn.ReflectionPad1d.
+    """
 
     rank, mode = 1, "reflect"
 
 
 class ReflectionPad2d(_Pad):
-    """An image mirrored at its first and last rows and columns."""
+    """An image mirrored at its first and last rows and columns.
+
+    PyTorch: torch.nn.ReflectionPad2d.
+    """
 
     rank, mode = 2, "reflect"
 
 
 class ReflectionPad3d(_Pad):
-    """A volume mirrored at its first and last planes."""
+    """A volume mirrored at its first and last planes.
+
+    PyTorch: torch.nn.ReflectionPad3d.
+    """
 
     rank, mode = 3, "reflect"
 
 
 class ReplicationPad1d(_Pad):
-    """A signal with its first and last element repeated."""
+    """A signal with its first and last element repeated.
+
+    PyTorch: torch.nn.ReplicationPad1d.
+    """
 
     rank, mode = 1, "replicate"
 
 
 class ReplicationPad2d(_Pad):
-    """An image with its first and last rows and columns repeated."""
+    """An image with its first and last rows and columns repeated.
+
+    PyTorch: torch.nn.ReplicationPad2d.
+    """
 
     rank, mode = 2, "replicate"
 
 
 class ReplicationPad3d(_Pad):
-    """A volume with its first and last planes repeated."""
+    """A volume with its first and last planes repeated.
+
+    PyTorch: torch.nn.ReplicationPad3d.
+    """
 
     rank, mode = 3, "replicate"
 
 
 class CircularPad1d(_Pad):
-    """A signal that goes on at its other end."""
+    """A signal that goes on at its other end.
+
+    PyTorch: torch.nn.CircularPad1d.
+    """
 
     rank, mode = 1, "circular"
 
 
 class CircularPad2d(_Pad):
-    """An image that goes on at its other side."""
+    """An image that goes on at its other side.
+
+    PyTorch: torch.nn.CircularPad2d.
+    """
 
     rank, mode = 2, "circular"
 
 
 class CircularPad3d(_Pad):
-    """A volume that goes on at its other side."""
+    """A volume that goes on at its other side.
+
+    PyTorch: torch.nn.CircularPad3d.
+    """
 
     rank, mode = 3, "circular"

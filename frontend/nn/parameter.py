@@ -87,7 +87,10 @@ class StateTensor(Tensor):
 
 class Parameter(StateTensor):
     """A tensor that training changes: an attribute of a module that ``parameters()`` finds. Floats are f32 unless
-    the data or ``dtype`` says otherwise."""
+    the data or ``dtype`` says otherwise.
+
+    PyTorch: torch.nn.Parameter.
+    """
 
     def __init__(self, data: Any, requires_grad: bool = True, dtype: object = None):
         super().__init__(data, dtype, requires_grad)
@@ -102,7 +105,10 @@ class Parameter(StateTensor):
 
 class UninitializedParameter(Parameter):
     """A parameter whose shape is not known before its layer has seen an input. It becomes a :class:`Parameter`, and
-    stays the same object, so that an optimizer may be given it before."""
+    stays the same object, so that an optimizer may be given it before.
+
+    PyTorch: torch.nn.UninitializedParameter.
+    """
 
     def __init__(self, requires_grad: bool = True, dtype: object = None):
         self._declared = dtypes.f32 if dtype is None else as_dtype(dtype)
@@ -139,7 +145,10 @@ class UninitializedParameter(Parameter):
 
 
 class Buffer(StateTensor):
-    """State of a module that no optimizer changes, such as a running mean."""
+    """State of a module that no optimizer changes, such as a running mean.
+
+    PyTorch: torch.nn.Buffer. Differs: ``persistent`` is an argument of register_buffer.
+    """
 
 
 def _restore(kind: type[StateTensor], array: np.ndarray, requires_grad: bool) -> StateTensor:

@@ -51,19 +51,28 @@ class _MaxPool(Module):
 
 
 class MaxPool1d(_MaxPool):
-    """The maximum of each window of (N, C, L). The stride is the window's size unless given."""
+    """The maximum of each window of (N, C, L). The stride is the window's size unless given.
+
+    PyTorch: torch.nn.MaxPool1d.
+    """
 
     function = staticmethod(F.max_pool1d)
 
 
 class MaxPool2d(_MaxPool):
-    """The maximum of each window of (N, C, H, W). The stride is the window's size unless given."""
+    """The maximum of each window of (N, C, H, W). The stride is the window's size unless given.
+
+    PyTorch: torch.nn.MaxPool2d.
+    """
 
     function = staticmethod(F.max_pool2d)
 
 
 class MaxPool3d(_MaxPool):
-    """The maximum of each window of (N, C, D, H, W). The stride is the window's size unless given."""
+    """The maximum of each window of (N, C, D, H, W). The stride is the window's size unless given.
+
+    PyTorch: torch.nn.MaxPool3d.
+    """
 
     function = staticmethod(F.max_pool3d)
 
@@ -86,25 +95,37 @@ class _MaxUnpool(Module):
 
 
 class MaxUnpool1d(_MaxUnpool):
-    """Maxima put back where MaxPool1d with ``return_indices=True`` found them; see :func:`F.max_unpool1d`."""
+    """Maxima put back where MaxPool1d with ``return_indices=True`` found them; see :func:`F.max_unpool1d`.
+
+    PyTorch: torch.nn.MaxUnpool1d.
+    """
 
     rank, function = 1, staticmethod(F.max_unpool1d)
 
 
 class MaxUnpool2d(_MaxUnpool):
-    """Maxima put back where MaxPool2d with ``return_indices=True`` found them; see :func:`F.max_unpool2d`."""
+    """Maxima put back where MaxPool2d with ``return_indices=True`` found them; see :func:`F.max_unpool2d`.
+
+    PyTorch: torch.nn.MaxUnpool2d.
+    """
 
     rank, function = 2, staticmethod(F.max_unpool2d)
 
 
 class MaxUnpool3d(_MaxUnpool):
-    """Maxima put back where MaxPool3d with ``return_indices=True`` found them; see :func:`F.max_unpool3d`."""
+    """Maxima put back where MaxPool3d with ``return_indices=True`` found them; see :func:`F.max_unpool3d`.
+
+    PyTorch: torch.nn.MaxUnpool3d.
+    """
 
     rank, function = 3, staticmethod(F.max_unpool3d)
 
 
 class AvgPool1d(Module):
-    """The mean of each window of (N, C, L); see :func:`F.avg_pool1d`."""
+    """The mean of each window of (N, C, L); see :func:`F.avg_pool1d`.
+
+    PyTorch: torch.nn.AvgPool1d.
+    """
 
     def __init__(
         self,
@@ -159,13 +180,19 @@ class _AvgPool(Module):
 
 
 class AvgPool2d(_AvgPool):
-    """The mean of each window of (N, C, H, W); see :func:`F.avg_pool2d`."""
+    """The mean of each window of (N, C, H, W); see :func:`F.avg_pool2d`.
+
+    PyTorch: torch.nn.AvgPool2d.
+    """
 
     function = staticmethod(F.avg_pool2d)
 
 
 class AvgPool3d(_AvgPool):
-    """The mean of each window of (N, C, D, H, W); see :func:`F.avg_pool3d`."""
+    """The mean of each window of (N, C, D, H, W); see :func:`F.avg_pool3d`.
+
+    PyTorch: torch.nn.AvgPool3d.
+    """
 
     function = staticmethod(F.avg_pool3d)
 
@@ -191,19 +218,28 @@ class _LPPool(Module):
 
 
 class LPPool1d(_LPPool):
-    """The p-norm of each window of (N, C, L)."""
+    """The p-norm of each window of (N, C, L).
+
+    PyTorch: torch.nn.LPPool1d.
+    """
 
     function = staticmethod(F.lp_pool1d)
 
 
 class LPPool2d(_LPPool):
-    """The p-norm of each window of (N, C, H, W)."""
+    """The p-norm of each window of (N, C, H, W).
+
+    PyTorch: torch.nn.LPPool2d.
+    """
 
     function = staticmethod(F.lp_pool2d)
 
 
 class LPPool3d(_LPPool):
-    """The p-norm of each window of (N, C, D, H, W)."""
+    """The p-norm of each window of (N, C, D, H, W).
+
+    PyTorch: torch.nn.LPPool3d.
+    """
 
     function = staticmethod(F.lp_pool3d)
 
@@ -223,19 +259,28 @@ class _AdaptiveAvgPool(Module):
 
 
 class AdaptiveAvgPool1d(_AdaptiveAvgPool):
-    """The means of ``output_size`` windows of (N, C, L)."""
+    """The means of ``output_size`` windows of (N, C, L).
+
+    PyTorch: torch.nn.AdaptiveAvgPool1d.
+    """
 
     function = staticmethod(F.adaptive_avg_pool1d)
 
 
 class AdaptiveAvgPool2d(_AdaptiveAvgPool):
-    """The means of windows of (N, C, H, W); see :func:`F.adaptive_avg_pool2d`. With 1 the mean of each channel."""
+    """The means of windows of (N, C, H, W); see :func:`F.adaptive_avg_pool2d`. With 1 the mean of each channel.
+
+    PyTorch: torch.nn.AdaptiveAvgPool2d.
+    """
 
     function = staticmethod(F.adaptive_avg_pool2d)
 
 
 class AdaptiveAvgPool3d(_AdaptiveAvgPool):
-    """The means of windows of (N, C, D, H, W); see :func:`F.adaptive_avg_pool2d`."""
+    """The means of windows of (N, C, D, H, W); see :func:`F.adaptive_avg_pool2d`.
+
+    PyTorch: torch.nn.AdaptiveAvgPool3d.
+    """
 
     function = staticmethod(F.adaptive_avg_pool3d)
 
@@ -256,18 +301,27 @@ class _AdaptiveMaxPool(Module):
 
 
 class AdaptiveMaxPool1d(_AdaptiveMaxPool):
-    """The maxima of ``output_size`` windows of (N, C, L)."""
+    """The maxima of ``output_size`` windows of (N, C, L).
+
+    PyTorch: torch.nn.AdaptiveMaxPool1d.
+    """
 
     function = staticmethod(F.adaptive_max_pool1d)
 
 
 class AdaptiveMaxPool2d(_AdaptiveMaxPool):
-    """The maxima of windows of (N, C, H, W); see :func:`F.adaptive_max_pool2d`. With 1 the maximum of each channel."""
+    """The maxima of windows of (N, C, H, W); see :func:`F.adaptive_max_pool2d`. With 1 the maximum of each channel.
+
+    PyTorch: torch.nn.AdaptiveMaxPool2d.
+    """
 
     function = staticmethod(F.adaptive_max_pool2d)
 
 
 class AdaptiveMaxPool3d(_AdaptiveMaxPool):
-    """The maxima of windows of (N, C, D, H, W); see :func:`F.adaptive_max_pool2d`."""
+    """The maxima of windows of (N, C, D, H, W); see :func:`F.adaptive_max_pool2d`.
+
+    PyTorch: torch.nn.AdaptiveMaxPool3d.
+    """
 
     function = staticmethod(F.adaptive_max_pool3d)

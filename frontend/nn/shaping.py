@@ -14,7 +14,10 @@ __all__ = ["Flatten", "Unflatten"]
 
 
 class Flatten(Module):
-    """The axes ``start_dim`` to ``end_dim`` as one; the first, the batch, stays by default."""
+    """The axes ``start_dim`` to ``end_dim`` as one; the first, the batch, stays by default.
+
+    PyTorch: torch.nn.Flatten.
+    """
 
     def __init__(self, start_dim: int = 1, end_dim: int = -1):
         super().__init__()
@@ -29,7 +32,10 @@ class Flatten(Module):
 
 
 class Unflatten(Module):
-    """Axis ``dim`` split into axes of the sizes ``unflattened_size``, one of which may be -1."""
+    """Axis ``dim`` split into axes of the sizes ``unflattened_size``, one of which may be -1.
+
+    PyTorch: torch.nn.Unflatten.
+    """
 
     def __init__(self, dim: int, unflattened_size: Sequence[SizeLike]):
         super().__init__()

@@ -49,7 +49,10 @@ class _Table(Module):
 
 
 class Embedding(_Table):
-    """Rows of ``weight`` (num_embeddings, embedding_dim) by number: integers (...) give (..., embedding_dim)."""
+    """Rows of ``weight`` (num_embeddings, embedding_dim) by number: integers (...) give (..., embedding_dim).
+
+    PyTorch: torch.nn.Embedding. Differs: max_norm, scale_grad_by_freq and sparse are not there.
+    """
 
     def __init__(self, num_embeddings: int, embedding_dim: int, padding_idx: int | None = None, dtype: object = None):
         super().__init__(num_embeddings, embedding_dim, padding_idx, dtype)
@@ -59,7 +62,10 @@ class Embedding(_Table):
 
 
 class EmbeddingBag(_Table):
-    """The sum, mean or maximum of the embeddings in each bag; see :func:`F.embedding_bag`."""
+    """The sum, mean or maximum of the embeddings in each bag; see :func:`F.embedding_bag`.
+
+    PyTorch: torch.nn.EmbeddingBag. Differs: max_norm, scale_grad_by_freq, sparse and include_last_offset are not there.
+    """
 
     def __init__(
         self,

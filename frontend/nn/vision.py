@@ -14,7 +14,10 @@ __all__ = [
 
 
 class Upsample(Module):
-    """(N, C, ...) resized to ``size`` or by ``scale_factor``; see :func:`F.interpolate`."""
+    """(N, C, ...) resized to ``size`` or by ``scale_factor``; see :func:`F.interpolate`.
+
+    PyTorch: torch.nn.Upsample.
+    """
 
     def __init__(
         self,
@@ -43,21 +46,30 @@ class Upsample(Module):
 
 
 class UpsamplingNearest2d(Upsample):
-    """(N, C, H, W) made larger by repeating pixels."""
+    """(N, C, H, W) made larger by repeating pixels.
+
+    PyTorch: torch.nn.UpsamplingNearest2d.
+    """
 
     def __init__(self, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None):
         super().__init__(size, scale_factor, "nearest")
 
 
 class UpsamplingBilinear2d(Upsample):
-    """(N, C, H, W) made larger bilinearly, with aligned corners."""
+    """(N, C, H, W) made larger bilinearly, with aligned corners.
+
+    PyTorch: torch.nn.UpsamplingBilinear2d.
+    """
 
     def __init__(self, size: int | Sequence[int] | None = None, scale_factor: float | Sequence[float] | None = None):
         super().__init__(size, scale_factor, "bilinear", True)
 
 
 class PixelShuffle(Module):
-    """Channels become squares of pixels; see :func:`F.pixel_shuffle`."""
+    """Channels become squares of pixels; see :func:`F.pixel_shuffle`.
+
+    PyTorch: torch.nn.PixelShuffle.
+    """
 
     def __init__(self, upscale_factor: int):
         super().__init__()
@@ -71,7 +83,10 @@ class PixelShuffle(Module):
 
 
 class PixelUnshuffle(Module):
-    """Squares of pixels become channels; see :func:`F.pixel_unshuffle`."""
+    """Squares of pixels become channels; see :func:`F.pixel_unshuffle`.
+
+    PyTorch: torch.nn.PixelUnshuffle.
+    """
 
     def __init__(self, downscale_factor: int):
         super().__init__()
@@ -85,7 +100,10 @@ class PixelUnshuffle(Module):
 
 
 class ChannelShuffle(Module):
-    """Channels in another order; see :func:`F.channel_shuffle`."""
+    """Channels in another order; see :func:`F.channel_shuffle`.
+
+    PyTorch: torch.nn.ChannelShuffle.
+    """
 
     def __init__(self, groups: int):
         super().__init__()

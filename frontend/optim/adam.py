@@ -23,6 +23,8 @@ class Adam(Optimizer):
 
     ``weight_decay`` adds ``weight_decay * p`` to the gradient, ``maximize`` ascends, and ``amsgrad`` puts the greatest
     ``v`` so far in its place: Reddi et al. (2018), "On the convergence of Adam and beyond".
+
+    PyTorch: torch.optim.Adam. Differs: decoupled_weight_decay is not there: see AdamW.
     """
 
     name = "adam"
@@ -81,7 +83,10 @@ class Adam(Optimizer):
 
 class AdamW(Adam):
     """Adam whose weight decay leaves the gradient alone: ``p -= lr * weight_decay * p`` before the step. Loshchilov and
-    Hutter (2019), "Decoupled weight decay regularization"."""
+    Hutter (2019), "Decoupled weight decay regularization".
+
+    PyTorch: torch.optim.AdamW.
+    """
 
     name = "adamw"
 
@@ -105,7 +110,10 @@ class AdamW(Adam):
 
 class Adamax(Optimizer):
     """Adam with the infinity norm, from the same paper: ``u = max(b2 * u, |g| + eps)``, ``p -= lr / (1 - b1**t) * m /
-    u``."""
+    u``.
+
+    PyTorch: torch.optim.Adamax.
+    """
 
     name = "adamax"
 
@@ -148,7 +156,10 @@ class Adamax(Optimizer):
 class NAdam(Optimizer):
     """Dozat (2016), "Incorporating Nesterov momentum into Adam", in PyTorch's form: with
     ``mu(t) = b1 * (1 - 0.5 * 0.96**(t * momentum_decay))`` and ``P`` the product of all ``mu`` so far,
-    ``p -= lr * ((1 - mu(t)) / (1 - P) * g + mu(t + 1) / (1 - P * mu(t + 1)) * m) / (sqrt(v / (1 - b2**t)) + eps)``."""
+    ``p -= lr * ((1 - mu(t)) / (1 - P) * g + mu(t + 1) / (1 - P * mu(t + 1)) * m) / (sqrt(v / (1 - b2**t)) + eps)``.
+
+    PyTorch: torch.optim.NAdam.
+    """
 
     name = "nadam"
 

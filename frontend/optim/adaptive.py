@@ -16,6 +16,8 @@ class RMSprop(Optimizer):
 
     ``centered`` takes the square of the gradient's running mean off ``s`` (Graves, 2013, "Generating sequences with
     recurrent neural networks"); ``momentum`` accumulates the steps.
+
+    PyTorch: torch.optim.RMSprop.
     """
 
     name = "rmsprop"
@@ -69,7 +71,10 @@ class RMSprop(Optimizer):
 
 class Adagrad(Optimizer):
     """Duchi, Hazan and Singer (2011), "Adaptive subgradient methods for online learning": ``s += g * g``,
-    ``p -= lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)``."""
+    ``p -= lr / (1 + (t - 1) * lr_decay) * g / (sqrt(s) + eps)``.
+
+    PyTorch: torch.optim.Adagrad.
+    """
 
     name = "adagrad"
 
@@ -117,7 +122,10 @@ class Adagrad(Optimizer):
 
 class Adadelta(Optimizer):
     """Zeiler (2012), "ADADELTA: an adaptive learning rate method": ``s = rho * s + (1 - rho) * g * g``,
-    ``d = sqrt(a + eps) / sqrt(s + eps) * g``, ``a = rho * a + (1 - rho) * d * d``, ``p -= lr * d``."""
+    ``d = sqrt(a + eps) / sqrt(s + eps) * g``, ``a = rho * a + (1 - rho) * d * d``, ``p -= lr * d``.
+
+    PyTorch: torch.optim.Adadelta.
+    """
 
     name = "adadelta"
 

@@ -31,6 +31,8 @@ class LRScheduler:
     """Base of the schedules: ``rate(base, count)`` is the rate after ``count`` steps of a group that began at ``base``.
 
     Making one sets the rate of count 0. Its state is saved with the optimizer's.
+
+    PyTorch: torch.optim.lr_scheduler.LRScheduler. Differs: last_epoch is no argument.
     """
 
     def __init__(self, optimizer: Optimizer):
@@ -103,7 +105,10 @@ def _whole(name: str, value: Any) -> None:
 
 class LambdaLR(LRScheduler):
     """``base * lr_lambda(count)``. The function is called with a Tensor (f64 scalar), so it is made of Tenon's ops:
-    ``lambda count: 0.95 ** count``. A list gives one a group."""
+    ``lambda count: 0.95 ** count``. A list gives one a group.
+
+    PyTorch: torch.optim.lr_scheduler.LambdaLR. Differs: the function is given a Tensor.
+    """
 
     def __init__(self, optimizer: Optimizer, lr_lambda: Callable[[Any], Any] | Sequence[Callable[[Any], Any]]):
         groups = len(optimizer.param_groups)
@@ -118,7 +123,10 @@ class LambdaLR(LRScheduler):
 
 
 class StepLR(LRScheduler):
-    """The rate times ``gamma`` every ``step_size`` counts."""
+    """The rate times ``gamma`` every ``step_size`` counts.
+
+    PyTorch: torch.optim.lr_scheduler.StepLR.
+    """
 
     def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1):
         _whole("step_size", step_size)
@@ -130,7 +138,10 @@ class StepLR(LRScheduler):
 
 
 class MultiStepLR(LRScheduler):
-    """The rate times ``gamma`` at each of the counts in ``milestones``."""
+    """The rate times ``gamma`` at each of the counts in ``milestones``.
+
+    PyTorch: torch.optim.lr_scheduler.MultiStepLR.
+    """
 
     def __init__(self, optimizer: Optimizer, milestones: Sequence[int], gamma: float = 0.1):
         self.milestones, self.gamma = sorted(milestones), gamma
@@ -144,7 +155,10 @@ class MultiStepLR(LRScheduler):
 
 
 class ConstantLR(LRScheduler):
-    """The rate times ``factor`` for the first ``total_iters`` counts."""
+    """The rate times ``factor`` for the first ``total_iters`` counts.
+
+    PyTorch: torch.optim.lr_scheduler.ConstantLR.
+    """
 
     def __init__(self, optimizer: Optimizer, factor: float = 1 / 3, total_iters: int = 5):
         self.factor, self.total_iters = factor, total_iters
@@ -155,7 +169,10 @@ class ConstantLR(LRScheduler):
 
 
 class LinearLR(LRScheduler):
-    """A linear warm-up: the rate's factor goes from ``start_factor`` to ``end_factor`` in ``total_iters`` counts."""
+    """A linear warm-up: the rate's factor goes from ``start_factor`` to ``end_factor`` in ``total_iters`` counts.
+
+    PyTorch: torch.optim.lr_scheduler.LinearLR.
+    """
 
     def __init__(
         self, optimizer: Optimizer, start_factor: float = 1 / 3, end_factor: float = 1.0, total_iters: int = 5
@@ -170,7 +187,10 @@ class LinearLR(LRScheduler):
 
 
 class ExponentialLR(LRScheduler):
-    """The rate times ``gamma`` at every count."""
+    """The rate times ``gamma`` at every count.
+
+    PyTorch: torch.optim.lr_scheduler.ExponentialLR.
+    """
 
     def __init__(self, optimizer: Optimizer, gamma: float):
         self.gamma = gamma
@@ -181,7 +201,10 @@ class ExponentialLR(LRScheduler):
 
 
 class PolynomialLR(LRScheduler):
-    """The rate times ``(1 - count / total_iters) ** power``, then 0."""
+    """The rate times ``(1 - count / total_iters) ** power``, then 0.
+
+    PyTorch: torch.optim.lr_scheduler.PolynomialLR.
+    """
 
     def __init__(self, optimizer: Optimizer, total_iters: int = 5, power: float = 1.0):
         _whole("total_iters", total_iters)
@@ -194,7 +217,10 @@ class PolynomialLR(LRScheduler):
 
 class CosineAnnealingLR(LRScheduler):
     """Half a cosine from the rate to ``eta_min`` in ``T_max`` counts, and back in as many: Loshchilov and Hutter
-    (2017), "SGDR: stochastic gradient descent with warm restarts", without the restarts."""
+    (2017), "SGDR: stochastic gradient descent with warm restarts", without the restarts.
+
+    PyTorch: torch.optim.lr_scheduler.CosineAnnealingLR.
+    """
 
     def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0):
         _whole("T_max", T_max)
@@ -212,7 +238,10 @@ def _cosine(start: float, end: float, share: Tensor) -> Tensor:
 
 class CosineAnnealingWarmRestarts(LRScheduler):
     """SGDR, of the same paper: half a cosine from the rate to ``eta_min`` in ``T_0`` counts, again in ``T_0 * T_mult``,
-    and so on."""
+    and so on.
+
+    PyTorch: torch.optim.lr_scheduler.CosineAnnealingWarmRestarts.
+    """
 
     def __init__(self, optimizer: Optimizer, T_0: int, T_mult: int = 1, eta_min: float = 0.0):
         _whole("T_0", T_0)
@@ -284,7 +313,10 @@ class OneCycleLR(LRScheduler):
 
 
 class SequentialLR(LRScheduler):
-    """One schedule after another: ``milestones`` are the counts at which the next one begins, at its count 0."""
+    """One schedule after another: ``milestones`` are the counts at which the next one begins, at its count 0.
+
+    PyTorch: torch.optim.lr_scheduler.SequentialLR.
+    """
 
     def __init__(self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]):
         if len(schedulers) != len(milestones) + 1:
@@ -317,6 +349,8 @@ class ReduceLROnPlateau(LRScheduler):
     ``mode`` "min" or "max" says what is better, by ``threshold``: a share of the best with ``threshold_mode`` "rel", a
     difference with "abs". After a reduction ``cooldown`` steps are not counted as bad; rates stay at or above
     ``min_lr``, and changes below ``eps`` are left out.
+
+    PyTorch: torch.optim.lr_scheduler.ReduceLROnPlateau.
     """
 
     def __init__(

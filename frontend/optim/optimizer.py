@@ -47,6 +47,8 @@ class Optimizer:
     - ``clip_value``: each element of a gradient is kept between ``-clip_value`` and ``clip_value``
     - ``accumulate``: parameters change only at every ``accumulate``-th call, along the mean of the gradients since
     - ``ema``: keep ``average = ema * average + (1 - ema) * parameter`` after each change, for :meth:`averaged`
+
+    PyTorch: torch.optim.Optimizer. Differs: minimize(loss) stands for zero_grad, backward and step.
     """
 
     name: str

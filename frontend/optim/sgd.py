@@ -17,6 +17,8 @@ class SGD(Optimizer):
     With momentum ``b = momentum * b + (1 - dampening) * g`` (``b = g`` in the first step) and ``p -= lr * b``, or with
     ``nesterov`` ``p -= lr * (g + momentum * b)``: Sutskever et al. (2013), "On the importance of initialization and
     momentum in deep learning". ``weight_decay`` adds ``weight_decay * p`` to the gradient, ``maximize`` ascends.
+
+    PyTorch: torch.optim.SGD.
     """
 
     name = "sgd"

@@ -1,7 +1,8 @@
 """Simplification: identities, folding, common subexpressions and dead code, until nothing more applies.
 
 The rules stand in tables: ``constants``, ``algebra``, ``casts``, ``views``, ``products``, ``pooling`` and
-``recurrences``. None changes dtypes, random numbers or where NaN and infinity appear.
+``recurrences``. None changes dtypes, random numbers or where NaN and infinity appear. Those in ``relaxed`` change
+roundings, and are for level 3.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from collections import Counter
 from collections.abc import Hashable
 
 from engine.graph import Graph, Node, Rewriter, Value
-from passes.simplify import algebra, casts, constants, pooling, products, recurrences, views
+from passes.simplify import algebra, casts, constants, pooling, products, recurrences, relaxed, views
 from passes.simplify.common import computation
 from passes.simplify.dead import remove_dead
 from passes.simplify.patterns import Match, Rule, RuleTable, Var, op
 
-__all__ = ["remove_dead", "simplify", "simplify_with_report"]
+__all__ = ["relax", "remove_dead", "simplify", "simplify_with_report"]
 
 SWEEPS = 20
 """Far more than a graph needs; a bound in case two rules undo each other."""
@@ -26,7 +27,9 @@ MANY = 1 << 30
 _TABLES = (constants, algebra, casts, views, products, pooling, recurrences)
 _RULES = tuple(rule for table in _TABLES for rule in table.RULES)
 _BEFORE_AUTODIFF = RuleTable(_RULES)
-_AFTER_AUTODIFF = RuleTable((*_RULES, Rule("detach", op("detach", Var("x")), lambda x: x)))
+_PLAIN = (*_RULES, Rule("detach", op("detach", Var("x")), lambda x: x))
+_AFTER_AUTODIFF = RuleTable(_PLAIN)
+_RELAXED = RuleTable((*_PLAIN, *relaxed.RULES))
 
 
 def simplify(graph: Graph) -> Graph:
@@ -34,13 +37,18 @@ def simplify(graph: Graph) -> Graph:
     return simplify_with_report(graph)[0]
 
 
-def simplify_with_report(graph: Graph) -> tuple[Graph, dict[str, int]]:
-    """The simplified graph, and how often each rule applied."""
+def relax(graph: Graph) -> Graph:
+    """A graph with the same results but for roundings. Runs after autodiff."""
+    return simplify_with_report(graph, _RELAXED)[0]
+
+
+def simplify_with_report(graph: Graph, rules: RuleTable | None = None) -> tuple[Graph, dict[str, int]]:
+    """The simplified graph, and how often each of ``rules`` applied, or of those that always hold."""
     report: Counter[str] = Counter()
     for _ in range(SWEEPS):
         smaller = remove_dead(graph)
         report["dead code"] += len(graph.nodes) - len(smaller.nodes)
-        sweep = _Sweep(smaller)
+        sweep = _Sweep(smaller, rules)
         rewritten = sweep.run()
         if not sweep.counts:
             graph = smaller
@@ -57,11 +65,11 @@ class _Sweep:
     looks behind them, since that would cut them off the path that the gradient takes.
     """
 
-    def __init__(self, graph: Graph):
+    def __init__(self, graph: Graph, rules: RuleTable | None):
         self.counts: Counter[str] = Counter()
         self._rewriter = Rewriter(graph)
         grads = [n for n in graph.nodes if n.op.kind == "grad"]
-        self._rules = _BEFORE_AUTODIFF if grads else _AFTER_AUTODIFF
+        self._rules = rules or (_BEFORE_AUTODIFF if grads else _AFTER_AUTODIFF)
         self._differentiated_by = {v for n in grads for v in n.inputs[1:]}
         self._opaque: set[Value] = set(self._differentiated_by)
         self._seen: dict[Hashable, tuple[Value, ...]] = {}

@@ -105,6 +105,8 @@ RULES = (
     Rule("x ** 1", op("pow", X, ONE), lambda x: x),
     Rule("x ** 2", op("pow", X, Number("two", lambda n: n == 2)), _square),
     Rule("where(c, x, x)", op("where", Var("c"), X, X), lambda x: x),
+    Rule("merge(c, x, x)", op("merge", Var("c"), X, X), lambda x: x),
+    Rule("merge(known, x, y)", op("merge", C, X, Y), lambda c, x, y: x if c else y),
     Rule("not not x", op("not_", op("not_", X)), lambda x: x),
     *(Rule(f"{f}({f}(x))", op(f, op(f, X, name="inner")), lambda inner: inner) for f in _IDEMPOTENT),
 )

@@ -30,7 +30,8 @@ def groups(axes: Strides, strides: list[Strides], barriers: frozenset[int] = fro
 
 
 def collapse(spec: KernelSpec) -> KernelSpec:
-    """``spec``, whose core (if any) knows nothing of axes, over the fewest of them. Reduced and kept axes never merge, nor does a split axis."""
+    """``spec``, whose core (if any) knows nothing of axes, over the fewest of them. Reduced and kept axes never
+    merge, nor does a split axis."""
     strides = [a.strides for a in (*spec.reads, *spec.writes)] + [s.sizes for s in spec.body if s.op == "index"]
     barriers = set()
     for axis in range(1, len(spec.axes)):

@@ -19,7 +19,7 @@ from engine.memory import place, round_up
 from engine.program import ERROR, Arg, Block, Call, Pointer, Program
 from engine.state import address, aligned_empty
 from runtime.cpu.barriers import Range, Step, meetings
-from runtime.cpu.driver import ARGUMENTS, BARRIER, FIELDS, FLAGS, FUNCTION, OWNER, TASKS, new_table
+from runtime.cpu.driver import ARGUMENTS, BARRIER, FIELDS, FLAGS, FUNCTION, GUARD, OWNER, TASKS, new_table
 
 Slots = list[tuple[int, int]]
 """Positions in the argument words, each with the byte offset to add to a buffer's address."""
@@ -116,6 +116,7 @@ class Binding:
         words: list[int] = []
         inner: list[int] = []  # words that hold a position in the block, to become addresses
         starts = [[self._encode(call.args, words, inner) for call in calls] for calls in self._parts(program)]
+        guards = [[self._guard(call, words, inner) for call in calls] for calls in self._parts(program)]
         block = aligned_empty((len(words),), dtypes.i64)
         block[:] = words
         base = address(block)
@@ -126,8 +127,8 @@ class Binding:
         self._arena_offsets = np.array([o for _, o in self._arena_slots], np.int64)
         self.arena_address = 0
         self.prepare, self.main = (
-            self._table(calls, [base + 8 * s for s in at])
-            for calls, at in zip(self._parts(program), starts, strict=True)
+            self._table(calls, [base + 8 * s for s in at], [0 if g is None else base + 8 * g for g in guard])
+            for calls, at, guard in zip(self._parts(program), starts, guards, strict=True)
         )
 
     @staticmethod
@@ -160,6 +161,10 @@ class Binding:
             words.append(value)
         return start
 
+    def _guard(self, call: Call, words: list[int], inner: list[int]) -> int | None:
+        """Where the address of the call's guard is kept, if it has one."""
+        return None if call.guard is None else self._encode((call.guard,), words, inner)
+
     def _pointer(self, pointer: Pointer, slot: int) -> int:
         offset = self.sizes(pointer.offset)
         name = pointer.buffer
@@ -174,11 +179,12 @@ class Binding:
             raise VerifyError(f"a kernel's argument points at the buffer {name!r}, which the program does not have")
         return 0
 
-    def _table(self, calls: Sequence[Call], arguments: Sequence[int]) -> Table:
+    def _table(self, calls: Sequence[Call], arguments: Sequence[int], guards: Sequence[int]) -> Table:
         kept = [i for i, call in enumerate(calls) if self.sizes(call.tasks) > 0]
         rows = new_table(len(kept))
         rows[:, FUNCTION] = [self._function(calls[i]) for i in kept]
         rows[:, ARGUMENTS] = [arguments[i] for i in kept]
+        rows[:, GUARD] = [guards[i] for i in kept]
         rows[:, TASKS] = [self.sizes(calls[i].tasks) for i in kept]
         met = meetings([self._step(calls[i]) for i in kept], self._threads)
         rows[:, FLAGS] = [flags for flags, _ in met]
@@ -195,7 +201,7 @@ class Binding:
     def _step(self, call: Call) -> Step:
         kinds = {self.buffers[w].kind for w in call.writes if w in self.buffers}
         return Step(
-            reads=tuple(self._range(n) for n in call.reads if n != ERROR),
+            reads=tuple(self._range(n) for n in call.touched if n != ERROR),
             writes=tuple(self._range(n) for n in call.writes if n != ERROR),
             single=self.sizes(call.tasks) == 1,
             may_fail=_mentions_error(call.args),

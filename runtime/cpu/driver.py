@@ -41,7 +41,8 @@ ARGUMENTS = 1  # address of its argument block
 TASKS = 2
 FLAGS = 3
 OWNER = 4  # which thread (modulo their number) runs a step of one task
-FIELDS = 5
+GUARD = 5  # address of a word that holds the address of a byte: the step is passed over while that is 0; or 0
+FIELDS = 6
 
 # Flags of a step.
 BARRIER = 1  # all threads meet before it

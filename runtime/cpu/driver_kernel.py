@@ -10,8 +10,8 @@ from numba.extending import intrinsic
 
 from runtime.cpu.driver import (  # isort: skip
     ARGUMENTS, ARRIVED, BARRIER, CHECK, COUNT_BARRIERS, COUNT_STEPS, ERROR, FIELDS, FLAGS, FUNCTION, GENERATION,
-    GOMP_PARALLEL, MEETING, OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, SCRATCH, SCRATCH_STRIDE, SELF, SPINS_BEFORE_YIELD,
-    STEP_COUNT, STEPS, TASKS, THREADS, YIELD,
+    GOMP_PARALLEL, GUARD, MEETING, OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, SCRATCH, SCRATCH_STRIDE, SELF,
+    SPINS_BEFORE_YIELD, STEP_COUNT, STEPS, TASKS, THREADS, YIELD,
 )  # fmt: skip
 
 _WORD, _INT, _VOID, _BYTES = ir.IntType(64), ir.IntType(32), ir.VoidType(), ir.IntType(8).as_pointer()
@@ -35,6 +35,16 @@ def load(typingctx, address, index):
         return builder.load(_slot(builder, *args))
 
     return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
+def load_byte(typingctx, address):
+    """The byte at ``address``."""
+
+    def emit(context, builder, signature, args):
+        return builder.zext(builder.load(builder.inttoptr(args[0], _BYTES)), _WORD)
+
+    return types.int64(types.int64), emit
 
 
 @intrinsic
@@ -172,7 +182,8 @@ def driver(control, thread, threads, _unused):
         else:
             lo = tasks * thread // threads
             hi = tasks * (thread + 1) // threads
-        if lo < hi:
+        guard = load(steps, GUARD)
+        if lo < hi and (guard == 0 or load_byte(load(guard, 0)) != 0):
             call_kernel(load(steps, FUNCTION), load(steps, ARGUMENTS), lo, hi, scratch)
         steps += 8 * FIELDS
         done += 1

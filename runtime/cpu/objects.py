@@ -84,7 +84,8 @@ def _address(name: str) -> int | None:
 
     found = binding.address_of_symbol(name)
     if not found:
-        found = ctypes.cast(getattr(ctypes.CDLL(None), name, None), ctypes.c_void_p).value
+        function = getattr(ctypes.CDLL(None), name, None)
+        found = function and ctypes.cast(function, ctypes.c_void_p).value
     return found
 
 

@@ -30,7 +30,7 @@ def each(name: str, *arrays: np.ndarray, **options: Any) -> list[Case]:
     return [
         Case(f"{name}{text}/{r}", lambda *x, r=r: getattr(F, name)(*x, reduction=r, **tensors(tn, x[0])),
              lambda t, *x, r=r: getattr(t.nn.functional, name)(*x, reduction=r, **tensors(t, x[0])), arrays,
-             compiled=r == "mean" and not options, batched=tuple(range(len(arrays))))
+             compiled=r == "mean" and not options, batched=tuple(range(len(arrays))) if arrays[0].ndim > 1 else ())
         for r in REDUCTIONS
     ]  # fmt: skip
 
