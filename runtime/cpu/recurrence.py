@@ -8,7 +8,7 @@ whatever the block: results do not depend on the number of threads.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine import dtypes, scalar
 from engine.cells import Lines, names_in, needed
@@ -57,6 +57,7 @@ class _Walk:
         self.packs: list[Packed] = []
         self.table = ArgTable()
         self.gates, self.hidden, self.width = core.cell.gates, core.hidden, core.width
+        self.projected = "projection" in self.given
         downward = core.reverse != core.backward
         self.table.declare(
             steps=core.steps, batch=core.batch, hidden=core.hidden, width=core.width,
@@ -84,21 +85,16 @@ class _Walk:
             *scratch_lines(parts, self.table),
             *self.once(),
             f"last = minimum(hi * {TASK}, batch)",
-            *loop("first", f"lo * {TASK}", "last", []),
+            f"for first in range(lo * {TASK}, last, {BLOCK}):",
+            *indent([f"rows = minimum({BLOCK}, last - first)", *body]),
         ]
-        lines[-1] = f"for first in range(lo * {TASK}, last, {BLOCK}):"
-        lines += indent([f"rows = minimum({BLOCK}, last - first)", *body])
         code = kernel(self.spec.name, lines, self.table, modules={"runtime.cpu.microkernel": self.tiles})
         walk = call(self.spec, code, self.table, ceil_div(self.core.batch, TASK), parts["end"])
-        weights = {self.given[n].buffer for n in ("weight", "projection") if n in self.given}
-        reads = tuple(b for b in walk.reads if b not in weights or self._read_elsewhere(b))
-        calls = [p.call for p in self.packs]
-        walk = type(walk)(**{**vars(walk), "reads": (*reads, *(p.buffer.name for p in self.packs))})
+        walk = replace(walk, reads=(*walk.reads, *(p.buffer.name for p in self.packs)))
         kernels = {k.key: k for k in (*(p.kernel for p in self.packs), code)}
-        return Lowered((*calls, walk), tuple(kernels.values()), tuple(p.buffer for p in self.packs))
-
-    def _read_elsewhere(self, buffer: str) -> bool:
-        return any(a.buffer == buffer for n, a in self.given.items() if n not in ("weight", "projection"))
+        return Lowered(
+            (*(p.call for p in self.packs), walk), tuple(kernels.values()), tuple(p.buffer for p in self.packs)
+        )
 
     # -- to be given by the direction
 
@@ -135,6 +131,10 @@ class _Walk:
             return store(self.dtype, f"{name}_row", index, value, self.scratch(name))
         access = self.arrays[name]
         return store(access.dtype, f"{name}_row", index, value, self.table.scope(access.buffer))
+
+    def keep(self, name: str, value: str, index: str = "j") -> list[str]:
+        """Stores into an output, if anybody reads it."""
+        return [self.put(name, value, index)] if name in self.made else []
 
     def array_row(self, name: str, t: str = "t") -> str:
         """Sets ``<name>_row`` to the row of example n, at step ``t`` where it has steps."""
@@ -222,10 +222,6 @@ class _Forward(_Walk):
     def tabled(self) -> tuple[str, ...]:
         return ("state", "inner") if self.projected else ("state",)
 
-    @property
-    def projected(self) -> bool:
-        return "projection" in self.given
-
     def block(self) -> list[str]:
         cell = self.cell
         self.pieces = {
@@ -294,13 +290,11 @@ class _Forward(_Walk):
         if self.projected:
             body.append(self.put("inner", known["h_next"]))
         else:
-            body.append(self.put("state", known["h_next"]))
-            body += [self.put(n, known["h_next"]) for n in ("hs",) if n in self.made]
+            body += [self.put("state", known["h_next"]), *self.keep("hs", known["h_next"])]
         if cell.memory:
-            body.append(self.put("memory", known["c_next"]))
-            body += [self.put(n, known["c_next"]) for n in ("cs",) if n in self.made]
-        if "saved" in self.made:
-            body += [self.put("saved", known[name], self.part(k)) for k, name in enumerate(cell.saved)]
+            body += [self.put("memory", known["c_next"]), *self.keep("cs", known["c_next"])]
+        for k, name in enumerate(cell.saved):
+            body += self.keep("saved", known[name], self.part(k))
         beyond = []
         for piece, _, every, _, size in self._states():
             if every in self.made and not (piece == "state" and self.projected):
@@ -313,25 +307,17 @@ class _Forward(_Walk):
         return [*lines, *self.if_live(loop("j", "0", "hidden", body), beyond or ["pass"])]
 
     def _project(self) -> list[str]:
+        """The state after a step, for one example."""
         lines = [self.piece_row("state"), self.piece_row("projected")]
-        every = "hs" in self.made
-        if every:
-            lines.append(self.array_row("hs"))
-        new = [f"value = {self.get('projected')}", self.put("state", "value")]
-        old = ["pass"]
-        if every:
-            new.append(self.put("hs", "value"))
-            old = loop("j", "0", "width", [self.put("hs", self.get("state"))])
-        return [*lines, *self.if_live(loop("j", "0", "width", new), old)]
+        lines += [self.array_row("hs")] if "hs" in self.made else []
+        new = [f"value = {self.get('projected')}", self.put("state", "value"), *self.keep("hs", "value")]
+        old = self.keep("hs", self.get("state")) or ["pass"]
+        return [*lines, *self.if_live(loop("j", "0", "width", new), loop("j", "0", "width", old))]
 
 
 class _Backward(_Walk):
     def tabled(self) -> tuple[str, ...]:
         return ("inward", "outward") if self.projected else ("inward",)
-
-    @property
-    def projected(self) -> bool:
-        return "projection" in self.given
 
     @property
     def before(self) -> dict[str, tuple[str, str]]:
@@ -387,8 +373,8 @@ class _Backward(_Walk):
                 value = self.get(start)
                 lines.append(self.array_row(start))
             lines += loop("j", "0", size, [self.put(piece, value)])
-        lines.append(f"padding = quotient(dstate_step, {self.dtype.itemsize})")
-        return [*lines, *loop("j", "width", "padding", [self.put("dstate", self.zero())])]
+        lines.append(f"padded = quotient(dstate_step, {self.dtype.itemsize})")
+        return [*lines, *loop("j", "width", "padded", [self.put("dstate", self.zero())])]
 
     def _end(self) -> list[str]:
         lines = []
@@ -406,12 +392,11 @@ class _Backward(_Walk):
         """The gradient of what the projection made."""
         lines = [self.piece_row("dstate"), self.piece_row("outward")]
         lines += [self.array_row(n) for n in ("g_hs", "dhs") if n in self.arrays]
-        live = [f"value = {self._arriving()}", self.put("outward", "value"), self.put("dstate", self.zero())]
-        beyond = [f"value = {self._arriving()}", self.put("dstate", "value"), self.put("outward", self.zero())]
-        if "dhs" in self.made:
-            live.append(self.put("dhs", "value"))
-            beyond.append(self.put("dhs", self.zero()))
-        return [*lines, *self.if_live(loop("j", "0", "width", live), loop("j", "0", "width", beyond))]
+        sides = []
+        for here, rest in (("value", self.zero()), (self.zero(), "value")):
+            side = [f"value = {self._arriving()}", self.put("outward", here), self.put("dstate", rest)]
+            sides.append(loop("j", "0", "width", [*side, *self.keep("dhs", here)]))
+        return [*lines, *self.if_live(*sides)]
 
     def _gates(self) -> list[str]:
         """The cell's expressions for one example, and the sum of the gradients where it has none."""
