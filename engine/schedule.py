@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from engine.buffers import Buffer
+from engine.cells import Cell
 from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.errors import SourceLocation
@@ -55,7 +56,8 @@ class Stmt:
     - ``reduce_sum``, ``reduce_max``, ``reduce_min``, ``reduce_prod``: args ``(value,)``, over the reduced axes
     - ``reduce_argmax``, ``reduce_argmin``: args ``(value, index)``: the index of the first extremum, NaN first
     - ``uniform``: args ``(seed, step, stream, index)``: a Philox 4x32-10 draw in [0, 1), see engine/random.py
-    - ``check_index``: args ``(value, code)``, sizes ``(limit,)``: report ``code`` unless ``0 <= value < limit``
+    - ``check_index``: args ``(value, code)``, sizes ``(limit, first)``, ``first`` 0 where it is left out: report
+      ``code`` unless ``first <= value < limit``
     """
 
     name: str
@@ -245,7 +247,24 @@ class Custom:
     attrs: tuple[tuple[str, object], ...]
 
 
-Along = Scatter | Scan | RunningExtremum | Sort | Custom
+@dataclass(frozen=True)
+class Recurrence:
+    """``cell`` along ``steps`` steps of ``batch`` examples, or with ``backward`` its gradient, as the ops of
+    engine/ops/recurrent.py define it. ``reads`` and ``writes`` name those of the kernel, whose ``strides`` run over
+    their own axes; the last axis of each is contiguous. ``hidden`` units make a state of ``width`` numbers."""
+
+    cell: Cell
+    backward: bool
+    reverse: bool
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    steps: Size
+    batch: Size
+    hidden: int
+    width: int
+
+
+Along = Scatter | Scan | RunningExtremum | Sort | Recurrence | Custom
 """Cores that write their results themselves, and read elements other than those at the point that they write."""
 Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Along
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from engine.buffers import Buffer
 from engine.dims import Expr, Size
 from engine.graph import Graph, Node
+from engine.ops.sources import out_of_range
 from engine.program import Arg, Block, Call, Check, Kernel, Lowered, Pointer, Port, Program
 from engine.schedule import Access, Bundle, KernelSpec, Schedule
 from passes.schedule import check_nodes, input_buffer, output_buffer, state_buffer
@@ -137,6 +138,5 @@ def lifetimes(main: Iterable[Call], buffers: Iterable[Buffer]) -> dict[str, tupl
 
 
 def _check(node: Node) -> Check:
-    limit = node.attrs["limit"]
-    message = f"index {{value}} is out of range: expected 0 <= index < {limit}"
+    message = out_of_range("{value}", **node.attrs)
     return Check(message, str(node.location) if node.location else "", node.name)

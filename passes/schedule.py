@@ -12,6 +12,7 @@ from engine.buffers import Buffer
 from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
+from engine.ops import recurrent
 from engine.schedule import (
     Access,
     Along,
@@ -19,6 +20,7 @@ from engine.schedule import (
     Core,
     Custom,
     KernelSpec,
+    Recurrence,
     RunningExtremum,
     Scan,
     Scatter,
@@ -279,6 +281,8 @@ class _Scheduler:
             self._scatter(first)
         elif first.op.kind in ("sort", "scan"):
             self._along_an_axis(first)
+        elif first.op.kind == "recurrence":
+            self._recurrence(first)
         elif first.op.kind == "custom":
             self._custom(first)
         else:
@@ -341,9 +345,10 @@ class _Scheduler:
         view = self.view(value)
         axes = [i for i in view.order if value.shape[i] != 1]
         read = Access(view.buffer, value.dtype, tuple(view.strides[i] for i in axes), view.offset)
+        bounds = (node.attrs["limit"], node.attrs["first"])
         body = (
             Stmt("v0", "load", (0,), value.dtype),
-            Stmt("v1", "check_index", ("v0", self.codes[node]), value.dtype, (node.attrs["limit"],)),
+            Stmt("v1", "check_index", ("v0", self.codes[node]), value.dtype, bounds),
         )
         sizes = tuple(value.shape[i] for i in axes)
         nodes = (node.name,)
@@ -413,6 +418,37 @@ class _Scheduler:
             return
         self.views.update(homes)
         self._add(spec)
+
+    def _recurrence(self, node: Node) -> None:
+        """A recurrence, or its gradient. What nobody reads it does not write."""
+        cell, backward = recurrent.cell_of(node.op)
+        given = node.attrs["given"]
+        names = recurrent.input_names(node.op, given), recurrent.output_names(node.op, given)
+        known = dict(zip(names[0], node.inputs, strict=True))
+        reads = tuple(self._rows(v, f"{v.name}_for_{node.name}") for v in node.inputs)
+        wanted = {n: v for n, v in zip(names[1], node.outputs, strict=True) if v in self.results or self.users[v]}
+        writes = []
+        for v in wanted.values():
+            if v in self.homes and self.buffers[self.homes[v].buffer].kind == "state":
+                del self.homes[v]
+            self.views[v] = home = self._home(v)
+            writes.append(Access(home.buffer, v.dtype, home.strides, home.offset))
+        rows, width = known["weight"].shape
+        assert isinstance(rows, int) and isinstance(width, int)
+        steps, batch = known["hs" if backward else "x"].shape[:2]
+        core = Recurrence(
+            cell, backward, node.attrs["reverse"], names[0], tuple(wanted), steps, batch, rows // cell.gates, width
+        )
+        self.kernels.append(self._plain_kernel(node, node.op.name, (batch,), reads, tuple(writes), core))
+
+    def _rows(self, value: Value, name: str) -> Access:
+        """``value`` with a contiguous last axis: where it is, or in a copy."""
+        view = self.view(value)
+        if view.strides[-1] != 1 and value.shape[-1] != 1:
+            copied = self._temporary(value, name.removeprefix(value.name))
+            self._copy(value, copied)
+            view = copied
+        return Access(view.buffer, value.dtype, view.strides, view.offset)
 
     def _custom(self, node: Node) -> None:
         """A user's kernel. What it reads is packed before where it must be, what it writes converted afterwards."""

@@ -10,8 +10,8 @@ from samples import (
     Sample,
     activations,
     between,
-    convolution,
     conditional,
+    convolution,
     ctc,
     distinct,
     indexing,
@@ -20,6 +20,7 @@ from samples import (
     normal,
     normalization,
     ordering,
+    recurrent,
     shaping,
 )
 
@@ -134,7 +135,7 @@ def _losses() -> list[Sample]:
     ]
 
 
-_AREAS = (activations, conditional, convolution, ctc, indexing, losses, normalization, ordering, shaping)
+_AREAS = (activations, conditional, convolution, ctc, indexing, losses, normalization, ordering, recurrent, shaping)
 
 SAMPLES = (
     *(*_unary(), *_binary(), *_views(), *_reductions(), *_products(), *_pools(), *_losses()),

@@ -67,6 +67,8 @@ RUNS = {
         r"\nmean average precision (\S+)",
         0.0,
     ),
+    "lstm_digits": (["--epochs", "8", "--hidden", "64"], r"\ntest accuracy (\S+)", 0.7),
+    "sine_rnn": (["--epochs", "12", "--out", "plot.png"], r"by a factor of (\S+)", 2),
     "spoken_digits": (["--epochs", "4", "--count", "40"], r"\ntest accuracy (\S+)", 0.6),
 }
 

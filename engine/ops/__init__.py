@@ -12,6 +12,7 @@ from engine.ops import (  # noqa: F401
     ordering,
     pooling,
     random,
+    recurrent,
     reductions,
     scattering,
     softmax,

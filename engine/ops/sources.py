@@ -127,15 +127,20 @@ register(
 )
 
 
-def _check_rule(x: TensorType, limit: Size) -> TensorType:
-    need_integer("an index", x)
+def _check_rule(x: TensorType, limit: Size, first: int, what: str) -> TensorType:
+    need_integer(f"an {what}" if what == "index" else f"a {what}", x)
     return x
 
 
-def _check(x: np.ndarray, limit: int) -> np.ndarray:
-    bad = x[(x < 0) | (x >= limit)]
+def out_of_range(value: object, limit: Size, first: int, what: str) -> str:
+    """What is said of a value that ``check_index`` refuses."""
+    return f"{what} {value} is out of range: expected {first} <= {what} < {limit}"
+
+
+def _check(x: np.ndarray, limit: int, first: int, what: str) -> np.ndarray:
+    bad = x[(x < first) | (x >= limit)]
     if bad.size:
-        raise IndexRangeError(f"index {bad.flat[0]} is out of range: expected 0 <= index < {limit}")
+        raise IndexRangeError(out_of_range(bad.flat[0], limit, first, what))
     return x
 
 
@@ -146,7 +151,8 @@ register(
         ("x",),
         _check_rule,
         _check,
-        attrs={"limit": REQUIRED},
-        doc="``x``, once every element is known to be in ``0 .. limit-1``; else the call fails and state is as it was.",
+        attrs={"limit": REQUIRED, "first": 0, "what": "index"},
+        doc="``x``, once every element is known to be in ``first .. limit-1``; else the call fails and state is as it "
+        "was. ``what`` an element is, the error says.",
     )
 )

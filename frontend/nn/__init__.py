@@ -16,6 +16,8 @@ from frontend.nn.padding import *
 from frontend.nn.parameter import Buffer, Parameter
 from frontend.nn.pooling import *
 from frontend.nn.positions import *
+from frontend.nn.recurrent import *
+from frontend.nn.recurrent_cells import *
 from frontend.nn.shaping import *
 from frontend.nn.sparse import *
 from frontend.nn.transformer import *

@@ -391,7 +391,8 @@ class BodyEmitter:
             return store(ref.access.dtype, ref.pointer, self._offset["store", int(stmt.args[0])], value, ref.scope)
         if stmt.op == "check_index":
             value = cast(self._operand(stmt.args[0], dtypes.i64), self._dtypes[str(stmt.args[0])], dtypes.i64)
-            bad = f"({value} < 0) | ({value} >= {self.table.size(stmt.sizes[0])})"
+            limit, first = (*map(self.table.size, stmt.sizes), "0")[:2]
+            bad = f"({value} < {first}) | ({value} >= {limit})"
             return f"report({self.table.pointer(ERROR)}, {bad}, {stmt.args[1]}, {value})"
         if stmt.op == "const":
             self._value[stmt.name] = constant(stmt.args[0], stmt.dtype)  # type: ignore[arg-type]

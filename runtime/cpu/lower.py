@@ -16,6 +16,7 @@ from engine.schedule import (
     MaxPool2d,
     MaxPool2dGather,
     MaxPool2dGrad,
+    Recurrence,
     RunningExtremum,
     Scan,
     Scatter,
@@ -31,6 +32,7 @@ from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.custom import lower_custom
 from runtime.cpu.loops import lower_loops
 from runtime.cpu.pool import lower_pool
+from runtime.cpu.recurrence import lower_recurrence
 from runtime.cpu.rows import lower_rows
 from runtime.cpu.scan import lower_running, lower_scan
 from runtime.cpu.scatter import lower_scatter
@@ -65,6 +67,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_running(item, core)
         case Sort() as core:
             return lower_sort(item, core)
+        case Recurrence() as core:
+            return lower_recurrence(item, core)
         case Custom() as core:
             return lower_custom(item, core)
     raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")
