@@ -70,13 +70,10 @@ def draw(images: np.ndarray, restored: np.ndarray, code: np.ndarray, labels: np.
 
     figure = Figure(figsize=(10, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    rows = [
-        np.concatenate([a[i].reshape(8, 8) for i in range(first, first + 12)], 1)
-        for first in (0, 12, 24)
-        for a in (images, restored)
-    ]
-    left.imshow(np.concatenate(rows, 0), cmap="gray")
-    left.set(title="in, and out", xticks=[], yticks=[])
+    pairs = np.concatenate([a[:36].reshape(3, 12, 8, 8) for a in (images, restored)], 2)  # one above the other
+    grid = np.pad(pairs, ((0, 0), (0, 0), (2, 2), (1, 1)), constant_values=1)
+    left.imshow(grid.transpose(0, 2, 1, 3).reshape(3 * 20, 12 * 10), cmap="gray")
+    left.set(title="test images, each above what comes out", xticks=[], yticks=[])
     points = right.scatter(*code.T, c=labels, cmap="tab10", s=9)
     right.legend(*points.legend_elements(), loc="center left", bbox_to_anchor=(1, 0.5))
     right.set_title("the two numbers between")

@@ -46,7 +46,7 @@ def main() -> None:
 
     whole = network()
     descent = tn.Trainer(whole, optim.SGD(whole.parameters(), lr=1.0), nn.CategoricalCrossEntropy(), ["accuracy"])
-    descent.fit(x, y, epochs=10 * args.epochs, batch_size=len(x))
+    descent.fit(x, y, epochs=10 * args.epochs, batch_size=len(x), verbose=0)
     print(f"the whole set in each step: test accuracy {descent.evaluate(xt, yt)['accuracy']:.4f}")
     if args.out:
         history.plot(args.out)

@@ -88,7 +88,7 @@ def _apart(labels: Tensor, lengths: Tensor) -> Tensor:
     """Targets that stand one behind the other, each in a row of its own. What is behind its length means nothing."""
     size = plain(labels.shape[0])
     if size == 0:
-        return labels.reshape(1, 0).expand(plain(lengths.shape[0]), 0)
+        return labels.reshape(1, 0).expand(lengths.shape[0], 0)
     start = (lengths.cumsum(0) - lengths).unsqueeze(1)
     place = (start + call("iota", shape=(1, size), axis=1)).clamp(max=size - 1)
     return call("gather", labels.unsqueeze(0), call("check_index", place, limit=size), axis=1)

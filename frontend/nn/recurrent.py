@@ -37,6 +37,8 @@ class RNNBase(Module):
 
     Raises ShapeError for an input or a state of the wrong shape, DTypeError for one of another dtype than the
     parameters, and, in a call, IndexRangeError for a length that is not from 1 to T.
+
+    PyTorch: torch.nn.RNNBase.
     """
 
     kind: str

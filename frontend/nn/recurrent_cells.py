@@ -20,7 +20,10 @@ __all__ = ["GRUCell", "LSTMCell", "RNNCell", "RNNCellBase"]
 
 class RNNCellBase(Module):
     """What the cells share. The input is (N, input_size) or (input_size,), the state (N, hidden_size) or
-    (hidden_size,), zero where it is left out. Raises ShapeError where they are not."""
+    (hidden_size,), zero where it is left out. Raises ShapeError where they are not.
+
+    PyTorch: torch.nn.RNNCellBase.
+    """
 
     bias_ih: Parameter | None
     bias_hh: Parameter | None
