@@ -269,7 +269,7 @@ def test_to():
     ("error", "make", "words"),
     [
         (TenonError, lambda: nn.Conv2d(3, 4, 3, groups=2), "3 and 4 channels do not split into 2 groups"),
-        (ShapeError, lambda: nn.Conv2d(3, 4, (1, 2, 3)), "kernel_size must be an integer or two"),
+        (ShapeError, lambda: nn.Conv2d(3, 4, (1, 2, 3)), "kernel_size must be an integer or 2 of them"),
         (TenonError, lambda: nn.Dropout(-1), "p must lie between 0 and 1, not -1"),
         (TenonError, lambda: nn.MSELoss("median"), "MSELoss: reduction must be one of mean, sum, none"),
         (TypeError, lambda: nn.Sequential(3), "'0' must be a Module, not int 3"),

@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable
 
 from engine.dims import shape_text
-from engine.errors import ShapeError, TenonError
+from engine.errors import DTypeError, ShapeError, TenonError
 from engine.ops.losses import check_reduction, class_axis
 from frontend.bounds import clamp
 from frontend.dispatch import call
@@ -72,6 +72,12 @@ def cross_entropy(
     axis = class_axis(x.ndim)
     given = as_tensor(target)
     if given.dtype.is_float:
+        if given.ndim != x.ndim:
+            raise DTypeError(
+                f"cross_entropy: floating point targets are probabilities in the shape of the input, "
+                f"{shape_text(plain_shape(x.shape))}; those of shape {shape_text(plain_shape(given.shape))} were to be "
+                f"integer class indices, and are {given.dtype}"
+            )
         return _soft_entropy(x, given, weight, reduction, label_smoothing, axis)
     classes, there = _known_classes("cross_entropy", x, given, ignore_index)
     each = call("cross_entropy", x, classes, reduction="none")
