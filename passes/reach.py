@@ -18,7 +18,7 @@ class Precedence:
         self._before[second].add(first)
 
     def detour(self, first: int, second: int) -> bool:
-        """Whether there is a path from ``first`` to ``second`` other than an edge: one may not be merged with the other.
+        """Whether a path leads from ``first`` to ``second`` beside an edge: one may not be merged with the other.
 
         The search goes from both ends at once, always where fewer are waiting, so that it stays where one end is
         near, whatever the size of the graph.

@@ -25,8 +25,8 @@ def compile(
     ``function`` is a Module (its forward, in the mode that it is in: train or eval) or any function of Tensors that
     returns Tensors, alone or in tuples, lists and dicts. ``level`` 0 lowers op by op, 1 simplifies, 2 chooses
     layouts and fuses too, and 3 also rounds otherwise where that is faster (quotients become products with reciprocals,
-    within 1.5 units in the last place; see passes/simplify/relaxed.py). ``target`` is ``"cpu"`` or ``"reference"`` (NumPy).
-    ``name`` is what dumps and reports call it; by default the function's own.
+    within 1.5 units in the last place; see passes/simplify/relaxed.py). ``target`` is ``"cpu"`` or ``"reference"``
+    (NumPy). ``name`` is what dumps and reports call it; by default the function's own.
 
     Raises TenonError where the specs, the options or what the function does cannot be compiled.
     """
