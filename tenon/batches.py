@@ -71,6 +71,11 @@ class LoaderSource:
     before."""
 
     def __init__(self, loader: Iterable[Any], floating: DType, what: str, targets: bool):
+        if isinstance(loader, Iterator):
+            raise TenonError(
+                f"{what} got a {type(loader).__name__}, which is over after one walk, and each epoch walks anew; a "
+                "tn.data.Loader of the function that makes it was expected, or any object with __iter__"
+            )
         self.loader, self.floating, self.what, self.targets = loader, floating, what, targets
         first = next(iter(self.epoch(0, 0)), None)
         if first is None:

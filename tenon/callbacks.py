@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from engine.errors import TenonError
+from tenon.event_file import EventFile
 
 if TYPE_CHECKING:
     from tenon.trainer import Trainer
@@ -348,26 +349,21 @@ class CSVLogger(Callback):
 
 
 class TensorBoard(Callback):
-    """Scalars for TensorBoard in ``log_dir``, one point an epoch, written by tensorboardX. Raises TenonError at the
-    beginning of training where that is not installed."""
+    """The logs as scalars for TensorBoard in ``log_dir``, one point an epoch: ``loss/train``, ``loss/validation``."""
 
     def __init__(self, log_dir: str | Path = "logs"):
-        self.log_dir = str(log_dir)
-        self._writer: Any = None
+        self.log_dir = Path(log_dir)
+        self._file: EventFile | None = None
 
     def on_train_begin(self) -> None:
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError:
-            raise TenonError("TensorBoard event files are written by tensorboardX: pip install tensorboardX") from None
-        self._writer = SummaryWriter(self.log_dir)
+        self._file = EventFile(self.log_dir)
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
-        for name, value in logs.items():
-            kind = "validation" if name.startswith("val_") else "train"
-            self._writer.add_scalar(f"{name.removeprefix('val_')}/{kind}", value, epoch)
-        self._writer.flush()
+        assert self._file is not None
+        kinds = {name: "validation" if name.startswith("val_") else "train" for name in logs}
+        self._file.add(epoch, {f"{name.removeprefix('val_')}/{kinds[name]}": logs[name] for name in logs})
 
     def on_train_end(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
+        if self._file is not None:
+            self._file.close()
+            self._file = None

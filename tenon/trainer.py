@@ -185,6 +185,8 @@ class Trainer:
                         callback.on_batch_end(index, totals.logs)
                 if self._interrupted:
                     return totals
+            if not totals.samples:
+                raise TenonError(f"the loader gave no batch in epoch {epoch + 1}")
             logs = totals.logs
             if held_out is not None:
                 logs |= {f"val_{name}": value for name, value in self._evaluate(held_out).items()}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -152,8 +154,9 @@ def test_progress_on_a_terminal(capfd, monkeypatch):
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     make().fit(*blobs(20), epochs=2, batch_size=10)
     shown = capfd.readouterr().err
-    assert "epoch 1/2" in shown and "epoch 2/2" in shown and "20/20" in shown
-    assert "loss" in shown and "accuracy" in shown
+    assert "0/20 [" in shown and "left, " in shown and "samples/s" in shown
+    for epoch in (1, 2):
+        assert re.search(rf"epoch {epoch}/2: loss \d.\d+, accuracy \d.\d+ \([\d.]+ s, [\d,]+ samples/s\)", shown)
 
 
 def test_nothing_is_printed_into_a_pipe_unless_a_line_an_epoch_is_wanted(capfd):
@@ -184,6 +187,7 @@ X, Y = blobs(10)
         (lambda t: t.fit(X, Y, callbacks=[3]), "a callback is"),
         (lambda t: t.evaluate(X[:0], Y[:0]), "evaluate got no samples"),
         (lambda t: t.predict(X[:0]), "predict got no samples"),
+        (lambda t: t.fit((b for b in [(X, Y)])), "fit got a generator, which is over after one walk"),
         (lambda t: make(metrics=["kappa"]), "no metric 'kappa'; expected one of accuracy"),
         (lambda t: make(metrics=["mae", "mae"]), "two metrics are called 'mae'"),
         (lambda t: make(metrics=[3]), "a metric is a name or a function"),
