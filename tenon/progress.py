@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from types import TracebackType
 from typing import Any
 
-
 FORMAT = "{desc} {percentage:3.0f}%|{bar:10}| {n}/{total} [{remaining} left, {rate_fmt}{postfix}]"
 UNKNOWN = "{desc} {n} [{elapsed}, {rate_fmt}{postfix}]"  # where nobody knows how many samples there are
 

@@ -187,7 +187,7 @@ X, Y = blobs(10)
         (lambda t: t.fit(X, Y, callbacks=[3]), "a callback is"),
         (lambda t: t.evaluate(X[:0], Y[:0]), "evaluate got no samples"),
         (lambda t: t.predict(X[:0]), "predict got no samples"),
-        (lambda t: t.fit((b for b in [(X, Y)])), "fit got a generator, which is over after one walk"),
+        (lambda t: t.fit(b for b in [(X, Y)]), "fit got a generator, which is over after one walk"),
         (lambda t: make(metrics=["kappa"]), "no metric 'kappa'; expected one of accuracy"),
         (lambda t: make(metrics=["mae", "mae"]), "two metrics are called 'mae'"),
         (lambda t: make(metrics=[3]), "a metric is a name or a function"),
