@@ -16,6 +16,7 @@ from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2
 from runtime.cpu.conv import lower_conv2d
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
+from runtime.cpu.lower import lower
 
 B = dims.dim("B")
 F32 = dtypes.f32
@@ -71,6 +72,8 @@ CASES = {
     "many channels": Case((5, 6), (40, 200)),
     "dilated groups": Case((12, 11), (6, 8), dilation=(2, 3), padding=(2, 1), groups=2),
     "depthwise": Case((7, 7), (8, 8), groups=8),
+    "depthwise, strided and dilated": Case((12, 41), (80, 80), (5, 3), (2, 1), (3, 2), (1, 2), groups=80),
+    "depthwise, too large to unroll": Case((9, 9), (3, 3), (9, 8), padding=(4, 4), groups=3, channels_last=False),
     "pointwise": Case((6, 5), (9, 33), kernel=(1, 1), padding=(0, 0), stride=(2, 1)),
     "mostly padding": Case((2, 3), (4, 3), kernel=(5, 4), padding=(4, 3)),
 }
@@ -119,7 +122,7 @@ def test_convolution(name: str) -> None:
         Stmt("stored", "store", (0, "value"), F32),
     )  # fmt: skip
     spec = KernelSpec("conv", (B, *case.out_size, case.channels[1]), (bias,), (y,), body, convolution(case))
-    lowered = lower_conv2d(spec)
+    lowered = lower(spec)
     rng = np.random.default_rng(0)
     w = rng.standard_normal(case.weight_shape).astype(np.float32)
     b = rng.standard_normal(case.channels[1]).astype(np.float32)
@@ -130,7 +133,7 @@ def test_convolution(name: str) -> None:
         np.testing.assert_allclose(found, convolved(case, x, w) + b, rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if n not in ("depthwise", "wide")])
+@pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("depthwise") and n != "wide"])
 def test_weight_gradient(name: str) -> None:
     case = CASES[name]
     outputs, inputs, kh, kw = case.weight_shape
@@ -157,7 +160,9 @@ def test_weight_gradient(name: str) -> None:
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["the CNN's second", "three channels, stride 2", "dilated groups", "pointwise"])
+@pytest.mark.parametrize("name", [
+    "the CNN's second", "three channels, stride 2", "dilated groups", "pointwise", "depthwise, strided and dilated",
+])  # fmt: skip
 def test_input_gradient_is_a_convolution_of_the_dilated_gradient(name: str) -> None:
     case = CASES[name]
     outputs, inputs, kh, kw = case.weight_shape
@@ -170,7 +175,7 @@ def test_input_gradient_is_a_convolution_of_the_dilated_gradient(name: str) -> N
         dilation=case.dilation, x_dilation=case.stride, groups=case.groups, w_group=per_group * oc, flip=True,
     )  # fmt: skip
     dx = Access("dx", F32, case.strides(case.size, case.channels[0]))
-    lowered = lower_conv2d(KernelSpec("dx", (B, *case.size, case.channels[0]), (), (dx,), finish(F32), core))
+    lowered = lower(KernelSpec("dx", (B, *case.size, case.channels[0]), (), (dx,), finish(F32), core))
     rng = np.random.default_rng(0)
     weights = rng.standard_normal(case.weight_shape).astype(np.float32)
     dy_stored, dy = case.image(rng, 2, case.out_size, outputs)

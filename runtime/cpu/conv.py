@@ -21,7 +21,7 @@ from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, typical
+from runtime.cpu.tasks import coordinates, piece, typical
 from runtime.cpu.tiles import Tile, host_tile
 
 PATCH_BYTES = 32768
@@ -122,22 +122,21 @@ def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Calla
     return sized((piece(counts[0], rows), columns))
 
 
-def piece(size: Size, limit: int) -> int:
-    """The length of equal pieces of ``size``, of at most ``limit``."""
-    if not isinstance(size, int):
-        return limit
-    return max(-(-size // max(-(-size // limit), 1)), 1)
+def tap_axes(core: Conv2d) -> tuple[Size, list[Axis]]:
+    """The first tap's offset in the weights, and the axes of the taps in the order in which they meet the input."""
+    offset, strides = core.w.offset, core.w.strides[2:]
+    if core.flip:
+        for size, stride in zip(core.kernel, strides, strict=True):
+            offset = offset + (size - 1) * stride
+        strides = tuple(-1 * stride for stride in strides)
+    return offset, [Axis(size, stride) for size, stride in zip(core.kernel, strides, strict=True)]
 
 
 def pack_weights(spec: KernelSpec, plan: ConvTile) -> Packed:
     """The call that packs the weights of every group: ``[group][panel][kh, kw, ic][columns]``."""
-    core, offset = plan.core, plan.core.w.offset
-    oc_stride, ic_stride, *tap_strides = core.w.strides
-    if core.flip:
-        for size, stride in zip(core.kernel, tap_strides, strict=True):
-            offset = offset + (size - 1) * stride
-        tap_strides = [-1 * stride for stride in tap_strides]
-    taps = [Axis(size, stride) for size, stride in zip(core.kernel, tap_strides, strict=True)]
+    core = plan.core
+    offset, taps = tap_axes(core)
+    oc_stride, ic_stride = core.w.strides[:2]
     panels = Panels(
         core.w.buffer, offset, core.w.dtype, [Axis(core.groups, core.w_group)],
         [*taps, Axis(core.group_inputs, ic_stride)], Axis(core.group_outputs, oc_stride), plan.tile.columns, plan.dtype,

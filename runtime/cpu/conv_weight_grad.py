@@ -17,11 +17,10 @@ from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
-from runtime.cpu.conv import piece
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, typical
+from runtime.cpu.tasks import coordinates, divisor, piece, typical
 from runtime.cpu.tiles import Tile, host_tile
 
 TILE_BYTES = 32768
@@ -96,7 +95,7 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
         raise UnsupportedError(f"the CPU convolves floats only, not {core.x.dtype} with {core.dy.dtype}")
     dtype = dtype.computed
     tile = host_tile(dtype)
-    inputs = _divisor(core.group_inputs, max(ROWS // (core.kernel[0] * core.kernel[1]), 1))
+    inputs = divisor(core.group_inputs, max(ROWS // (core.kernel[0] * core.kernel[1]), 1))
     panels = -(-core.group_outputs // tile.columns)
     outputs = -(-panels // -(-panels // PANELS)) * tile.columns
 
@@ -115,12 +114,6 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
     blocks = core.groups * product(sized(size).channel_blocks)
     units = typical(core.batch * product(sized(size).tiles))
     return sized(size, max(min(ENOUGH_TASKS // typical(blocks), units), 1))
-
-
-def _divisor(count: int, limit: int) -> int:
-    """The largest divisor of ``count`` up to ``limit``; ``count`` itself where that would leave tiny blocks."""
-    best = max(d for d in range(1, min(count, limit) + 1) if count % d == 0)
-    return count if best < limit // 4 and count <= 4 * limit else best
 
 
 def lower_conv_weight_grad(spec: KernelSpec) -> Lowered:

@@ -15,6 +15,19 @@ def typical(size: Size) -> int:
     return dims.evaluate(size, dict.fromkeys(dims.names(size), _TYPICAL))
 
 
+def piece(size: Size, limit: int) -> int:
+    """The length of equal pieces of ``size``, of at most ``limit``."""
+    if not isinstance(size, int):
+        return limit
+    return max(-(-size // max(-(-size // limit), 1)), 1)
+
+
+def divisor(count: int, limit: int) -> int:
+    """The largest divisor of ``count`` up to ``limit``; ``count`` itself where that would leave tiny blocks."""
+    best = max(d for d in range(1, min(count, limit) + 1) if count % d == 0)
+    return count if best < limit // 4 and count <= 4 * limit else best
+
+
 def coordinates(table: ArgTable, index: str, space: dict[str, Size]) -> list[str]:
     """Lines that set each name of ``space`` (to its size; outermost first) to its coordinate of ``index``."""
     lines: list[str] = []
