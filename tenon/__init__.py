@@ -24,7 +24,7 @@ from engine.errors import (
     VerifyError,
 )
 from frontend import functional as F
-from frontend import nn, optim
+from frontend import models, nn, optim
 from frontend.arithmetic import (
     add,
     addcdiv,
@@ -198,8 +198,10 @@ from tenon.compiling import compile
 from tenon.custom import custom_op
 from tenon.executable import Executable
 from tenon.functions import Function, function, train_step
+from tenon.generation import Generator, generate
 from tenon.gradients import grad, value_and_grad
 from tenon.machine import Device, devices
+from tenon.pretrained import load_pretrained
 from tenon.specs import TensorSpec, spec
 from tenon.summary import Summary, summary
 from tenon.threads import get_num_threads, set_num_threads

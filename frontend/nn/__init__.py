@@ -4,6 +4,7 @@ from frontend import functional
 from frontend.nn import init
 from frontend.nn.activation import *
 from frontend.nn.attention import *
+from frontend.nn.cache import *
 from frontend.nn.containers import *
 from frontend.nn.convolution import *
 from frontend.nn.dropout import *
