@@ -1,5 +1,7 @@
-"""``tn.generate``: a text written on, token by token. Reading the prompt and each token after it are two compiled programs
-that share the model's weights and its cache."""
+"""``tn.generate``: a text written on, token by token.
+
+Reading the prompt and each token after it are two compiled programs that share the model's weights and its cache.
+"""
 
 from __future__ import annotations
 
@@ -24,8 +26,8 @@ from tenon.text_format import plural
 
 
 class Generator:
-    """The programs that write ``batch`` texts of up to ``capacity`` tokens, with their cache; without ``capacity`` there
-    is no cache, and every token reads the whole text again. A program is compiled when it is first needed.
+    """The programs that write ``batch`` texts of up to ``capacity`` tokens, with their cache; without ``capacity``
+    there is no cache, and every token reads the whole text again. A program is compiled when it is first needed.
 
     The model is handed in at each call and not kept, so that what it holds may be freed.
     """
@@ -112,8 +114,8 @@ def generate(
 ) -> Any:
     """The tokens that ``model`` writes behind ``prompt``: for token ids (length,) an array i64 of up to
     ``max_new_tokens``, which ends with the first of ``stop``; for several prompts, of any lengths, a list of arrays.
-    ``stream`` gives an iterator instead: over ints, or for several prompts over arrays (batch,) with -1 where a text has
-    ended.
+    ``stream`` gives an iterator instead: over ints, or for several prompts over arrays (batch,) with -1 where a text
+    has ended.
 
     ``temperature`` 0 takes the likeliest token each time. Else it is drawn with probabilities softmax(logits /
     temperature), of the ``top_k`` likeliest, and of these only those that begin before the sum of the likelier ones
@@ -121,12 +123,13 @@ def generate(
     ``seed``; without one, from ``tn.seed``.
 
     ``model(tokens, cache)`` gives logits (batch, T, vocab_size), of which the last count, and ``model.make_cache(batch,
-    capacity)`` makes an ``nn.Cache``: ``models.GPT`` has both, and so may yours. ``capacity`` is how many tokens the cache
-    holds, prompt included: ``model.max_length`` unless given. Without ``use_cache``, ``model(tokens)`` reads all of the
-    text for every token. The programs are kept as long as the model is.
+    capacity)`` makes an ``nn.Cache``: ``models.GPT`` has both, and so may yours. ``capacity`` is how many tokens the
+    cache holds, prompt included: ``model.max_length`` unless given. Without ``use_cache``, ``model(tokens)`` reads all
+    of the text for every token. The programs are kept as long as the model is.
 
-    Raises, before anything runs: TenonError where prompt and new tokens are more than the capacity, or an option is out of
-    range; IndexRangeError for an id that is not in ``model.vocab_size``; DTypeError and ShapeError for what are no ids.
+    Raises, before anything runs: TenonError where prompt and new tokens are more than the capacity, or an option is out
+    of range; IndexRangeError for an id that is not in ``model.vocab_size``; DTypeError and ShapeError for what are no
+    ids.
     """
     prompts, single = _prompts(prompt)
     _check_ids(prompts, getattr(model, "vocab_size", None))
@@ -139,13 +142,12 @@ def generate(
     if limit is not None and length + count > limit:
         what = "the cache holds" if use_cache else "the model knows positions for"
         raise TenonError(
-            f"generate: a prompt of {plural(length, 'token')} and {count} new ones are {length + count}; "
-            f"{what} {limit}"
+            f"generate: a prompt of {plural(length, 'token')} and {count} new ones are {length + count}; {what} {limit}"
         )
     if use_cache and not hasattr(model, "make_cache"):
         raise TenonError(
-            f"generate: {type(model).__name__} has no make_cache(batch, capacity); give it one (docs/generation.md), or "
-            "pass use_cache=False"
+            f"generate: {type(model).__name__} has no make_cache(batch, capacity): give it one (docs/generation.md), "
+            "or pass use_cache=False"
         )
     if use_cache and limit is None:
         raise TenonError(f"generate: {type(model).__name__} has no max_length, so capacity= is needed")
@@ -167,7 +169,9 @@ def _prompts(prompt: Any) -> tuple[list[np.ndarray], bool]:
     for i, array in enumerate(prompts):
         which = "the prompt" if single else f"prompt {i}"
         if array.ndim != 1 or not array.size:
-            raise ShapeError(f"generate: {which} has shape {array.shape}; at least one token id, (length,), was expected")
+            raise ShapeError(
+                f"generate: {which} has shape {array.shape}; at least one token id, (length,), was expected"
+            )
         if array.dtype.kind not in "iu":
             raise DTypeError(f"generate: {which} holds {array.dtype}; whole numbers, token ids, were expected")
     return [p.astype(np.int64) for p in prompts], single

@@ -20,8 +20,8 @@ def load_pretrained(folder: str | Path, model: Module | None = None, **changes: 
     """The model that ``config.json`` in ``folder`` describes, in evaluation mode, with the weights of its
     ``model.safetensors`` (in one file, or in the several that ``model.safetensors.index.json`` lists).
 
-    ``changes`` replace settings, such as ``add_pooling_layer=False`` for a BERT whose file has no pooler. Weights go into
-    ``model`` instead, and config.json is not read, where one is given.
+    ``changes`` replace settings, such as ``add_pooling_layer=False`` for a BERT whose file has no pooler. Weights go
+    into ``model`` instead, and config.json is not read, where one is given.
 
     Raises TenonError where a file is missing or the kind of model is unknown; StateError that lists all keys that are
     missing, unexpected or of another shape: then nothing has been loaded.

@@ -11,9 +11,8 @@ import numpy as np
 from engine import dtypes
 from engine.errors import TenonError
 from engine.graph import apply
-from frontend import creation
+from frontend import creation, random
 from frontend import functional as F
-from frontend import random
 from frontend.dispatch import call
 from frontend.nn import Buffer, Module
 from frontend.tensor import Tensor
@@ -21,9 +20,9 @@ from frontend.tensor import Tensor
 
 @dataclass(frozen=True)
 class Choice:
-    """What :func:`generate` was asked: ``temperature`` 0 takes the likeliest token; else one is drawn with probabilities
-    softmax(logits / temperature), of the ``top_k`` likeliest only, and of those that begin before their sum reaches
-    ``top_p``."""
+    """What :func:`generate` was asked: ``temperature`` 0 takes the likeliest token; else one is drawn with
+    probabilities softmax(logits / temperature), of the ``top_k`` likeliest only, and of those that begin before their
+    sum reaches ``top_p``."""
 
     temperature: float = 0.0
     top_k: int | None = None
@@ -82,7 +81,8 @@ class Sampler(Module):
         if kind != "greedy":
             logits = logits.to(dtypes.f32) / self.temperature
             logits = self._filtered(logits) if kind == "filtered" else logits
-            # The greatest of logits with Gumbel noise is a draw from their softmax: Maddison et al. (2014), "A* sampling".
+            # The greatest of logits with Gumbel noise is a draw from their softmax: Maddison et al. (2014), "A*
+            # sampling".
             draw = Tensor.of(apply("random_uniform", self.seed.value(), self.count.value(), stream=0,
                                    shape=logits.value().shape, dtype=dtypes.f32))  # fmt: skip
             logits = logits - call("log", -call("log", draw))

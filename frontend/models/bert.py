@@ -117,8 +117,8 @@ class BERT(Module):
     """Texts read from both sides: token ids (batch, length), i64, give a vector for each token (batch, length,
     hidden_size) and one for each text (batch, hidden_size), the pooler's of the first token, or None without pooler.
 
-    ``attention_mask`` (batch, length) is 1 (or True) for tokens and 0 for padding; ``token_type_ids`` are 0 for the first
-    text of a pair, 1 for the second. Keys are those of Hugging Face's BertModel.
+    ``attention_mask`` (batch, length) is 1 (or True) for tokens and 0 for padding; ``token_type_ids`` are 0 for the
+    first text of a pair, 1 for the second. Keys are those of Hugging Face's BertModel.
 
     Raises ShapeError for more than ``max_position_embeddings`` tokens where their number is known; else the call fails,
     as it does (IndexRangeError) for an id outside the vocabulary.
@@ -162,8 +162,8 @@ class BERT(Module):
         return F.normalize(mean, dim=-1)
 
     def adapt(self, state: Mapping[str, Any]) -> dict[str, Any]:
-        """A published checkpoint under this model's keys: without the prefix ``bert.``, with today's names of scales and
-        shifts (``gamma`` and ``beta`` in older files), and without the heads for its first training (``cls.``)."""
+        """A published checkpoint under this model's keys: without the prefix ``bert.``, with today's names of scales
+        and shifts (``gamma`` and ``beta`` in older files), and without the heads for its first training (``cls.``)."""
         found = {_renamed(k.removeprefix("bert.")): v for k, v in state.items() if not k.startswith("cls.")}
         found.pop("embeddings.position_ids", None)
         return found if self.pooler is not None else {k: v for k, v in found.items() if not k.startswith("pooler.")}

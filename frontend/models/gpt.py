@@ -81,9 +81,7 @@ class Attention(Module):
         parts = self.c_attn(x).reshape(batch, length, 3, self.heads, features // self.heads)
         q, k, v = (parts[:, :, i].transpose(1, 2) for i in range(3))
         if cache is None:
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, dropout_p=self.p if self.training else 0.0, is_causal=True
-            )
+            mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.p if self.training else 0.0, is_causal=True)
         else:
             mixed = cache.attend(layer, q, k, v)
         return self.resid_dropout(self.c_proj(mixed.transpose(1, 2).reshape(batch, length, features)))
@@ -124,8 +122,8 @@ class GPT(Module):
     """What token comes next: token ids (batch, length), i64, give logits (batch, length, vocab_size).
 
     Keys are those of Hugging Face's GPT2LMHeadModel. The output layer is the embedding, transposed, unless
-    ``tie_word_embeddings`` is False. With a ``cache`` (:meth:`make_cache`) the tokens follow those seen before, and only
-    the logits behind the last one are computed: (batch, 1, vocab_size).
+    ``tie_word_embeddings`` is False. With a ``cache`` (:meth:`make_cache`) the tokens follow those seen before, and
+    only the logits behind the last one are computed: (batch, 1, vocab_size).
 
     Raises ShapeError for more than ``n_positions`` tokens where their number is known; else the call fails, as it does
     (IndexRangeError) for an id outside the vocabulary.

@@ -68,10 +68,16 @@ class KVCache(Cache):
             self.register_buffer(name, Buffer(zeros, dtype), persistent=False)
 
     def attend(
-        self, layer: int, query: Tensor, key: Tensor, value: Tensor, scale: float | None = None, enable_gqa: bool = False
+        self,
+        layer: int,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        scale: float | None = None,
+        enable_gqa: bool = False,
     ) -> Tensor:
-        """Remember ``key`` and ``value`` (batch, heads, T, head_dim) of the next T tokens, and let each query look at all
-        that its row has seen so far. A query of padding sees nothing, and gets zeros.
+        """Remember ``key`` and ``value`` (batch, heads, T, head_dim) of the next T tokens, and let each query look at
+        all that its row has seen so far. A query of padding sees nothing, and gets zeros.
 
         The call fails with IndexRangeError, and changes nothing, where the cache is full.
         """
