@@ -33,7 +33,7 @@ def fit(model: nn.Module, x: np.ndarray, y: np.ndarray, epochs: int) -> tn.Train
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--examples", type=int, default=5, help="of each new digit")
+    parser.add_argument("--examples", type=int, default=2, help="of each new digit")
     args = parser.parse_args()
 
     from sklearn.datasets import load_digits

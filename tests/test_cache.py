@@ -20,8 +20,7 @@ from engine.program import Block, Call, Kernel, Pointer, Program
 from engine.program_json import from_json, to_json
 from runtime import cache as caching
 from runtime.cache import OBJECT, PROGRAM, Cache, digest
-from runtime.cpu import compile as compiling
-from runtime.cpu import loading
+from runtime.cpu import helpers, loading
 from runtime.cpu.compile import compile_kernel, compile_kernels, inspect_kernel
 from runtime.cpu.loading import build
 from runtime.cpu.objects import link, symbol
@@ -310,13 +309,36 @@ def test_workers_share_the_compiling_and_may_die(monkeypatch, command):
     kernels = variants(5)
     if command:
 
-        def dying_worker():
+        def dying():
             return subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
-        monkeypatch.setattr(compiling, "_start_worker", dying_worker)
+        helpers._dismiss_all()
+        monkeypatch.setattr(helpers, "_start", dying)
     code = compile_kernels(kernels, workers=2)
     assert code.keys() == {k.key for k in kernels}
     assert code[kernels[3].key] == compile_kernel(kernels[3])
+
+
+def test_helpers_are_kept_for_the_next_program():
+    helpers._dismiss_all()
+    first, second = variants(10)[:5], variants(10)[5:]
+    compile_kernels(first, workers=1)
+    assert helpers.idle() == 1
+    (kept,) = helpers._idle
+    compile_kernels(second, workers=1)
+    assert helpers._idle == [kept] and kept.alive
+    kept._process.kill()
+    kept._process.wait()
+    assert compile_kernels(first, workers=1).keys() == {k.key for k in first}
+    assert helpers._idle != [kept]
+
+
+def test_a_forked_child_leaves_its_parents_helpers_alone():
+    compile_kernels(variants(4), workers=1)
+    child = os.fork()
+    if not child:
+        os._exit(helpers.idle())
+    assert os.waitpid(child, 0)[1] == 0 and helpers.idle() == 1
 
 
 PROCESS = """

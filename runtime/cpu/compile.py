@@ -5,23 +5,19 @@ Numba is imported when the first kernel is compiled, never before: a warm start 
 
 from __future__ import annotations
 
-import base64
 import gc
-import json
 import linecache
-import os
-import subprocess
 import sys
 import threading
 import traceback
 from collections.abc import Sequence
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from engine.errors import CompileError, TenonError
 from engine.program import Kernel
+from runtime.cpu import helpers
 from runtime.cpu.objects import externals, link, symbol
 from runtime.cpu.threads import thread_count
 
@@ -31,12 +27,8 @@ if TYPE_CHECKING:
 FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 """Never nnan or ninf: NaN and infinity propagate as in NumPy."""
 
-_WORTH_A_WORKER = 3
-"""Kernels for each worker, at least: it takes about as long to start."""
-_PATIENCE = 120.0
-"""Seconds that a worker may take over one kernel before it counts as dead."""
-
-_ROOT = str(Path(__file__).resolve().parent.parent.parent)
+_WORTH_A_HELPER = 3
+"""Kernels for each helping process that must be started, at least: that takes about as long."""
 
 
 # --- one kernel --------------------------------------------------------------------------------------------
@@ -166,25 +158,26 @@ def _optimise(module: ModuleRef) -> None:
 def compile_kernels(kernels: Sequence[Kernel], workers: int | None = None) -> dict[str, bytes]:
     """The object code of each kernel, by key; compiled side by side where there are many, the biggest first.
 
-    ``workers`` is the number of helping processes (default: one for each processor but this one's). What a worker
-    leaves behind when it dies is compiled here. Raises CompileError.
+    ``workers`` is the number of helping processes (default: one for each processor but this one's). What one leaves
+    behind when it dies is compiled here. Raises CompileError.
 
     Python's cyclic garbage collector rests meanwhile: a compilation makes millions of objects that live until it ends,
     and walking through them again and again takes a fifth of the time.
     """
     work = _Work(kernels)
     if workers is None:
-        workers = min(thread_count() - 1, len(work.waiting) // _WORTH_A_WORKER)
+        count = len(work.waiting)
+        workers = min(thread_count() - 1, max(count // _WORTH_A_HELPER, min(helpers.idle(), count // 2)))
     collecting = gc.isenabled()
     gc.disable()
-    feeders = [threading.Thread(target=work.in_worker, name="tenon-compile") for _ in range(workers)]
+    feeders = [threading.Thread(target=work.in_helper, name="tenon-compile") for _ in range(workers)]
     try:
         for feeder in feeders:
             feeder.start()
         work.here()
         for feeder in feeders:
             feeder.join()
-        work.here()  # what a dead worker gave back
+        work.here()  # what a dead helper gave back
     finally:
         work.waiting.clear()
         for feeder in feeders:
@@ -214,38 +207,24 @@ class _Work:
         while kernel := self.take():
             self.done[kernel.key] = compile_kernel(kernel)
 
-    def in_worker(self) -> None:
+    def in_helper(self) -> None:
         """Hand kernels to a process of their own until none waits; runs in a thread of its own."""
         if not sys.executable or getattr(sys, "frozen", False):
             return  # a frozen application would be started again
+        try:
+            helper = helpers.hire()
+        except OSError:
+            return
         kernel = None
         try:
-            with _start_worker() as process:
-                assert process.stdin and process.stdout
-                while kernel := self.take():
-                    task = [kernel.name, kernel.key, kernel.source, kernel.libm]
-                    process.stdin.write(json.dumps(task).encode() + b"\n")
-                    process.stdin.flush()
-                    timer = threading.Timer(_PATIENCE, process.kill)
-                    timer.start()
-                    answer = process.stdout.readline()
-                    timer.cancel()
-                    found = json.loads(answer)
-                    if "error" in found:
-                        self.errors.append(found["error"])
-                        self.waiting.clear()
-                    else:
-                        self.done[kernel.key] = base64.b64decode(found["object"])
+            while kernel := self.take():
+                self.done[kernel.key] = helper.compile(kernel)
+        except CompileError as error:
+            self.errors.append(error.message)
+            self.waiting.clear()
         except (OSError, ValueError):
             if kernel is not None:
                 self.waiting.append(kernel)
-
-
-def _start_worker() -> subprocess.Popen[bytes]:
-    paths = [_ROOT, os.environ.get("PYTHONPATH", "")]
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "runtime.cpu.worker"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
-    )
+            helper.dismiss()
+            return
+        helpers.release(helper)

@@ -1,0 +1,103 @@
+"""Processes that help compiling, kept for the next program.
+
+Starting one takes as long as compiling four or five kernels, most of it the import of Numba.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import json
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from engine.errors import CompileError
+from engine.program import Kernel
+
+_PATIENCE = 120.0
+"""Seconds that a helper may take over one kernel before it counts as dead."""
+_ROOT = str(Path(__file__).resolve().parent.parent.parent)
+
+
+class Helper:
+    """A process that compiles one kernel after the other; it ends by itself once it has had nothing to do for long."""
+
+    def __init__(self, process: subprocess.Popen[bytes] | None = None):
+        self._process = process or _start()
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def compile(self, kernel: Kernel) -> bytes:
+        """The object code of ``kernel``. Raises CompileError with the compiler's message, and OSError or ValueError
+        where the process has died or gives no sense."""
+        assert self._process.stdin and self._process.stdout
+        task = [kernel.name, kernel.key, kernel.source, kernel.libm]
+        self._process.stdin.write(json.dumps(task).encode() + b"\n")
+        self._process.stdin.flush()
+        timer = threading.Timer(_PATIENCE, self._process.kill)
+        timer.start()
+        try:
+            answer = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        found = json.loads(answer)
+        if "error" in found:
+            raise CompileError(found["error"])
+        return base64.b64decode(found["object"])
+
+    def dismiss(self) -> None:
+        """End the process, once it is done with the kernel that it may have."""
+        with self._process:  # closes its stdin and waits
+            pass
+
+
+def _start() -> subprocess.Popen[bytes]:
+    paths = [_ROOT, os.environ.get("PYTHONPATH", "")]
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "runtime.cpu.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+    )
+
+
+# --- those that wait for work ------------------------------------------------------------------------------
+
+_idle: list[Helper] = []
+
+
+def idle() -> int:
+    """How many helpers wait for work."""
+    return len(_idle)
+
+
+def hire() -> Helper:
+    """A helper that waits, or a new one."""
+    while True:
+        try:
+            helper = _idle.pop()
+        except IndexError:
+            return Helper()
+        if helper.alive:
+            return helper
+        helper.dismiss()
+
+
+def release(helper: Helper) -> None:
+    """Keep ``helper`` for the next program."""
+    _idle.append(helper)
+
+
+@atexit.register
+def _dismiss_all() -> None:
+    while _idle:
+        _idle.pop().dismiss()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_idle.clear)  # they are the parent's
