@@ -27,20 +27,19 @@ def arrange(expected: Sequence[Port], given: Mapping[str, object] | Sequence[obj
 
     Raises TenonError for a missing or unknown name or a wrong count, DTypeError as :func:`as_input`.
     """
-    names = [p.name for p in expected]
-    if isinstance(given, Mapping):
+    if not isinstance(given, (tuple, list)) and isinstance(given, Mapping):
+        names = [p.name for p in expected]
         missing = [n for n in names if n not in given]
         unknown = sorted(str(n) for n in given if n not in names)
         if missing or unknown:
             what = f"the input {missing[0]!r} is missing" if missing else f"there is no input {unknown[0]!r}"
             raise TenonError(f"{what}; the inputs are: {', '.join(names) or 'none'}")
-        values = [given[n] for n in names]
-    else:
-        if len(given) != len(expected):
-            count = f"{len(expected)} input{'' if len(expected) == 1 else 's'}"
-            raise TenonError(f"expected {count} ({', '.join(names) or 'none'}), and got {len(given)}")
-        values = list(given)
-    return [as_input(v, p) for p, v in zip(expected, values, strict=True)]
+        given = [given[n] for n in names]
+    elif len(given) != len(expected):
+        names = [p.name for p in expected]
+        count = f"{len(expected)} input{'' if len(expected) == 1 else 's'}"
+        raise TenonError(f"expected {count} ({', '.join(names) or 'none'}), and got {len(given)}")
+    return [as_input(v, p) for p, v in zip(expected, given, strict=True)]
 
 
 def as_input(value: Any, port: Port) -> np.ndarray:

@@ -67,6 +67,23 @@ def test_rows_of_b_that_lie_ready_are_not_packed(m: int) -> None:
     assert len(lowered.calls) == 1
 
 
+@pytest.mark.parametrize("m, vectors, transposed", [(13, 2.5, True), (9, 0.6, False), (1, 8, False)])
+def test_last_columns_that_fill_one_vector_and_single_rows(m: int, vectors: float, transposed: bool) -> None:
+    n, k = int(vectors * host_tile(dtypes.f32).lanes), 300
+    lowered = lower_contraction(product(m, n, k, b_transposed=transposed), ("b",))
+    rng = np.random.default_rng(6)
+    a, b = random(rng, (m, k)), random(rng, (k, n))
+    y = np.full((m, n), np.nan, np.float32)
+    run(lowered, {"a": a, "b": np.ascontiguousarray(b.T) if transposed else b, "y": y}, splits=2)
+    assert_close(y, a, b)
+
+
+def test_a_batch_of_one_still_makes_tasks_for_several_threads() -> None:
+    (*_, call) = lower_contraction(product(B, 128, 784, b_transposed=True), ("b",)).calls
+    few, many = (dims.evaluate(call.tasks, {"B": size}) for size in (1, 64))
+    assert few >= 4 and many >= 8
+
+
 def test_constant_operand_is_the_one_packed() -> None:
     """Packing what never changes costs nothing in a step, which decides between the operands."""
     spec = product(B, 128, 3136, b_transposed=True)

@@ -191,6 +191,13 @@ def test_input_gradient_is_a_convolution_of_the_dilated_gradient(name: str) -> N
         assert found[1, h_at, w_at, -1] == pytest.approx(expected, rel=1e-4, abs=1e-4)
 
 
+def test_a_batch_of_one_still_makes_tasks_for_several_threads() -> None:
+    case = CASES["the CNN's second"]
+    y = Access("y", F32, elements((1, *case.out_size, 64)))
+    (*_, call) = lower_conv2d(KernelSpec("conv", (B, 14, 14, 64), (), (y,), finish(F32), convolution(case))).calls
+    assert dims.evaluate(call.tasks, {"B": 1}) >= 4
+
+
 def test_symbolic_image_size() -> None:
     case = Case((9, 40), (3, 5), channels_last=False)
     h, w = dims.dim("H"), dims.dim("W")

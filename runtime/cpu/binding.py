@@ -117,6 +117,9 @@ class Binding:
         inner: list[int] = []  # words that hold a position in the block, to become addresses
         starts = [[self._encode(call.args, words, inner) for call in calls] for calls in self._parts(program)]
         guards = [[self._guard(call, words, inner) for call in calls] for calls in self._parts(program)]
+        # An output that is no buffer of its own (an input, a state) has nothing to be pointed at.
+        self.input_slots = [self.port_slots[p.buffer] for p in program.inputs]
+        self.output_slots = [self.port_slots.get(p.buffer, []) for p in program.outputs]
         block = aligned_empty((len(words),), dtypes.i64)
         block[:] = words
         base = address(block)

@@ -24,9 +24,13 @@ PANEL_BYTES = 32768
 """One panel over one block of k stays in the first-level cache."""
 BLOCK = (96, 4)
 """The largest block of a task: rows, panels."""
-TASK_WORK = 1 << 20
-"""Multiply-adds below which a task is not cut further."""
+TASK_OVERHEAD = 400
+"""What a task costs besides its products, in vector multiply-adds."""
+THREADS = (2, 8)
+"""The numbers of threads that tasks should suit."""
 ENOUGH_TASKS = 16
+_LEAST, _TYPICAL = 1, 64
+"""The values of dims for which blocks are chosen."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,10 @@ def choose(spec: KernelSpec, core: Contraction, constant: Collection[str]) -> Pl
     tile = host_tile(core.a.dtype)
     ways = [(a_side, b_side), (b_side, a_side)]
     rows, columns = min(ways, key=lambda way: _cost(spec, core, tile, way[0], way[1], constant))
+    tile = fitting(tile, columns.size)
     packed = not _readable(columns, rows, tile)
+    if not packed and rows.size == 1 and columns.size % tile.flat.columns == 0:
+        tile = tile.flat
     return Plan(rows, columns, packed, tile, *_block(spec, rows, columns, core.k, tile))
 
 
@@ -94,8 +101,10 @@ def _cost(spec: KernelSpec, core: Contraction, tile: Tile, rows: Operand, column
     """Estimated cycles: multiply-adds with their padding, packing, and the body, slow where it walks in strides."""
     m, n, k = typical(rows.size), typical(columns.size), typical(core.k)
     batch = typical(product(spec.axes[:-2]))
-    quarter = tile.rows // 2
-    compute = batch * -(-m // quarter) * quarter * -(-n // tile.columns) * tile.columns * k / (2 * tile.lanes)
+    half = tile.rows // 2
+    whole = m if m == 1 else -(-m // half) * half
+    width = tile.lanes if ends_narrow(columns.size, tile) else tile.columns
+    compute = batch * whole * -(-n // width) * width * k / (2 * tile.lanes)
     packing = 0.0
     if not _readable(columns, rows, tile) and columns.access.buffer not in constant:
         packing = typical(product(s for s, st in zip(spec.axes, columns.batch, strict=False) if st != 0)) * n * k
@@ -113,25 +122,45 @@ def _readable(columns: Operand, rows: Operand, tile: Tile) -> bool:
     return typical(rows.size) <= 2 * tile.rows or not isinstance(k_bytes, int) or k_bytes % 2048 != 0
 
 
+def fitting(tile: Tile, columns: Size) -> Tile:
+    """``tile``, or the narrow one where all columns fit in that."""
+    return tile.narrow if isinstance(columns, int) and columns <= tile.lanes else tile
+
+
+def ends_narrow(columns: Size, tile: Tile) -> bool:
+    """Whether the last panel of so many columns fills one vector at most of several."""
+    return tile.vectors > 1 and isinstance(columns, int) and 0 < columns % tile.columns <= tile.lanes
+
+
 def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Tile) -> tuple[int, int]:
-    """Rows and columns of a task's block: as large as leaves enough tasks of enough work each."""
-    m, n = typical(rows.size), typical(columns.size)
-    work = typical(product(spec.axes[:-2]))
-    # At least one of each: an axis of the fixed size 0 makes no tasks, but they still have a shape.
-    height = max(1, min(BLOCK[0] // tile.rows, -(-m // tile.rows))) * tile.rows
-    panels = max(1, min(BLOCK[1], -(-n // tile.columns)))
+    """Rows and columns of a task's block: those with which two threads and eight are expected to be done soonest, for
+    dims that are typical and for dims of 1."""
+    cases = [
+        [max(typical(size, value), 1) for size in (product(spec.axes[:-2]), rows.size, columns.size, k)]
+        for value in ((_LEAST, _TYPICAL) if _symbolic(spec, k) else (_TYPICAL,))
+    ]
+    most_rows, most_columns = max(case[1] for case in cases), max(case[2] for case in cases)
 
-    def tasks() -> int:
-        return work * -(-m // height) * -(-n // (panels * tile.columns))
+    def time(height: int, panels: int) -> float:
+        found = 0.0
+        for batch, m, n, depth in cases:
+            across, width = -(-n // (panels * tile.columns)), min(panels * tile.columns, n)
+            tasks = batch * -(-m // height) * across
+            # In vector multiply-adds: the products, and reading the panels, of which an eighth of a vector comes at a
+            # time from the second cache.
+            task = (min(height, m) + tile.lanes / 8) * width * depth / tile.lanes + TASK_OVERHEAD
+            ideal = batch * m * n * depth / tile.lanes
+            found += sum(-(-tasks // threads) * task * threads / ideal for threads in THREADS)
+        return found
 
-    while tasks() < ENOUGH_TASKS and height * panels * tile.columns * typical(k) > TASK_WORK:
-        if panels > 1:
-            panels = -(-panels // 2)
-        elif height > 2 * tile.rows:
-            height = -(-height // (2 * tile.rows)) * tile.rows
-        else:
-            break
-    return height, panels * tile.columns
+    heights = range(1, min(BLOCK[0] // tile.rows, -(-most_rows // tile.rows)) + 1)
+    widths = range(1, min(BLOCK[1], -(-most_columns // tile.columns)) + 1)
+    _, height, panels = min((time(h * tile.rows, p), -h, -p) for h in heights for p in widths)
+    return -height * tile.rows, -panels * tile.columns
+
+
+def _symbolic(spec: KernelSpec, k: Size) -> bool:
+    return not all(isinstance(size, int) for size in (*spec.axes, k))
 
 
 # --- the tiled kernel --------------------------------------------------------------------------------------
@@ -154,15 +183,22 @@ def _lower_tiled(spec: KernelSpec, core: Contraction, plan: Plan) -> Lowered:
 
 def row_blocks(names: Sequence[str], sizes: Sequence[int], call: str, first: str = "0",
                stop: str = "rows") -> list[str]:  # fmt: skip
-    """Lines that run the microkernels ``names`` (the second of half as many rows) over rows ``first`` to ``stop``;
-    ``call`` has a ``{tile}``. Inside it ``r`` is the first row. A last part that fits the smaller one takes that."""
-    return [
-        f"for r in range({first}, {stop}, {sizes[0]}):",
-        f"    if {stop} - r > {sizes[1]}:",
-        f"        {call.format(tile=names[0])}",
-        "    else:",
-        f"        {call.format(tile=names[1])}",
-    ]
+    """Lines that run the microkernels ``names``, of ``sizes`` rows, largest first, over rows ``first`` to ``stop``;
+    ``call`` has a ``{tile}``. Inside it ``r`` is the first row. What is left at the end takes the smallest that it
+    fits in."""
+    smaller = [call.format(tile=names[-1])]
+    for name, below in reversed(list(zip(names, sizes[1:], strict=False))):
+        smaller = [f"if {stop} - r > {below}:", *indent([call.format(tile=name)]), "else:", *indent(smaller)]
+    return [f"for r in range({first}, {stop}, {sizes[0]}):", *indent(smaller)]
+
+
+def block_height(sizes: Sequence[int], left: str) -> str:
+    """The expression of how many rows the microkernel of :func:`row_blocks` has where ``left`` rows are left."""
+    *larger, smallest = sizes
+    text = str(smallest)
+    for size, below in reversed(list(zip(larger, sizes[1:], strict=True))):
+        text = f"{size} if {left} > {below} else {text}"
+    return text
 
 
 def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | None) -> tuple[Call, Kernel]:
@@ -199,12 +235,18 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         right_first = f"({total(*(f'{name} * right_{name}' for name in batch), 'n0')}) * {size}"
 
     unit_k = rows.k_stride == 1
-    sizes = [tile.rows, tile.rows // 2]
+    sizes = tile.heights
     names = [tile.name(dtype, height, unit_k, plan.packed) for height in sizes]
     call = (
         f"{{tile}}(1, deep, left_k * {size}, row_table + r * 8, panel, {right_row}, "
         f"block + (r * block_columns + c) * {size}, block_columns * {size}, k0)"
     )
+    multiply = row_blocks(names, sizes, call)
+    if ends_narrow(columns.size, tile):
+        narrow = [tile.narrow.name(dtype, height, unit_k, False) for height in sizes]
+        multiply = [f"if columns - c > {tile.lanes}:", *indent(multiply), "else:",
+                    *indent(row_blocks(narrow, sizes, call))]  # fmt: skip
+        names += narrow
     address = f"left_first + (minimum(r, rows - 1) * left_m + k0 * left_k) * {size}"
     depth = max(PANEL_BYTES // (width * size), 1)
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
@@ -226,7 +268,7 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         *indent(loop("r", "0", f"rows + {tile.rows - 1}", [store(dtypes.i64, "row_table", "r", address, scope)])),
         f"    panel = right_first + k0 * {right_row}",
         f"    for c in range(0, columns, {width}):",
-        *indent(row_blocks(names, sizes, call), 2),
+        *indent(multiply, 2),
         f"        panel += {next_panel}",
         f"    k0 += {depth}",
         "    if k0 >= k:",

@@ -16,7 +16,7 @@ from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Lowered, Pointer
 from engine.schedule import Conv2d, KernelSpec
-from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
+from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store
 from runtime.cpu.packing import Axis, Packed, Panels, pack
@@ -35,6 +35,9 @@ WIDEST = 64
 """The most output columns of a tile."""
 PANELS = 4
 """The most panels of output channels that one task computes."""
+TASK_WORK = 1 << 18
+"""Multiply-adds below which a tile is not cut further."""
+FEW_TASKS = 4
 
 
 @dataclass(frozen=True)
@@ -98,19 +101,22 @@ def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Calla
     ``axis`` it takes to make ``n`` of them.
     """
     dtype = computed_dtype(core)
-    tile = host_tile(dtype)
+    tile = fitting(host_tile(dtype), core.group_outputs)
     panels = -(-core.group_outputs // tile.columns)
     channels = -(-panels // -(-panels // PANELS)) * tile.columns
 
     def sized(points: tuple[int, int]) -> ConvTile:
         return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels)
 
-    def tasks(trial: ConvTile) -> int:
-        return typical(product(tile_space(trial, images, counts).values()))
+    def enough(trial: ConvTile) -> bool:
+        """Whether there are tasks for all threads, and for a few even if all dims are 1."""
+        tasks = product(tile_space(trial, images, counts).values())
+        small = product(trial.size) * trial.depth * trial.channels <= TASK_WORK
+        return typical(tasks) >= ENOUGH_TASKS and (small or typical(tasks, 1) >= FEW_TASKS)
 
     def fits(rows: int) -> bool:
         trial = sized((rows, columns))
-        return trial.block_bytes <= BLOCK_BYTES and trial.patch.bytes <= PATCH_BYTES and tasks(trial) >= ENOUGH_TASKS
+        return trial.block_bytes <= BLOCK_BYTES and trial.patch.bytes <= PATCH_BYTES and enough(trial)
 
     columns = WIDEST
     while columns > 1 and span(1, columns) > WIDEST:
@@ -161,7 +167,7 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         taps=core.kernel[0] * taps_across, taps_h=core.kernel[0], taps_w=taps_across, run=run,
         step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
     )  # fmt: skip
-    sizes = [tile.rows, tile.rows // 2]
+    sizes = tile.heights
     names = [tile.name(plan.dtype, height, True, True) for height in sizes]
     address = f"{load(dtypes.i64, 'bases', 'r + i', scope)} + kh * tap_h + kw * tap_w"
     call = (
@@ -179,7 +185,7 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
             store(dtypes.i64, "bases", "r", load(dtypes.i64, "bases", "rows - 1", scope), scope)
         ]),
         f"for r in range(0, rows, {tile.rows}):",
-        f"    high = {sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}",
+        f"    high = {block_height(sizes, 'rows - r')}",
         "    entry = r * taps",
         *indent(loop("kh", "0", "taps_h", loop("kw", "0", "taps_w", [
             *loop("i", "0", "high", [store(dtypes.i64, "table", "entry + i", address, scope)]),
@@ -189,10 +195,16 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         "columns = minimum(block_channels, outputs - first_channel)",
         "channel0 = group * outputs + first_channel",
     ]  # fmt: skip
+    blocks = row_blocks(names, sizes, call, "first_row", "stop_row")
+    if ends_narrow(core.group_outputs, tile):
+        narrow = [tile.narrow.name(plan.dtype, height, True, False) for height in sizes]
+        blocks = [f"if columns - c > {tile.lanes}:", *indent(blocks), "else:",
+                  *indent(row_blocks(narrow, sizes, call, "first_row", "stop_row"))]  # fmt: skip
+        names += narrow
     multiply = [
         f"panel = weights + (group * panels + quotient(first_channel, {tile.columns})) * panel_bytes",
         f"for c in range(0, columns, {tile.columns}):",
-        *indent(row_blocks(names, sizes, call, "first_row", "stop_row")),
+        *indent(blocks),
         "    panel += panel_bytes",
     ]
     return lines, multiply, names

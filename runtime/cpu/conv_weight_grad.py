@@ -16,7 +16,7 @@ from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import ConvWeightGrad, KernelSpec
-from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
+from runtime.cpu.contraction import ENOUGH_TASKS, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
 from runtime.cpu.scratch import scratch_lines, scratch_parts
@@ -94,7 +94,7 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
     if not dtype.is_float:
         raise UnsupportedError(f"the CPU convolves floats only, not {core.x.dtype} with {core.dy.dtype}")
     dtype = dtype.computed
-    tile = host_tile(dtype)
+    tile = fitting(host_tile(dtype), core.group_outputs)
     inputs = divisor(core.group_inputs, max(ROWS // (core.kernel[0] * core.kernel[1]), 1))
     panels = -(-core.group_outputs // tile.columns)
     outputs = -(-panels // -(-panels // PANELS)) * tile.columns

@@ -135,12 +135,12 @@ class Executor:
     def _arrays(self, inputs: Inputs) -> list[np.ndarray]:
         """The inputs in the ports' order, fit for kernels: themselves where they are, else copies."""
         arrays = ports.arrange(self.program.inputs, inputs)
-        for i, array in enumerate(arrays):
-            if self._overlaps_updated(array):
-                arrays[i] = array.copy()
+        if self._updated:
+            arrays = [array.copy() if self._overlaps_updated(array) else array for array in arrays]
         given = inputs.values() if isinstance(inputs, Mapping) else inputs
         known = set(map(id, given))
-        self._counters.allocated += sum(id(array) not in known for array in arrays)
+        for array in arrays:
+            self._counters.allocated += id(array) not in known
         return arrays
 
     def _overlaps_updated(self, array: np.ndarray) -> bool:
@@ -207,14 +207,14 @@ class Executor:
         """Write this call's addresses into the argument blocks."""
         binding.move_arena(self._arena_address)
         words = binding.words
-        for port, array in zip(self.program.inputs, arrays, strict=True):
+        for slots, array in zip(binding.input_slots, arrays, strict=True):
             base = address(array)
-            for slot, offset in binding.port_slots[port.buffer]:
+            for slot, offset in slots:
                 words[slot] = base + offset
-        for port, array, direct in zip(self.program.outputs, results, self._direct, strict=True):
+        for slots, array, direct in zip(binding.output_slots, results, self._direct, strict=True):
             if direct:
                 base = address(array)
-                for slot, offset in binding.port_slots[port.buffer]:
+                for slot, offset in slots:
                     words[slot] = base + offset
 
     def _copy_indirect(self, binding: Binding, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:

@@ -32,6 +32,7 @@ from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.custom import lower_custom
 from runtime.cpu.depthwise import is_depthwise, lower_depthwise
 from runtime.cpu.loops import lower_loops
+from runtime.cpu.pointwise import as_contraction, is_pointwise
 from runtime.cpu.pool import lower_pool
 from runtime.cpu.recurrence import lower_recurrence
 from runtime.cpu.rows import lower_rows
@@ -54,6 +55,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_contraction(item, lasting)
         case Conv2d() as core if is_depthwise(core):
             return lower_depthwise(item)
+        case Conv2d() as core if is_pointwise(core):
+            return lower_contraction(as_contraction(item), lasting)
         case Conv2d():
             return lower_conv2d(item)
         case ConvWeightGrad():

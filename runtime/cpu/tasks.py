@@ -9,10 +9,10 @@ from runtime.cpu.emit import ArgTable
 _TYPICAL = 64
 
 
-def typical(size: Size) -> int:
+def typical(size: Size, value: int = _TYPICAL) -> int:
     """``size`` with every dim at a typical value: for weighing costs and cutting tasks, which is done before any size
     is known."""
-    return dims.evaluate(size, dict.fromkeys(dims.names(size), _TYPICAL))
+    return dims.evaluate(size, dict.fromkeys(dims.names(size), value))
 
 
 def piece(size: Size, limit: int) -> int:

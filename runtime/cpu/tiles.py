@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 from engine.dtypes import DType
@@ -19,6 +19,21 @@ class Tile:
     @property
     def columns(self) -> int:
         return self.vectors * self.lanes
+
+    @property
+    def heights(self) -> tuple[int, ...]:
+        """The numbers of rows that there are microkernels for: whole tiles, and what a block ends with."""
+        return tuple(dict.fromkeys(n for n in (self.rows, self.rows // 2, 1) if n))
+
+    @property
+    def narrow(self) -> Tile:
+        """One vector wide, for columns that fill no more."""
+        return replace(self, vectors=1)
+
+    @property
+    def flat(self) -> Tile:
+        """One row and many columns, for a matrix that is met by a single vector and streams past."""
+        return replace(self, rows=1, vectors=8)
 
     def name(self, dtype: DType, rows: int, unit_k: bool, packed: bool) -> str:
         """The microkernel (see there) of this width and ``rows`` rows, as generated source imports it."""
