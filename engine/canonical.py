@@ -31,7 +31,7 @@ def digest(graph: Graph) -> str:
             known[node.output] = (value.dtype.name, value.tobytes())
             continue
         places[node] = len(places)
-        attrs = [_array(a, content) if isinstance(a, np.ndarray) else a for a in node.attrs.values()]
+        attrs = [_identity(a, content) for a in node.attrs.values()]
         parts.append((node.op.name, [known[v] for v in node.inputs], attrs))
         if node.op.version:
             parts.append((node.op.version, [(v.dtype, v.shape) for v in node.outputs]))
@@ -48,7 +48,12 @@ def digest(graph: Graph) -> str:
     return content.hexdigest()
 
 
-def _array(value: np.ndarray, content: Any) -> tuple[str, tuple[int, ...]]:
-    """Feed the elements to the hash; what stands for them in the text is their dtype and shape."""
-    content.update(value.tobytes())
-    return value.dtype.name, value.shape
+def _identity(value: Any, content: Any) -> Any:
+    """An attribute as it goes into the text: a graph by its own digest, an array by dtype and shape, its elements being
+    fed to the hash."""
+    if isinstance(value, Graph):
+        return digest(value)
+    if isinstance(value, np.ndarray):
+        content.update(value.tobytes())
+        return value.dtype.name, value.shape
+    return value

@@ -96,7 +96,8 @@ class Value:
 
 
 class Node:
-    """One application of an op. ``attrs`` hold hashable, printable values (a ``constant`` holds its array)."""
+    """One application of an op. ``attrs`` hold hashable, printable values (a ``constant`` holds its array,
+    a loop the graph of its body)."""
 
     __slots__ = ("attrs", "inputs", "location", "name", "op", "outputs")
 
@@ -260,6 +261,21 @@ class Builder:
         node = Node(op, inputs, full, types, self._unique(f"t{next(self._numbers)}"), location)
         self.nodes.append(node)
         return node.outputs
+
+    def nested(self, name: str) -> Builder:
+        """A builder of a graph inside this one: what it assumes of sizes, this one does, and so for lines."""
+        inner = type(self)(name)
+        inner.assumptions, inner._location = self.assumptions, self._location
+        return inner
+
+    def sees(self, other: Builder) -> bool:
+        """Whether values that ``other`` has made may be used here."""
+        return other is self
+
+    def take_input(self, value: Value) -> None:
+        """Make an input of another graph one of this graph's, as it is."""
+        self._names.add(value.node.name)
+        self.inputs.append(value)
 
     def adopt(self, node: Node) -> None:
         """Append a node as it is; its inputs must be in this graph already."""

@@ -85,6 +85,10 @@ def evaluate(op: Op, arrays: Sequence[np.ndarray], attrs: Attrs, sizes: Mapping[
 
     Raises UnsupportedError for an op that has neither, such as ``grad`` before autodiff.
     """
+    if op.kind == "loop":
+        body = attrs["body"]
+        return loop(lambda *given: run_bound(body, given, sizes)[0], arrays, bound(attrs["length"], sizes),
+                    attrs["carries"], attrs["sequences"], attrs["reverse"])  # fmt: skip
     concrete = {k: bound(a, sizes) for k, a in op.complete(attrs).items()}
     inputs = tuple(TensorType(a.shape, as_dtype(a.dtype)) for a in arrays)
     if op.reference is not None:
@@ -96,6 +100,24 @@ def evaluate(op: Op, arrays: Sequence[np.ndarray], attrs: Attrs, sizes: Mapping[
         found = op.decompose(*(builder.input(f"x{i}", t) for i, t in enumerate(inputs)), **concrete)
     graph = builder.build(found if isinstance(found, tuple) else (found,))
     return run_bound(graph, arrays, sizes)[0]
+
+
+def loop(
+    body: Callable[..., Arrays], arrays: Sequence[np.ndarray], length: int, carries: int, sequences: int, reverse: bool
+) -> Arrays:
+    """``body`` at every step, as engine/ops/loop.py says."""
+    carry, xs, fixed = tuple(arrays[:carries]), arrays[carries : carries + sequences], arrays[carries + sequences :]
+    if length == 0:  # the body is run once nevertheless, on zeros, to see what it would keep
+        kept = body(*carry, *(np.zeros(x.shape[1:], x.dtype) for x in xs), *fixed)[carries:]
+        return (*carry, *(np.empty((0, *a.shape), a.dtype) for a in kept))
+    every: list[np.ndarray] = []
+    for t in reversed(range(length)) if reverse else range(length):
+        found = body(*carry, *(x[t] for x in xs), *fixed)
+        carry, kept = found[:carries], found[carries:]
+        every = every or [np.empty((length, *a.shape), a.dtype) for a in kept]
+        for whole, one in zip(every, kept, strict=True):
+            whole[t] = one
+    return (*carry, *every)
 
 
 def bound(attr: Any, sizes: Mapping[str, int]) -> Any:

@@ -7,7 +7,7 @@ import re
 
 from engine import dtypes
 
-WORDS = ("Input", "State", "assume", "constant", "dim", "inf", "kernel", "nan", "program", "run", "str")
+WORDS = ("Input", "State", "assume", "body", "constant", "dim", "inf", "kernel", "nan", "program", "run", "str")
 """What a printed graph uses besides ops and dtypes."""
 
 

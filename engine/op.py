@@ -36,7 +36,7 @@ class Op:
     with their defaults. ``kind`` is the kernel class that passes and backends know:
     ``elementwise``, ``reduce``, ``view``, ``contraction``, ``conv2d``, ``conv2d_weight_grad``, ``pool``, ``random``,
     ``index`` (iota), ``check``, ``move`` (writes into parts of a larger tensor), ``gather``, ``sort``, ``scan``,
-    ``recurrence``, ``custom`` (a user's ``kernel``), ``composite`` (claimed or decomposed), ``source`` (input, state,
+    ``recurrence``, ``loop`` (over the graph in its ``body``), ``custom`` (a user's ``kernel``), ``composite`` (claimed or decomposed), ``source`` (input, state,
     constant, size), ``grad``.
 
     - ``rule(*types, **attrs)`` gives the output type, or a tuple of them

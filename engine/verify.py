@@ -10,6 +10,7 @@ import numpy as np
 from engine import dims
 from engine.errors import TenonError, VerifyError
 from engine.graph import Graph, Node
+from engine.loops import body_of
 from engine.names import reserved
 from engine.text.literals import attr_text
 
@@ -29,6 +30,7 @@ def verify(graph: Graph, expanded: bool = False) -> Graph:
     for node in graph.nodes:
         _node(node, expanded)
     _types(graph)
+    _bodies(graph, expanded)
     _results(graph)
     _layouts(graph)
     _groups(graph)
@@ -81,6 +83,8 @@ def _node(node: Node, expanded: bool) -> None:
         text = f"{node.name}: {node.op.name} has the attributes {list(node.op.attrs)}, not {list(node.attrs)}"
         raise VerifyError(text, node.location)
     for name, value in node.attrs.items():
+        if isinstance(value, Graph):
+            continue  # _bodies looks into it
         if isinstance(value, np.ndarray):
             if node.op.name != "constant" or value.flags.writeable:
                 raise VerifyError(f"{node.name}: the attribute {name} is an array that can change", node.location)
@@ -109,6 +113,16 @@ def _types(graph: Graph) -> None:
             )
         if len(assumed) > len(graph.assumptions):
             raise VerifyError(f"{node.name} relies on {assumed[-1]}, which the graph does not assume", node.location)
+
+
+def _bodies(graph: Graph, expanded: bool) -> None:
+    for node in graph.nodes:
+        body = body_of(node)
+        if body is None:
+            continue
+        if body.state or body.updates or body.assumptions:
+            raise VerifyError(f"{node.name}: the body of a loop has neither state nor assumptions", node.location)
+        verify(body.with_(assumptions=graph.assumptions), expanded)
 
 
 def _results(graph: Graph) -> None:

@@ -164,7 +164,7 @@ class Tensor(ElementwiseMethods, TensorMethods):
 
     @property
     def _is_being_traced(self) -> _bool:
-        return self._builder is (current_builder() if tracing() else None)
+        return tracing() and self._builder is not None and current_builder().sees(self._builder)
 
     def _left_behind(self) -> NoReturn:
         raise TraceError(

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 import numpy as np
 
 from engine import graph
-from engine.dims import shape_text
+from engine.dims import Size, shape_text
 from engine.errors import DTypeError, ShapeError, TraceError
 from engine.graph import Graph, TensorType, Value
 from engine.state import Cell
 from frontend import random
+from frontend.bodies import BodyBuilder
 from frontend.branches import BranchingBuilder
 
 
@@ -25,7 +26,8 @@ class Trace:
     """
 
     def __init__(self, name: str = "graph"):
-        self.builder = BranchingBuilder(name)
+        self.root = BranchingBuilder(name)
+        self.builder = self.root
         self.cells: dict[str, Cell] = {}
         self._names: dict[Cell, str] = {}
         self._preferred: dict[Cell, str] = {}
@@ -76,18 +78,23 @@ class Trace:
         program assigned it before."""
         if cell not in self._current:
             name = self.name_of(cell, preferred_name)
-            self._set_leaf(cell, self.builder.state_input(name, type or type_of(cell)))
+            self._set_leaf(cell, self.root.state_input(name, type or type_of(cell)))
         value = self._current[cell]
         if value not in self._leaves:  # assigned earlier in this trace, and read now for the first time
-            with self.builder, self.builder.where_made(value):
+            with self.root, self.root.where_made(value):
                 self._set_leaf(cell, graph.apply("detach", value))
         return self._current[cell]
 
     def assign(self, cell: Cell, value: Value, preferred_name: str = "state") -> None:
         """Give ``cell`` a new value when the program runs; later reads in this trace see it.
 
-        Raises ShapeError or DTypeError where ``value`` is not of the cell's type.
+        Raises ShapeError or DTypeError where ``value`` is not of the cell's type, TraceError in the body of a loop.
         """
+        if self.builder is not self.root:
+            raise TraceError(
+                f"scan: its function assigns the state {self.name_of(cell, preferred_name)}; let the carry hold what "
+                "changes from step to step, and assign it after the loop"
+            )
         expected = type_of(cell)
         name = self.name_of(cell, preferred_name)
         if value.shape != expected.shape:
@@ -117,6 +124,17 @@ class Trace:
             if cell in current:
                 self._current[cell] = current[cell]
         self.builder.updates = before
+
+    @contextmanager
+    def body(self, name: str, length: Size) -> Iterator[BodyBuilder]:
+        """Trace the body of a loop of ``length`` steps."""
+        outer = self.builder
+        self.builder = inner = BodyBuilder(name, outer, length)
+        try:
+            with inner:
+                yield inner
+        finally:
+            self.builder = outer
 
     def join(self, condition: Value, if_true: Mapping[str, Value], if_false: Mapping[str, Value]) -> None:
         """Assign to each state what the branch that ran has assigned, or nothing."""
@@ -157,7 +175,8 @@ class Trace:
         """The constant that stands for ``array`` in this program: the same one for the same ``owner`` (hashed by
         identity)."""
         if owner not in self._constants:
-            self._constants[owner] = graph.constant(array)
+            with self.root:
+                self._constants[owner] = graph.constant(array)
         return self._constants[owner]
 
     def random_stream(self) -> tuple[Value, Value, int]:

@@ -12,8 +12,10 @@ from typing import Any
 from engine import dims
 from engine.errors import VerifyError
 from engine.graph import Builder, Graph, Node, Rewriter, Value, apply
+from engine.loops import map_bodies
 from engine.op import Op, gradients_of
 from engine.rules import full
+from passes.loops import join_loops
 
 
 def expand_gradients(graph: Graph) -> Graph:
@@ -21,6 +23,7 @@ def expand_gradients(graph: Graph) -> Graph:
 
     A value that ``y`` does not depend on, or only through ops without a gradient, has zeros for its gradient.
     """
+    graph = map_bodies(graph, expand_gradients)
     rewriter = Rewriter(graph, _Expanding)
 
     def emit(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
@@ -29,7 +32,7 @@ def expand_gradients(graph: Graph) -> Graph:
         y, *wrt = inputs
         return _gradients(rewriter.builder, y, wrt)
 
-    return rewriter.run(emit)
+    return join_loops(rewriter.run(emit))
 
 
 class _Expanding(Builder):

@@ -8,7 +8,7 @@ from engine.schedule import Target
 
 PRIMITIVE_KINDS = frozenset(
     {"elementwise", "reduce", "view", "contraction", "conv2d", "conv2d_weight_grad", "pool", "random", "index",
-     "check", "move", "source", "gather", "sort", "scan", "custom", "recurrence"}
+     "check", "move", "source", "gather", "sort", "scan", "custom", "recurrence", "loop"}
 )  # fmt: skip
 """The kernel classes that every backend implements."""
 

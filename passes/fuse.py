@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import networkx as nx
 
 from engine.graph import Graph, Group, Node, Value
+from engine.loops import has_check
 from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, fits
 from passes.guard import guards
 from passes.reach import Precedence
@@ -163,7 +164,7 @@ def _ordered(
             # An impossible order (states that swap) is left to the scheduler, which writes through a copy.
             if reader != writer and not nx.has_path(dag, writer, reader):
                 dag.add_edge(reader, writer)
-    checks = {key for key, members in nodes.items() if any(n.op.kind == "check" for n in members)}
+    checks = {key for key, members in nodes.items() if any(map(has_check, members))}
     first = {k for check in checks for k in nx.ancestors(dag, check)} | checks
     return list(nx.lexicographical_topological_sort(dag, key=lambda k: (k not in first, k)))
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator
 
 from engine.graph import Graph
+from engine.loops import map_bodies
 from engine.program import Program
 from engine.schedule import Target
 from engine.verify import verify
@@ -15,6 +16,7 @@ from passes.decompose import decompose
 from passes.fuse import fuse
 from passes.layout import assign_layouts
 from passes.legalise import legalise
+from passes.loops import hoist
 from passes.schedule import schedule
 from passes.simplify import relax, remove_dead, simplify
 
@@ -29,18 +31,28 @@ def graph_passes(target: Target, level: int = 2) -> Iterator[Pass]:
     where that is faster.
     """
     if level >= 1:
-        yield "simplify", simplify
+        yield "simplify", inside_out(simplify)
     yield "autodiff", expand_gradients
     if level >= 1:
-        yield "simplify", simplify
-    yield "decompose", lambda graph: decompose(graph, target)
-    yield "legalise", legalise
-    yield ("simplify", simplify) if level >= 1 else ("dead code", remove_dead)
+        yield "simplify", inside_out(simplify)
+    yield "decompose", inside_out(lambda graph: decompose(graph, target))
+    yield "legalise", inside_out(legalise)
+    yield ("simplify", inside_out(simplify)) if level >= 1 else ("dead code", inside_out(remove_dead))
     if level >= 3:
-        yield "relax", relax
+        yield "relax", inside_out(relax)
+    yield "hoist", hoist
     if level >= 2:
-        yield "layout", lambda graph: assign_layouts(graph, target)
-    yield "fuse", lambda graph: fuse(graph, merging=level >= 2 and target.fuses)
+        yield "layout", inside_out(lambda graph: assign_layouts(graph, target))
+    yield "fuse", inside_out(lambda graph: fuse(graph, merging=level >= 2 and target.fuses))
+
+
+def inside_out(change: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
+    """A pass that changes the bodies of loops first, then the graph around them."""
+
+    def run(graph: Graph) -> Graph:
+        return change(map_bodies(graph, run))
+
+    return run
 
 
 def compile_graph(

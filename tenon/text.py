@@ -109,6 +109,16 @@ def kernel(name: str, when: object = True) -> Iterator[None]:
         _running.reset(token)
 
 
+def body(function: Callable[..., Any]) -> Callable[..., tuple[np.ndarray, ...]]:
+    """Decorator of the body of a loop, which runs once a step."""
+
+    def step(*arrays: np.ndarray) -> tuple[np.ndarray, ...]:
+        found = function(*arrays)
+        return tuple(map(np.asarray, found if isinstance(found, tuple) else (found,)))
+
+    return step
+
+
 def _attribute(value: Any, nested: bool = False) -> Any:
     if isinstance(value, tuple):
         return tuple(_attribute(v, nested=True) for v in value)
@@ -129,7 +139,15 @@ def _op_word(record: op.Op) -> Callable[..., Any]:
         ]
         running = _running.get()
         known = {k: _attribute(a) for k, a in attrs.items()}
-        if running.skipping:
+        if record.kind == "loop":
+            length = 0 if running.skipping else interpreter.bound(known["length"], running.sizes)
+            options = {**record.attrs, **known, "length": length}
+            found = interpreter.loop(arrays=arrays, **options)
+            if running.skipping:
+                steps = interpreter.bound(known["length"], running.sizes)
+                found = tuple(np.zeros((steps, *a.shape[1:]) if i >= known["carries"] else a.shape, a.dtype)
+                              for i, a in enumerate(found))  # fmt: skip
+        elif running.skipping:
             given = tuple(TensorType(a.shape, dtypes.as_dtype(a.dtype)) for a in arrays)
             types = record.infer(
                 given, {k: interpreter.bound(a, running.sizes) for k, a in record.complete(known).items()}

@@ -8,6 +8,7 @@ from engine.ops import (  # noqa: F401
     elementwise,
     indexing,
     linear,
+    loop,
     losses,
     ordering,
     pooling,

@@ -54,6 +54,8 @@ def _facts(graph: Graph) -> Iterator[tuple[str, Any]]:
 
 def _attr(value: Any) -> Any:
     """An attribute such that equal ones compare equal, 1, 1.0 and True do not, and NaNs are all the same."""
+    if isinstance(value, Graph):
+        return list(_facts(value))[1:]  # save for the name, which it has from where it is printed
     if not isinstance(value, np.ndarray):
         return attr_text(value)
     if value.dtype.kind not in "biu":

@@ -39,7 +39,42 @@ def parse(text: str, constants: Mapping[str, np.ndarray] | None = None) -> Graph
     except (SyntaxError, ValueError, RecursionError, MemoryError, tokenize.TokenError) as error:
         line = getattr(error, "lineno", None)
         raise TextError(f"{f'line {line}: ' if line else ''}not Python: {error}") from None
-    return _Parser(module, locations, constants or {}).graph()
+    return _program(module, locations, constants or {})
+
+
+def _program(
+    module: ast.Module, locations: Mapping[int, SourceLocation | None], constants: Mapping[str, np.ndarray]
+) -> Graph:
+    """The graph of the program's function, which follows those of the bodies of its loops."""
+    match module.body:
+        case [ast.ImportFrom(module="tenon.text", level=0), *statements] if any(map(_is_function, statements)):
+            pass
+        case _:
+            raise TextError("line 1: expected 'from tenon.text import *' and then one function")
+    bodies: dict[str, Graph] = {}
+    while _is_body(statements[0]):
+        function, *statements = statements
+        assert isinstance(function, ast.FunctionDef)
+        bodies[function.name] = _Parser(function, locations, constants, bodies).graph()
+    function, *footer = statements
+    if not isinstance(function, ast.FunctionDef):
+        raise TextError("line 1: expected 'from tenon.text import *' and then one function")
+    parser = _Parser(function, locations, constants, bodies)
+    for statement in footer:
+        with parser.at(statement):
+            parser.footer(statement, function.name)
+    return parser.graph()
+
+
+def _is_function(statement: ast.stmt) -> bool:
+    return isinstance(statement, ast.FunctionDef) and not _is_body(statement)
+
+
+def _is_body(statement: ast.stmt) -> bool:
+    match statement:
+        case ast.FunctionDef(decorator_list=[ast.Name(id="body")]):
+            return True
+    return False
 
 
 def _locations(text: str) -> dict[int, SourceLocation | None]:
@@ -61,10 +96,17 @@ def _locations(text: str) -> dict[int, SourceLocation | None]:
 
 
 class _Parser:
+    """Reads one function; ``bodies`` are the graphs of those before it."""
+
     def __init__(
-        self, module: ast.Module, locations: Mapping[int, SourceLocation | None], constants: Mapping[str, np.ndarray]
+        self,
+        function: ast.FunctionDef,
+        locations: Mapping[int, SourceLocation | None],
+        constants: Mapping[str, np.ndarray],
+        bodies: Mapping[str, Graph],
     ):
-        self.module = module
+        self.function = function
+        self.bodies = bodies
         self.locations = locations
         self.constants = constants
         self.values: dict[str, Value] = {}
@@ -75,21 +117,14 @@ class _Parser:
         self.reserved = reserved()
         self.pending: dict[str, Annotation] = {}
         self.location: SourceLocation | None = None
-        self.taken = {n.id for n in ast.walk(module) if isinstance(n, ast.Name)}
-        self.taken |= {n.arg for n in ast.walk(module) if isinstance(n, ast.arg)}
+        self.taken = {n.id for n in ast.walk(function) if isinstance(n, ast.Name)}
+        self.taken |= {n.arg for n in ast.walk(function) if isinstance(n, ast.arg)}
         self._literal_numbers = count()
 
     # --- structure -------------------------------------------------------------------------------------------
 
     def graph(self) -> Graph:
-        match self.module.body:
-            case [ast.ImportFrom(module="tenon.text", level=0), ast.FunctionDef() as function, *footer]:
-                pass
-            case _:
-                raise TextError("line 1: expected 'from tenon.text import *' and then one function")
-        for statement in footer:
-            with self.at(statement):
-                self.footer(statement, function.name)
+        function = self.function
         with self.at(function):
             name = self.name(function)
             inputs, state = self.ports(function.args)
@@ -137,7 +172,7 @@ class _Parser:
 
     def name(self, function: ast.FunctionDef) -> str:
         match function.decorator_list:
-            case [ast.Name(id="program")]:
+            case [ast.Name(id="program" | "body")]:
                 return function.name
             case [ast.Call(func=ast.Name(id="program"), args=[ast.Constant(value=str(name))], keywords=[])]:
                 return name
@@ -273,7 +308,7 @@ class _Parser:
                 op = get(op_name)
                 if op.name in ("input", "state"):
                     raise TextError(f"{op_name} belongs among the function's parameters")
-                attrs = {k.arg: attr_from(k.value) for k in keywords if k.arg is not None}
+                attrs = {k.arg: self.attribute(k) for k in keywords if k.arg is not None}
                 if len(attrs) != len(keywords):
                     raise TextError("each attribute may be given once, by name")
                 return self.add(op, self.operands(args), attrs, name)
@@ -282,6 +317,14 @@ class _Parser:
             case ast.UnaryOp(op=ast.USub(), operand=operand):
                 return self.add(get("neg"), self.operands([operand]), {}, name)
         raise TextError(f"not the application of an op: {ast.unparse(right)}")
+
+    def attribute(self, keyword: ast.keyword) -> Any:
+        match keyword:
+            case ast.keyword(arg="body", value=ast.Name(id=name)):
+                if name not in self.bodies:
+                    raise TextError(f"{name} is not a body that was defined before")
+                return self.bodies[name]
+        return attr_from(keyword.value)
 
     def operands(self, nodes: list[ast.expr]) -> tuple[Value, ...]:
         """Values, with literals made constants of the dtype that they take beside the tensors."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import count
 
 import numpy as np
 
@@ -40,17 +41,23 @@ def to_text(graph: Graph, title: str | None = None) -> str:
 def to_text_and_constants(graph: Graph, title: str | None = None) -> tuple[str, dict[str, np.ndarray]]:
     """The program, and the arrays of the constants that it only names."""
     printer = _Printer(graph)
-    lines = [f"# {title or printer.title()}", "from tenon.text import *", "", "", *printer.function()]
+    body = [*printer.function()]  # which prints those of loops on the way
+    lines = [f"# {title or printer.title()}", "from tenon.text import *", "", "", *printer.bodies, *body]
     lines += ["", "", 'if __name__ == "__main__":', f"    run({printer.name})", ""]
     return "\n".join(lines), printer.constants
 
 
 class _Printer:
-    def __init__(self, graph: Graph):
+    """Prints one graph. The bodies of its loops become functions in ``bodies``, numbered throughout the program."""
+
+    def __init__(self, graph: Graph, outer: _Printer | None = None):
         self.graph = graph
         self.literals = literals(graph)
-        self.constants: dict[str, np.ndarray] = {}
-        self.name = identifier(graph.name)
+        self.constants: dict[str, np.ndarray] = {} if outer is None else outer.constants
+        self.bodies: list[str] = [] if outer is None else outer.bodies
+        self.numbers: Iterator[int] = count(1) if outer is None else outer.numbers
+        self.name = identifier(graph.name) if outer is None else f"body{next(self.numbers)}"
+        self.decorator = "body" if outer else "program" if self.name == graph.name else f"program({quoted(graph.name)})"
         self._last_location: SourceLocation | None = None
 
     def title(self) -> str:
@@ -60,7 +67,7 @@ class _Printer:
 
     def function(self) -> Iterator[str]:
         g = self.graph
-        yield "@program" if self.name == g.name else f"@program({quoted(g.name)})"
+        yield f"@{self.decorator}"
         if g.inputs or g.state:
             yield f"def {self.name}("
             for v in g.inputs:
@@ -125,11 +132,18 @@ class _Printer:
             if node.op.name == "neg":
                 return f"-{operands[0]}"
         for name, value in node.attrs.items():
-            text = attr_text(value)
+            text = self.body(value) if isinstance(value, Graph) else attr_text(value)
             default = node.op.attrs.get(name)
             if not _spells(default, text):
                 operands.append(f"{name}={text}")
         return f"{node.op.name}({', '.join(operands)})"
+
+    def body(self, graph: Graph) -> str:
+        """Print the body of a loop, and give its name."""
+        printer = _Printer(graph, self)
+        lines = [*printer.function()]
+        self.bodies += [*lines, "", ""]
+        return printer.name
 
     def operand(self, v: Value, beside: DType | None) -> str:
         """A value's name, or a literal: bare where it takes its dtype from the tensors ``beside`` it."""
@@ -143,8 +157,9 @@ class _Printer:
     def constant(self, node: Node) -> str:
         array = node.attrs["value"]
         if array.size > SMALL:
-            self.constants[node.name] = array
-            return f"constant({quoted(node.name)})"
+            name = node.name if self.decorator != "body" else f"{self.name}.{node.name}"
+            self.constants[name] = array
+            return f"constant({quoted(name)})"
         dtype = node.output.dtype
         shape = f", shape={attr_text(array.shape)}" if array.size == 0 else ""
         return f"constant({'[]' if array.size == 0 else array_text(array, dtype)}, {dtype}{shape})"

@@ -9,6 +9,7 @@ from frontend.functional.convolution import *
 from frontend.functional.ctc import *
 from frontend.functional.dropout import *
 from frontend.functional.linear import *
+from frontend.functional.loops import *
 from frontend.functional.losses import *
 from frontend.functional.normalization import *
 from frontend.functional.padding import *
