@@ -106,10 +106,23 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """The calls ``first .. end-1`` of ``main``, ``times`` times; ``windows`` move on from one time to the next. Where
+    ``guard`` points at a byte, the loop is passed over while that is zero. Loops lie apart or one inside the other."""
+
+    first: int
+    end: int
+    times: Size
+    windows: tuple[str, ...]
+    guard: Pointer | None = None
+
+
+@dataclass(frozen=True)
 class Program:
     """A compiled model: everything but memory and machine code.
 
-    ``prepare`` runs whenever state that it reads has changed outside this program, ``main`` every call. ``lifetimes``
+    ``prepare`` runs whenever state that it reads has changed outside this program, ``main`` every call, with ``loops``,
+    the outer ones first. ``lifetimes``
     gives each temp buffer its first and last step in ``main``; ``updates`` names the state that the program writes;
     ``constants`` holds the bytes (C order, native) of each const buffer.
     """
@@ -128,6 +141,7 @@ class Program:
     lifetimes: dict[str, tuple[int, int]] = field(default_factory=dict)
     statistics: dict[str, int] = field(default_factory=dict)
     constants: dict[str, bytes] = field(default_factory=dict)
+    loops: tuple[Loop, ...] = ()
 
     @property
     def calls(self) -> Iterator[Call]:

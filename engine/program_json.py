@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -11,9 +12,9 @@ from engine import dims, dtypes
 from engine.buffers import Buffer
 from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
-from engine.program import Arg, Block, Call, Check, Kernel, Pointer, Port, Program
+from engine.program import Arg, Block, Call, Check, Kernel, Loop, Pointer, Port, Program
 
-FORMAT = 3
+FORMAT = 4
 
 
 def to_json(program: Program) -> str:
@@ -26,7 +27,8 @@ def to_json(program: Program) -> str:
             "outputs": [_port_out(p) for p in program.outputs],
             "state": [_port_out(p) for p in program.state],
             "updates": program.updates,
-            "buffers": [[b.name, b.kind, b.dtype.name, _size_out(b.size)] for b in program.buffers],
+            "buffers": [_buffer_out(b) for b in program.buffers],
+            "loops": [_loop_out(loop) for loop in program.loops],
             "main": [_call_out(c) for c in program.main],
             "prepare": [_call_out(c) for c in program.prepare],
             "kernels": [[k.name, k.key, k.source, k.libm] for k in program.kernels],
@@ -52,7 +54,8 @@ def from_json(text: str | bytes) -> Program:
             outputs=tuple(_port_in(p) for p in data["outputs"]),
             state=tuple(_port_in(p) for p in data["state"]),
             updates=tuple(data["updates"]),
-            buffers=tuple(Buffer(n, k, dtypes.as_dtype(d), _size_in(s)) for n, k, d, s in data["buffers"]),
+            buffers=tuple(_buffer_in(b) for b in data["buffers"]),
+            loops=tuple(_loop_in(loop) for loop in data["loops"]),
             main=tuple(_call_in(c) for c in data["main"]),
             prepare=tuple(_call_in(c) for c in data["prepare"]),
             kernels=tuple(Kernel(*k) for k in data["kernels"]),
@@ -88,6 +91,30 @@ def _port_out(port: Port) -> list:
 def _port_in(value: list) -> Port:
     name, shape, dtype, buffer = value
     return Port(name, tuple(_size_in(s) for s in shape), dtypes.as_dtype(dtype), buffer)
+
+
+def _buffer_out(b: Buffer) -> list:
+    plain = [b.name, b.kind, b.dtype.name, _size_out(b.size)]
+    return [*plain, b.within, _size_out(b.start), _size_out(b.step), b.alternates] if b.within else plain
+
+
+def _buffer_in(value: list) -> Buffer:
+    name, kind, dtype, size, *window = value
+    plain = Buffer(name, kind, dtypes.as_dtype(dtype), _size_in(size))
+    if not window:
+        return plain
+    within, start, step, alternates = window
+    return replace(plain, within=within, start=_size_in(start), step=_size_in(step), alternates=alternates)
+
+
+def _loop_out(loop: Loop) -> list:
+    guard = None if loop.guard is None else _arg_out(loop.guard)
+    return [loop.first, loop.end, _size_out(loop.times), loop.windows, guard]
+
+
+def _loop_in(value: list) -> Loop:
+    first, end, times, windows, guard = value
+    return Loop(first, end, _size_in(times), tuple(windows), None if guard is None else Pointer(guard[0], _size_in(guard[1])))
 
 
 def _arg_out(arg: Arg) -> Any:

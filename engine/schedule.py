@@ -8,6 +8,7 @@ one emitter of bodies serves fused elementwise loops, reductions, and the epilog
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -316,11 +317,41 @@ class Bundle:
 
 
 @dataclass(frozen=True)
+class Loop:
+    """``kernels``, in order, ``times`` times; its ``windows`` are buffers that move from one time to the next. Where there
+    is a ``guard``, it loops only if that is true."""
+
+    name: str
+    times: Size
+    windows: tuple[str, ...]
+    kernels: tuple[KernelSpec | Bundle | Loop, ...]
+    guard: Access | None = None
+    nodes: tuple[str, ...] = ()
+    location: SourceLocation | None = field(default=None, compare=False)
+
+
+Item = KernelSpec | Bundle | Loop
+
+
+@dataclass(frozen=True)
 class Schedule:
     """Kernels in order and the buffers between them."""
 
     buffers: tuple[Buffer, ...]
-    kernels: tuple[KernelSpec | Bundle, ...]
+    kernels: tuple[Item, ...]
+
+    @property
+    def specs(self) -> Iterator[KernelSpec | Bundle]:
+        """The kernels, those in loops included."""
+        yield from _specs(self.kernels)
+
+
+def _specs(items: Iterable[Item]) -> Iterator[KernelSpec | Bundle]:
+    for item in items:
+        if isinstance(item, Loop):
+            yield from _specs(item.kernels)
+        else:
+            yield item
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
+from itertools import count
 
 from engine.buffers import Buffer
 from engine.dims import Expr, Size
 from engine.graph import Graph, Node
+from engine import schedule as schedule_items
+from engine.loops import body_of, nested_nodes
 from engine.ops.sources import out_of_range
-from engine.program import Arg, Block, Call, Check, Kernel, Lowered, Pointer, Port, Program
-from engine.schedule import Access, Bundle, KernelSpec, Schedule
+from engine.program import Arg, Block, Call, Check, Kernel, Loop, Lowered, Pointer, Port, Program
+from engine.schedule import Access, Bundle, Item, KernelSpec, Schedule
 from passes.schedule import check_nodes, input_buffer, output_buffer, state_buffer
+
+Placed = list[tuple[Call, tuple[int, ...]]]
+Path = tuple[int, ...]
 
 Lower = Callable[[KernelSpec | Bundle, Collection[str]], Lowered]
 """A backend's lowering of one item; it is told which buffers keep their contents from call to call."""
@@ -20,19 +26,15 @@ Lower = Callable[[KernelSpec | Bundle, Collection[str]], Lowered]
 
 def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
     """The program of ``schedule``, its kernels lowered by the backend's ``lower``."""
-    buffers = {b.name: b for b in schedule.buffers}
-    kernels: dict[str, Kernel] = {}
-    main: list[Call] = []
     updated = {state_buffer(name) for name in graph.updates}
     lasting = {b.name for b in schedule.buffers if b.kind == "const" or (b.kind == "state" and b.name not in updated)}
-    for number, item in enumerate(schedule.kernels):
-        lowered = _guarded(_renamed(lower(item, lasting), number), item.guard)
-        buffers.update((b.name, b) for b in lowered.buffers)
-        kernels.update((k.key, k) for k in lowered.kernels)
-        main.extend(lowered.calls)
-    prepare, main = _hoist(main, buffers, lasting, checked=bool(check_nodes(graph)))
+    line = _Line(lower, lasting, schedule)
+    buffers, kernels = line.buffers, line.kernels
+    around = {id(c): path for c, path in line.calls}
+    prepare, main = _hoist([c for c, _ in line.calls], buffers, lasting, checked=bool(check_nodes(graph)))
+    loops = _loops(line.loops, [around[id(c)] for c in main])
     constants = {
-        n.name: n.attrs["value"].tobytes() for n in graph.nodes if n.op.name == "constant" and n.name in buffers
+        name: n.attrs["value"].tobytes() for name, n in _constants(graph) if name in buffers
     }
     states = [v.node.attrs["name"] for v in graph.state]
     return Program(
@@ -47,10 +49,73 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
         tuple(kernels.values()),
         graph.assumptions,
         tuple(_check(n) for n in check_nodes(graph)),
-        lifetimes(main, buffers.values()),
-        {"nodes": len(graph.nodes), "kernels": len(schedule.kernels), "steps": len(main)},
+        lifetimes(main, buffers.values(), loops),
+        {"nodes": len(list(nested_nodes(graph))), "kernels": len(list(schedule.specs)), "steps": len(main)},
         constants,
+        loops,
     )
+
+
+def _constants(graph: Graph, prefix: str = "") -> Iterator[tuple[str, Node]]:
+    """The constants by the names that the schedule would give their buffers."""
+    for node in graph.nodes:
+        body = body_of(node)
+        if body is not None:
+            yield from _constants(body, f"{prefix}{node.name}.")
+        elif node.op.name == "constant":
+            yield prefix + node.name, node
+
+
+class _Line:
+    """The items of a schedule as calls in a line, each with the numbers of the loops around it."""
+
+    def __init__(self, lower: Lower, lasting: Collection[str], schedule: Schedule):
+        self.lower, self.lasting = lower, lasting
+        self.buffers = {b.name: b for b in schedule.buffers}
+        self.kernels: dict[str, Kernel] = {}
+        self.loops: list[schedule_items.Loop] = []
+        self._number = count()
+        self.calls = self._flat(schedule.kernels, ())
+
+    def _flat(self, items: Iterable[Item], around: Path) -> Placed:
+        found: Placed = []
+        for item in items:
+            if isinstance(item, schedule_items.Loop):
+                inside = (*around, len(self.loops))
+                self.loops.append(item)
+                found += self._steady_first(self._flat(item.kernels, inside), item, around)
+                continue
+            lowered = _guarded(_renamed(self.lower(item, self.lasting), next(self._number)), item.guard)
+            self.buffers.update((b.name, b) for b in lowered.buffers)
+            self.kernels.update((k.key, k) for k in lowered.kernels)
+            found += [(c, around) for c in lowered.calls]
+        return found
+
+    def _steady_first(self, inside: Placed, loop: schedule_items.Loop, around: Path) -> Placed:
+        """The calls of a loop, before it those that would do the same every time: packing of weights."""
+        writers = Counter(w for c, _ in inside for w in c.writes)
+        first, rest = [], []
+        for call, path in inside:
+            own = all(self.buffers[w].kind == "temp" and writers[w] == 1 for w in call.writes if w in self.buffers)
+            reads_steadily = not any(writers[r] or r in loop.windows for r in call.reads)
+            plain = len(path) == len(around) + 1 and call.guard is None and not call.indexed
+            if plain and call.writes and own and reads_steadily:
+                first.append((call, around))
+                writers.subtract(call.writes)
+            else:
+                rest.append((call, path))
+        return first + rest
+
+
+def _loops(loops: Sequence[schedule_items.Loop], around: Sequence[Path]) -> tuple[Loop, ...]:
+    """The program's loops, ``around`` being the numbers of those around each call."""
+    found = []
+    for number, loop in enumerate(loops):
+        inside = [i for i, path in enumerate(around) if number in path]
+        if inside:
+            guard = None if loop.guard is None else _byte(loop.guard)
+            found.append(Loop(inside[0], inside[-1] + 1, loop.times, loop.windows, guard))
+    return tuple(found)
 
 
 def _renamed(lowered: Lowered, number: int) -> Lowered:
@@ -85,8 +150,12 @@ def _guarded(lowered: Lowered, guard: Access | None) -> Lowered:
     """The same calls, under a guard."""
     if guard is None:
         return lowered
-    at = Pointer(guard.buffer, guard.offset * guard.dtype.itemsize)
+    at = _byte(guard)
     return replace(lowered, calls=tuple(replace(c, guard=at) for c in lowered.calls))
+
+
+def _byte(guard: Access) -> Pointer:
+    return Pointer(guard.buffer, guard.offset * guard.dtype.itemsize)
 
 
 def _hoist(
@@ -126,14 +195,29 @@ def _sizes(args: tuple[Arg, ...]) -> Iterator[Size]:
             yield arg.offset if isinstance(arg, Pointer) else arg
 
 
-def lifetimes(main: Iterable[Call], buffers: Iterable[Buffer]) -> dict[str, tuple[int, int]]:
-    """The first and last step that touches each temporary buffer."""
-    temporary = {b.name for b in buffers if b.kind == "temp"}
+def lifetimes(main: Sequence[Call], buffers: Iterable[Buffer], loops: Iterable[Loop] = ()) -> dict[str, tuple[int, int]]:
+    """The first and last step that touches each temporary buffer, directly or through windows. What a loop touches and
+    something outside of it too, or only at some of its steps, lives as long as the loop."""
+    known = {b.name: b for b in buffers}
+
+    def root(name: str) -> str:
+        while name in known and known[name].kind == "window":
+            name = known[name].within
+        return name
+
     found: dict[str, tuple[int, int]] = {}
     for step, c in enumerate(main):
-        for name in (*c.touched, *c.writes):
-            if name in temporary:
+        for name in dict.fromkeys(map(root, (*c.touched, *c.writes))):
+            if name in known and known[name].kind == "temp":
                 found[name] = (found.get(name, (step, step))[0], step)
+    for loop in sorted(loops, key=lambda loop: loop.end - loop.first):
+        inside = {n for c in main[loop.first : loop.end] for n in (*c.touched, *c.writes)}
+        inside |= {loop.guard.buffer} if loop.guard is not None else set()
+        moving = {n for n in inside if known.get(n) is not None and known[n].kind == "window"}
+        for name in sorted({root(n) for n in inside} & found.keys()):
+            first, last = found[name]
+            if first < loop.first or last >= loop.end or any(root(n) == name for n in moving):
+                found[name] = min(first, loop.first), max(last, loop.end - 1)
     return found
 
 

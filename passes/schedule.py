@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
@@ -12,6 +12,7 @@ from engine.buffers import Buffer
 from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
+from engine.loops import has_check, nested_nodes
 from engine.ops import recurrent
 from engine.schedule import (
     Access,
@@ -19,7 +20,9 @@ from engine.schedule import (
     Bundle,
     Core,
     Custom,
+    Item,
     KernelSpec,
+    Loop,
     Recurrence,
     RunningExtremum,
     Scan,
@@ -30,6 +33,7 @@ from engine.schedule import (
 )
 from passes.bodies import Body, Operands
 from passes.kernels import KernelWriter
+from passes.loop_plan import LoopPlan
 from passes.spaces import Axis, Space
 from passes.splitting import Partial
 from passes.views import View, dense, is_free, look_through, view_of
@@ -56,10 +60,19 @@ def output_buffer(index: int) -> str:
 
 
 class _Scheduler:
-    def __init__(self, graph: Graph):
+    """Schedules one graph. The body of a loop has one of its own, with ``prefix`` before the names of its buffers."""
+
+    def __init__(
+        self,
+        graph: Graph,
+        codes: Mapping[Node, int] | None = None,
+        prefix: str = "",
+        buffers: dict[str, Buffer] | None = None,
+    ):
         self.graph = graph
-        self.buffers: dict[str, Buffer] = {}
-        self.kernels: list[KernelSpec] = []
+        self.prefix = prefix
+        self.buffers: dict[str, Buffer] = {} if buffers is None else buffers
+        self.kernels: list[KernelSpec | Loop] = []
         self.views: dict[Value, View] = {}
         self.homes: dict[Value, View] = {}
         self.group_of = {n: g for g in graph.groups for n in g.nodes}
@@ -68,7 +81,8 @@ class _Scheduler:
         self.results = {*graph.results, *(g.guard for g in graph.groups if g.guard is not None)}
         self.guard: Access | None = None
         self.readers = self._readers()
-        self.codes = {n: i + 1 for i, n in enumerate(check_nodes(graph))}
+        self.codes = {n: i + 1 for i, n in enumerate(check_nodes(graph))} if codes is None else codes
+        self.failing = [self.position[id(g)] for g in graph.groups if any(map(has_check, g.nodes))]
 
     def run(self) -> Schedule:
         graph = self.graph
@@ -76,8 +90,23 @@ class _Scheduler:
             self._place(v, input_buffer(v.node.attrs["name"]), "input")
         for v in graph.state:
             self._place(v, state_buffer(v.node.attrs["name"]), "state")
-        for i, v in enumerate(graph.outputs):
-            self._buffer(output_buffer(i), "output", v.dtype, v.type.size)
+        self.outputs = [
+            dense(self._buffer(output_buffer(i), "output", v.dtype, v.type.size), v.shape)
+            for i, v in enumerate(graph.outputs)
+        ]
+        self._emit_all()
+        state = {b.name for b in self.buffers.values() if b.kind == "state"}
+        return Schedule(tuple(self.buffers.values()), tuple(_bundle_updates(self.kernels, state)))
+
+    def run_body(self, inputs: Mapping[Value, View], outputs: Sequence[View]) -> list[KernelSpec | Loop]:
+        """The kernels of a loop's body, which finds its inputs and leaves its results where told."""
+        self.views.update(inputs)
+        self.outputs = list(outputs)
+        self._emit_all()
+        return self.kernels
+
+    def _emit_all(self) -> None:
+        graph = self.graph
         self._choose_homes()
         late, saved = self._save_old_state()
         started: set[int] = set()
@@ -89,23 +118,21 @@ class _Scheduler:
                 with self._under(guard):
                     self._emit(group)
         self._finish(late, saved)
-        state = {b.name for b in self.buffers.values() if b.kind == "state"}
-        return Schedule(tuple(self.buffers.values()), tuple(_bundle_updates(self.kernels, state)))
 
     # -- buffers
 
     def _buffer(self, name: str, kind: str, dtype: DType, size: Size) -> str:
+        name = self.prefix + name
         self.buffers[name] = Buffer(name, kind, dtype, size)
         return name
 
     def _place(self, value: Value, name: str, kind: str, order: tuple[int, ...] | None = None) -> View:
-        self._buffer(name, kind, value.dtype, value.type.size)
+        name = self._buffer(name, kind, value.dtype, value.type.size)
         self.views[value] = dense(name, value.shape, order)
         return self.views[value]
 
     def _temporary(self, value: Value, suffix: str = "", order: tuple[int, ...] | None = None) -> View:
-        name = f"{value.name}{suffix}"
-        self._buffer(name, "temp", value.dtype, value.type.size)
+        name = self._buffer(f"{value.name}{suffix}", "temp", value.dtype, value.type.size)
         return dense(name, value.shape, order)
 
     def view(self, value: Value) -> View:
@@ -186,7 +213,7 @@ class _Scheduler:
         for i, value in enumerate(self.graph.outputs):
             made = _made_as(value)
             if self._homeless(made):
-                self.homes[made] = dense(output_buffer(i), made.shape)
+                self.homes[made] = dense(self.outputs[i].buffer, made.shape)
 
     def _homeless(self, value: Value) -> bool:
         """Whether a kernel makes the value, in row-major order, and nobody has said where."""
@@ -202,10 +229,9 @@ class _Scheduler:
         """Whether the kernel of ``new`` may write over ``old``: no other reads it later, nor does a part of the same
         one (a ``move`` writes in several), and no check can fail any more."""
         here = self.position[id(self.group_of[new.node])]
-        checks = [self.position[id(self.group_of[n])] for n in self.codes]
         last = here - (new.node.op.kind == "move" and not self._scatters_into(old, new.node))
         readers = self.readers.get(old, []) if old is not None else []
-        return all(i <= last for i in readers) and all(i < here for i in checks)
+        return all(i <= last for i in readers) and all(i < here for i in self.failing)
 
     def _scatters_into(self, old: Value | None, node: Node) -> bool:
         """Whether ``node`` puts elements into ``old``, where the others may stay, and reads it for nothing else."""
@@ -222,7 +248,7 @@ class _Scheduler:
         for i, value in enumerate(self.graph.outputs):
             if self.aliases.get(value) in written:
                 self._write_output(i, value)
-            elif not self._at_home(value, output_buffer(i)):
+            elif not self._at_home(value, self.outputs[i].buffer):
                 late.add(i)
         saved: dict[str, View] = {}
         for name, value in self.graph.updates.items():
@@ -241,8 +267,9 @@ class _Scheduler:
 
     def _write_output(self, i: int, value: Value) -> None:
         """Copy ``value`` into an output, unless finding out where it lies has put it there."""
-        if is_free(look_through(value)[0].node) or self.view(value).buffer != output_buffer(i):
-            self._copy(value, dense(output_buffer(i), value.shape))
+        home = self.outputs[i]
+        if is_free(look_through(value)[0].node) or self.view(value).buffer != home.buffer:
+            self._copy(value, home)
 
     # -- kernels
 
@@ -285,6 +312,8 @@ class _Scheduler:
             self._recurrence(first)
         elif first.op.kind == "custom":
             self._custom(first)
+        elif first.op.kind == "loop":
+            self._loop(first)
         else:
             self._compute(group)
 
@@ -454,9 +483,8 @@ class _Scheduler:
         """A user's kernel. What it reads is packed before where it must be, what it writes converted afterwards."""
         assert node.op.kernel is not None
         reads = tuple(self._packed(v, f"{v.name}_for_{node.name}") for v in node.inputs)
+        self._keep_out_of_state(node)
         for v in node.outputs:
-            if v in self.homes and self.buffers[self.homes[v].buffer].kind == "state":
-                del self.homes[v]
             self.views[v] = self._home(v)
         writes = []
         for v in node.outputs:
@@ -472,6 +500,31 @@ class _Scheduler:
         for v, made in zip(node.outputs, writes, strict=True):
             if made.dtype != v.dtype:
                 self._convert(v, made, self._access(v, v.shape))
+
+    def _loop(self, node: Node) -> None:
+        """A loop: its body's kernels, over windows that move through what it reads and keeps."""
+        self._keep_out_of_state(node)
+        plan = LoopPlan(node, self.prefix, self.view)
+        for v in node.outputs:
+            if v not in plan.results:
+                plan.keep(v, self._home(v))
+        self.buffers.update((b.name, b) for b in plan.buffers)
+        for value, place in plan.before:
+            self._copy(value, place)
+        body = _Scheduler(plan.body, self.codes, f"{self.prefix}{node.name}.", self.buffers)
+        kernels = tuple(body.run_body(plan.inputs, plan.outputs))
+        times, name = node.attrs["length"], node.op.name
+        self.kernels.append(Loop(name, times, plan.windows, kernels, self.guard, (node.name,), node.location))
+        self.views.update(plan.results)
+        for v in node.outputs:
+            if v in self.homes and self.homes[v] != plan.results[v]:
+                self._copy(v, self.homes[v])
+
+    def _keep_out_of_state(self, node: Node) -> None:
+        """Let the results of a node that writes them while it still reads be copied into state afterwards."""
+        for v in node.outputs:
+            if v in self.homes and self.buffers[self.homes[v].buffer].kind == "state":
+                del self.homes[v]
 
     def _packed(self, value: Value, name: str) -> Access:
         """``value`` as a C-contiguous array in the dtype that kernels compute with: where it is, or in a copy."""
@@ -515,17 +568,24 @@ def _made_as(value: Value) -> Value:
 
 def check_nodes(graph: Graph) -> list[Node]:
     """The run-time checks, in the order of their codes."""
-    return [n for n in graph.nodes if n.op.kind == "check"]
+    return [n for n in nested_nodes(graph) if n.op.kind == "check"]
 
 
-def _bundle_updates(kernels: Sequence[KernelSpec], state: AbstractSet[str]) -> list[KernelSpec | Bundle]:
+def _bundle_updates(kernels: Sequence[KernelSpec | Loop], state: AbstractSet[str]) -> list[Item]:
     """Join the elementwise kernels that write only ``state`` and touch nothing of each other's, and that may as well
     run last: the optimizer's updates."""
     parts: list[KernelSpec] = []
-    rest: list[KernelSpec] = []
+    rest: list[Item] = []
     later_reads: set[str] = set()
     later_writes: set[str] = set()
     for kernel in reversed(kernels):
+        if isinstance(kernel, Loop):  # what it touches, it touches by windows: nothing behind it may move before it
+            rest.insert(0, kernel)
+            for spec in Schedule((), (kernel,)).specs:
+                assert isinstance(spec, KernelSpec)
+                later_reads |= {r.buffer for r in spec.reads} | _core_buffers(spec)
+                later_writes |= {w.buffer for w in spec.writes}
+            continue
         reads = {r.buffer for r in kernel.reads} | _core_buffers(kernel)
         writes = {w.buffer for w in kernel.writes}
         plain = kernel.core is None and not kernel.reduced and kernel.guard is None

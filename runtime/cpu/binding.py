@@ -6,7 +6,7 @@ has grown) is written into the argument blocks at remembered slots.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,10 +16,11 @@ from engine.buffers import Buffer
 from engine.dims import Size
 from engine.errors import VerifyError
 from engine.memory import place, round_up
-from engine.program import ERROR, Arg, Block, Call, Pointer, Program
+from engine.program import ERROR, Arg, Block, Call, Loop, Pointer, Program
 from engine.state import address, aligned_empty
-from runtime.cpu.barriers import Range, Step, meetings
+from runtime.cpu.barriers import Begin, End, Range, Step, meetings
 from runtime.cpu.driver import ARGUMENTS, BARRIER, FIELDS, FLAGS, FUNCTION, GUARD, OWNER, TASKS, new_table
+from runtime.cpu.loop_blocks import LoopBlocks, Span
 
 Slots = list[tuple[int, int]]
 """Positions in the argument words, each with the byte offset to add to a buffer's address."""
@@ -67,11 +68,13 @@ def plan(program: Program, sizes: Sizes) -> Plan:
 
 @dataclass
 class Table:
-    """Steps that the driver can walk: rows of FIELDS words, and the position of each row's call in the program."""
+    """Steps that the driver can walk: rows of FIELDS words, and the position of each row's call in the program, -1 for
+    those of loops. ``loops`` is what the driver is told of these."""
 
     rows: np.ndarray
     calls: list[int] = field(default_factory=list)
     parallel: bool = False
+    loops: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         self.address = address(self.rows)
@@ -115,8 +118,31 @@ class Binding:
 
         words: list[int] = []
         inner: list[int] = []  # words that hold a position in the block, to become addresses
-        starts = [[self._encode(call.args, words, inner) for call in calls] for calls in self._parts(program)]
-        guards = [[self._guard(call, words, inner) for call in calls] for calls in self._parts(program)]
+        self._levels = {w: n for n, loop in enumerate(program.loops) for w in loop.windows}
+        self._patches: list[list[tuple[int, int, bool]]] = [[] for _ in program.loops]
+        looped = {i for loop in program.loops for i in range(loop.first, loop.end)}
+        parts = self._parts(program)
+        starts = [[0] * len(calls) for calls in parts]
+        guards: list[list[int | None]] = [[None] * len(calls) for calls in parts]
+        loop_guards: list[int | None] = [None] * len(program.loops)
+
+        def encode(part: int, wanted: Iterable[int]) -> None:
+            for i in wanted:
+                starts[part][i] = self._encode(parts[part][i].args, words, inner)
+                guards[part][i] = self._guard(parts[part][i].guard, words, inner)
+
+        encode(0, range(len(program.prepare)))
+        encode(1, (i for i in range(len(program.main)) if i not in looped))
+        outer = [n for n, loop in enumerate(program.loops) if loop.first not in _inside(program.loops, n)]
+        for n in outer:
+            loop_guards[n] = self._guard(program.loops[n].guard, words, inner)
+        private = len(words)  # what stands behind is copied by every thread
+        encode(1, sorted(looped))
+        for n in range(len(program.loops)):
+            if n not in outer:
+                loop_guards[n] = self._guard(program.loops[n].guard, words, inner)
+        counters = len(words) - private
+        words += [0] * len(program.loops)
         # An output that is no buffer of its own (an input, a state) has nothing to be pointed at.
         self.input_slots = [self.port_slots[p.buffer] for p in program.inputs]
         self.output_slots = [self.port_slots.get(p.buffer, []) for p in program.outputs]
@@ -129,10 +155,19 @@ class Binding:
         self._arena_at = np.array([s for s, _ in self._arena_slots], np.int64)
         self._arena_offsets = np.array([o for _, o in self._arena_slots], np.int64)
         self.arena_address = 0
-        self.prepare, self.main = (
-            self._table(calls, [base + 8 * s for s in at], [0 if g is None else base + 8 * g for g in guard])
-            for calls, at, guard in zip(self._parts(program), starts, guards, strict=True)
-        )
+        places = [[base + 8 * s for s in at] for at in starts]
+        conditions = [[0 if g is None else base + 8 * g for g in guard] for guard in guards]
+        self._loops = LoopBlocks(
+            [self.sizes(loop.times) for loop in program.loops],
+            [[(slot - private, delta, turns) for slot, delta, turns in patches] for patches in self._patches],
+            counters, len(words) - private, base + 8 * private, [i - private for i in inner if i >= private], threads,
+        )  # fmt: skip
+        spans = [
+            Span(loop.first, loop.end, self._loops.addresses[n], 0 if g is None else base + 8 * g, self._loops.times[n])
+            for n, (loop, g) in enumerate(zip(program.loops, loop_guards, strict=True))
+        ]
+        self.prepare = self._table(parts[0], places[0], conditions[0], [])
+        self.main = self._table(parts[1], places[1], conditions[1], spans)
 
     @staticmethod
     def _parts(program: Program) -> tuple[tuple[Call, ...], ...]:
@@ -164,13 +199,21 @@ class Binding:
             words.append(value)
         return start
 
-    def _guard(self, call: Call, words: list[int], inner: list[int]) -> int | None:
-        """Where the address of the call's guard is kept, if it has one."""
-        return None if call.guard is None else self._encode((call.guard,), words, inner)
+    def _guard(self, guard: Pointer | None, words: list[int], inner: list[int]) -> int | None:
+        """Where the address of a guard is kept, if there is one."""
+        return None if guard is None else self._encode((guard,), words, inner)
 
     def _pointer(self, pointer: Pointer, slot: int) -> int:
         offset = self.sizes(pointer.offset)
         name = pointer.buffer
+        while name in self._levels:
+            window = self.buffers[name]
+            size = window.dtype.itemsize
+            offset += self.sizes(window.start) * size
+            delta = self.sizes(window.step) * size
+            if delta:
+                self._patches[self._levels[name]].append((slot, delta, window.alternates))
+            name = window.within
         fixed = self._addresses.get(name)
         if fixed is not None:
             return fixed + offset
@@ -182,18 +225,54 @@ class Binding:
             raise VerifyError(f"a kernel's argument points at the buffer {name!r}, which the program does not have")
         return 0
 
-    def _table(self, calls: Sequence[Call], arguments: Sequence[int], guards: Sequence[int]) -> Table:
-        kept = [i for i, call in enumerate(calls) if self.sizes(call.tasks) > 0]
-        rows = new_table(len(kept))
-        rows[:, FUNCTION] = [self._function(calls[i]) for i in kept]
-        rows[:, ARGUMENTS] = [arguments[i] for i in kept]
-        rows[:, GUARD] = [guards[i] for i in kept]
-        rows[:, TASKS] = [self.sizes(calls[i].tasks) for i in kept]
-        met = meetings([self._step(calls[i]) for i in kept], self._threads)
+    def _table(
+        self, calls: Sequence[Call], arguments: Sequence[int], guards: Sequence[int], loops: Sequence[Span]
+    ) -> Table:
+        """The rows of the calls that have tasks, and of the loops that turn at all."""
+        idle = {i for loop in loops if loop.times == 0 for i in range(loop.first, loop.end)}
+        kept = [i for i, call in enumerate(calls) if i not in idle and self.sizes(call.tasks) > 0]
+        entries: list[int | Span] = []  # a call, a loop that begins or, the second time, one that ends
+        waiting = [loop for loop in loops if any(loop.first <= i < loop.end for i in kept)]
+        opened: list[Span] = []
+        for i in kept:
+            while opened and i >= opened[-1].end:
+                entries.append(opened.pop())
+            while waiting and waiting[0].first <= i:
+                opened.append(waiting.pop(0))
+                entries.append(opened[-1])
+            entries.append(i)
+        entries += reversed(opened)
+        rows = new_table(len(entries))
+        rows[...] = 0
+        begun: dict[Span, int] = {}
+        steps: list[Step | Begin | End] = []
+        for row, entry in enumerate(entries):
+            if isinstance(entry, int):
+                call = calls[entry]
+                rows[row, FUNCTION], rows[row, ARGUMENTS] = self._function(call), arguments[entry]
+                rows[row, GUARD], rows[row, TASKS] = guards[entry], self.sizes(call.tasks)
+                steps.append(self._step(call))
+            elif entry not in begun:
+                begun[entry] = row
+                rows[row, GUARD] = entry.guard
+                inside = [self._step(calls[i]) for i in kept if entry.first <= i < entry.end]
+                may_fail = any(s.may_fail for s in inside)
+                steps.append(Begin(all(s.single for s in inside) and not may_fail, may_fail))
+            else:
+                start = begun[entry]
+                begin = steps[start]
+                assert isinstance(begin, Begin)
+                rows[row, ARGUMENTS] = entry.block
+                rows[row, TASKS] = row - start - begin.alone  # back to where the threads meet, or behind it
+                rows[start, TASKS] = row - start + 1
+                steps.append(End())
+        met = meetings(steps, self._threads)
         rows[:, FLAGS] = [flags for flags, _ in met]
         rows[:, OWNER] = [owner for _, owner in met]
         assert rows.shape[1] == FIELDS
-        return Table(rows, kept, parallel=bool(kept) and int(rows[:, TASKS].max()) > 1)
+        numbers = [e if isinstance(e, int) else -1 for e in entries]
+        parallel = any(self.sizes(calls[i].tasks) > 1 for i in kept)
+        return Table(rows, numbers, parallel, self._loops.control if begun else ())
 
     def _function(self, call: Call) -> int:
         found = self._functions.get(call.kernel)
@@ -213,6 +292,8 @@ class Binding:
 
     def _range(self, name: str) -> Range:
         nbytes = self.plan.nbytes[name]
+        if name in self._levels:  # at one turn, windows of a loop that are written overlap with no others
+            return -1 - list(self._levels).index(name), 0, nbytes
         if name in self.plan.offsets:
             start = self.plan.offsets[name]
             return 0, start, start + round_up(nbytes)
@@ -220,6 +301,13 @@ class Binding:
         start = self._addresses.get(name, 0)
         memory = 1 if start else 2 + list(self.port_slots).index(name)
         return memory, start, start + nbytes
+
+
+def _inside(loops: Sequence[Loop], number: int) -> set[int]:
+    """The calls that are in loops around the loop of that number."""
+    this = loops[number]
+    around = (o for n, o in enumerate(loops) if n < number and o.first <= this.first and this.end <= o.end)
+    return {i for o in around for i in range(o.first, o.end)}
 
 
 def _mentions_error(args: Sequence[Arg]) -> bool:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -33,7 +34,13 @@ YIELD = 10  # address of a function that gives up the processor, or 0
 MEETING = 11  # address of the spin barrier
 COUNT_STEPS = 12  # steps and barriers so far
 COUNT_BARRIERS = 13
-CONTROL_SLOTS = 16
+SHARED = 14  # address of the argument blocks that are used in loops
+PRIVATE = 15  # address of thread 0's own copy of them
+PRIVATE_STRIDE = 16  # bytes from one thread's copy to the next
+PRIVATE_WORDS = 17  # their number
+RELOCATIONS = 18  # address of a list of the words that point into the blocks themselves
+RELOCATION_COUNT = 19
+CONTROL_SLOTS = 24
 
 # Fields of a step.
 FUNCTION = 0
@@ -47,6 +54,23 @@ FIELDS = 6
 # Flags of a step.
 BARRIER = 1  # all threads meet before it
 CHECK = 2  # having met, they leave if the error word is set
+LOOPED = 4  # it is part of a loop: its arguments and its guard are the thread's own copies
+BEGIN = 8  # no kernel: a loop begins; TASKS is how many rows on it ends, where its guard is zero
+END = 16  # no kernel: a loop ends; TASKS is how many rows back it goes on; ARGUMENTS is the address of its block
+
+# Loops. Each thread walks through a loop by itself, and moves the windows in its own copy of the argument blocks.
+# Slots of a loop's block:
+TIMES = 0
+COUNTER = 1  # where in the private words the number of the current turn is kept
+PATCHES = 2  # address of a list of patches
+PATCH_COUNT = 3
+LOOP_SLOTS = 4
+
+# Fields of a patch: a word that moves by a number of bytes from turn to turn, or there and back.
+WORD = 0
+DELTA = 1
+TURNS = 2
+PATCH_FIELDS = 3
 
 # The threads meet at a barrier of the driver's own, whoever started them: libgomp's took three times as long, and
 # milliseconds where the machine is busy, as it spins for long before it yields.
@@ -119,13 +143,17 @@ class Driver:
         """Meetings of all threads so far, counted by the native code."""
         return self._control[COUNT_BARRIERS]
 
-    def run(self, table: int, count: int, parallel: bool) -> int:
-        """Walk ``count`` steps of the table at address ``table``; returns the error code, 0 for none."""
+    def run(self, table: int, count: int, parallel: bool, loops: Sequence[int] = ()) -> int:
+        """Walk ``count`` steps of the table at address ``table``; returns the error code, 0 for none. ``loops`` are the
+        control slots from SHARED on, where the table has loops."""
         if not count:
             return 0
         control = self._control
         control[STEPS] = table
         control[STEP_COUNT] = count
+        control[PRIVATE_WORDS] = 0
+        for i, value in enumerate(loops):
+            control[SHARED + i] = value
         if not parallel or self.count == 1 or threads.forked():
             self._entry(self._control_address, 0, 1, 0)
         elif self._runtime is not None:

@@ -9,9 +9,10 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from runtime.cpu.driver import (  # isort: skip
-    ARGUMENTS, ARRIVED, BARRIER, CHECK, COUNT_BARRIERS, COUNT_STEPS, ERROR, FIELDS, FLAGS, FUNCTION, GENERATION,
-    GOMP_PARALLEL, GUARD, MEETING, OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, SCRATCH, SCRATCH_STRIDE, SELF,
-    SPINS_BEFORE_YIELD, STEP_COUNT, STEPS, TASKS, THREADS, YIELD,
+    ARGUMENTS, ARRIVED, BARRIER, BEGIN, CHECK, COUNT_BARRIERS, COUNT_STEPS, COUNTER, DELTA, END, ERROR, FIELDS, FLAGS,
+    FUNCTION, GENERATION, GOMP_PARALLEL, GUARD, LOOPED, MEETING, OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, PATCH_COUNT,
+    PATCH_FIELDS, PATCHES, PRIVATE, PRIVATE_STRIDE, PRIVATE_WORDS, RELOCATION_COUNT, RELOCATIONS, SCRATCH,
+    SCRATCH_STRIDE, SELF, SHARED, SPINS_BEFORE_YIELD, STEP_COUNT, STEPS, TASKS, THREADS, TIMES, TURNS, WORD, YIELD,
 )  # fmt: skip
 
 _WORD, _INT, _VOID, _BYTES = ir.IntType(64), ir.IntType(32), ir.VoidType(), ir.IntType(8).as_pointer()
@@ -35,6 +36,17 @@ def load(typingctx, address, index):
         return builder.load(_slot(builder, *args))
 
     return types.int64(types.int64, types.int64), emit
+
+
+@intrinsic
+def store(typingctx, address, index, value):
+    """Write a slot that only this thread uses."""
+
+    def emit(context, builder, signature, args):
+        builder.store(args[2], _slot(builder, *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(types.int64, types.int64, types.int64), emit
 
 
 @intrinsic
@@ -154,38 +166,89 @@ def spin_barrier(meeting, threads, give_way):
             ask(give_way)
 
 
+@njit
+def copy_blocks(control, private):
+    """Give a thread its own copy of the argument blocks that are used in loops, at ``private``."""
+    shared = load(control, SHARED)
+    for i in range(load(control, PRIVATE_WORDS)):
+        store(private, i, load(shared, i))
+    inner = load(control, RELOCATIONS)
+    for i in range(load(control, RELOCATION_COUNT)):
+        word = load(inner, i)
+        store(private, word, load(private, word) + private - shared)
+
+
+@njit
+def next_turn(loop, private):
+    """Move a loop's windows on, in a thread's own blocks; back to the start, and false, after its last turn."""
+    counter = load(loop, COUNTER)
+    turn = load(private, counter)
+    last = turn + 1 >= load(loop, TIMES)
+    store(private, counter, 0 if last else turn + 1)
+    patch = load(loop, PATCHES)
+    for _ in range(load(loop, PATCH_COUNT)):
+        delta = load(patch, DELTA)
+        if load(patch, TURNS) != 0:
+            if turn & 1:
+                delta = -delta
+            elif last:
+                delta = 0
+        elif last:
+            delta = -delta * turn
+        word = load(patch, WORD)
+        store(private, word, load(private, word) + delta)
+        patch += 8 * PATCH_FIELDS
+    return not last
+
+
 def driver(control, thread, threads, _unused):
     """Run thread ``thread``'s share (of ``threads``) of every step of the table in ``control``; where ``threads`` is
     0, as many threads as the control block asks for do, in one OpenMP region."""
     if threads == 0:
         open_region(control, load(control, THREADS), load(control, GOMP_PARALLEL))
         return
-    steps = load(control, STEPS)
-    count = load(control, STEP_COUNT)
+    step = load(control, STEPS)
+    end = step + load(control, STEP_COUNT) * 8 * FIELDS
     scratch = load(control, SCRATCH) + thread * load(control, SCRATCH_STRIDE)
     meeting = load(control, MEETING)
+    private = load(control, PRIVATE) + thread * load(control, PRIVATE_STRIDE)
+    moved = private - load(control, SHARED)
+    if load(control, PRIVATE_WORDS) > 0:
+        copy_blocks(control, private)
     barriers = 0
     done = 0
-    while done < count:
-        flags = load(steps, FLAGS)
+    while step < end:
+        flags = load(step, FLAGS)
         if flags & BARRIER:
             if threads > 1:
                 spin_barrier(meeting, threads, load(control, YIELD))
                 barriers += 1
             if flags & CHECK and load_shared(load(control, ERROR), 0) != 0:
                 break
-        tasks = load(steps, TASKS)
+        tasks = load(step, TASKS)
+        guard = load(step, GUARD)
+        arguments = load(step, ARGUMENTS)
+        if flags & END:
+            step += 8 * FIELDS * (-tasks if next_turn(arguments, private) else 1)
+            continue
+        if flags & LOOPED:
+            arguments += moved
+            if guard != 0:
+                guard += moved
+        runs = guard == 0 or load_byte(load(guard, 0)) != 0
+        if flags & BEGIN:
+            step += 8 * FIELDS * (1 if runs else tasks)
+            continue
         if tasks == 1:
             # Small steps take turns, so that independent ones run side by side.
             lo = 0
-            hi = 1 if load(steps, OWNER) % threads == thread else 0
+            hi = 1 if load(step, OWNER) % threads == thread else 0
         else:
             lo = tasks * thread // threads
             hi = tasks * (thread + 1) // threads
-        guard = load(steps, GUARD)
-        if lo < hi and (guard == 0 or load_byte(load(guard, 0)) != 0):
-            call_kernel(load(steps, FUNCTION), load(steps, ARGUMENTS), lo, hi, scratch)
-        steps += 8 * FIELDS
+        if lo < hi and runs:
+            call_kernel(load(step, FUNCTION), arguments, lo, hi, scratch)
+        step += 8 * FIELDS
         done += 1
     if thread == 0:
         fetch_add(control, COUNT_STEPS, done)

@@ -91,7 +91,7 @@ class Executor:
             raise ShapeError(f"no size is given for the dim {error.args[0]}") from None
         result = dict.fromkeys(("input", "output", "state", "const", "packed"), 0)
         for buffer in self.program.buffers:
-            if buffer.kind != "temp":
+            if buffer.kind in result:
                 result[buffer.kind] += found.nbytes[buffer.name]
         return result | {"temp": found.arena, "scratch": self._driver.scratch_bytes}
 
@@ -115,7 +115,7 @@ class Executor:
             self._counters.calls += 1
             failed = 0
             try:
-                failed = self._driver.run(main.address, main.count, main.parallel)
+                failed = self._driver.run(main.address, main.count, main.parallel, main.loops)
             finally:  # Python raises a Ctrl-C once the native code has returned: state has changed by then
                 if not failed:
                     for cell in self._updated:
