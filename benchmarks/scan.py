@@ -1,5 +1,4 @@
-"""An LSTM cell written by hand with ``F.scan`` beside the fused ``nn.LSTM`` (28 steps, hidden 128): how many times as long
-the hand-written one takes.
+"""An LSTM cell written by hand with ``F.scan`` beside the fused ``nn.LSTM``: 28 steps, hidden 128, same weights.
 
     python -m benchmarks.scan --task train --batch 64
 
@@ -10,10 +9,11 @@ its function, step by step; ``hoisted`` does so for all steps at once, before th
 from __future__ import annotations
 
 import argparse
+import platform
 
 import numpy as np
 
-from benchmarks.cnn import RATES, WARMUP
+from benchmarks.cnn import WARMUP, answer
 from benchmarks.paired import Worker, compare, table
 
 INPUT, HIDDEN, STEPS = 28, 128, 28
@@ -79,3 +79,33 @@ def make(kind: str, task: str, batch: int):  # type: ignore[no-untyped-def]
         return loss
 
     return lambda: step(x)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--task", choices=("train", "infer"), default="train")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--worker", choices=KINDS, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.worker:
+        step = make(args.worker, args.task, args.batch)
+        answer(lambda: float(np.asarray(step()).ravel()[-1]))
+        return
+    task = ["--task", args.task, "--batch", str(args.batch)]
+    workers = [Worker.start("benchmarks.scan", kind, args.threads, task) for kind in KINDS]
+    for w in workers:
+        first = [w.first[str(i)] for i in range(WARMUP)]
+        expected = [workers[0].first[str(i)] for i in range(WARMUP)]
+        np.testing.assert_allclose(first, expected, rtol=1e-3, atol=1e-5, err_msg=f"{w.name} computes something else")
+    found = compare(workers, args.rounds, args.steps)
+    for w in workers:
+        w.stop()
+    print(f"LSTM cell, {args.task}, batch {args.batch}, {args.threads} threads, {platform.machine()}\n")
+    print(table(found, KINDS[0]))
+
+
+if __name__ == "__main__":
+    main()

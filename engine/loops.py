@@ -44,7 +44,9 @@ def map_bodies(graph: Graph, change: Callable[[Graph], Graph]) -> Graph:
     return rewriter.run(emit).with_(groups=graph.groups)
 
 
-def with_body(builder: Builder, node: Node, inputs: tuple[Value, ...], body: Graph, **attrs: object) -> tuple[Value, ...]:
+def with_body(
+    builder: Builder, node: Node, inputs: tuple[Value, ...], body: Graph, **attrs: object
+) -> tuple[Value, ...]:
     """The outputs of ``node`` over ``inputs`` with another body and further attributes, under its old name."""
     full = {**node.attrs, "body": body, **attrs}
     types = node.op.infer(tuple(v.type for v in inputs), full)

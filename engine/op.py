@@ -36,8 +36,8 @@ class Op:
     with their defaults. ``kind`` is the kernel class that passes and backends know:
     ``elementwise``, ``reduce``, ``view``, ``contraction``, ``conv2d``, ``conv2d_weight_grad``, ``pool``, ``random``,
     ``index`` (iota), ``check``, ``move`` (writes into parts of a larger tensor), ``gather``, ``sort``, ``scan``,
-    ``recurrence``, ``loop`` (over the graph in its ``body``), ``custom`` (a user's ``kernel``), ``composite`` (claimed or decomposed), ``source`` (input, state,
-    constant, size), ``grad``.
+    ``recurrence``, ``loop`` (over the graph in its ``body``), ``custom`` (a user's ``kernel``), ``composite`` (claimed
+    or decomposed), ``source`` (input, state, constant, size), ``grad``.
 
     - ``rule(*types, **attrs)`` gives the output type, or a tuple of them
     - ``reference(*arrays, **attrs)`` the NumPy result, or a tuple

@@ -114,7 +114,8 @@ def _loop_out(loop: Loop) -> list:
 
 def _loop_in(value: list) -> Loop:
     first, end, times, windows, guard = value
-    return Loop(first, end, _size_in(times), tuple(windows), None if guard is None else Pointer(guard[0], _size_in(guard[1])))
+    at = None if guard is None else Pointer(guard[0], _size_in(guard[1]))
+    return Loop(first, end, _size_in(times), tuple(windows), at)
 
 
 def _arg_out(arg: Arg) -> Any:

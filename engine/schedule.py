@@ -318,8 +318,8 @@ class Bundle:
 
 @dataclass(frozen=True)
 class Loop:
-    """``kernels``, in order, ``times`` times; its ``windows`` are buffers that move from one time to the next. Where there
-    is a ``guard``, it loops only if that is true."""
+    """``kernels``, in order, ``times`` times; its ``windows`` are buffers that move from one time to the next. Where
+    there is a ``guard``, it loops only if that is true."""
 
     name: str
     times: Size

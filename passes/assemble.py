@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count
 
+from engine import schedule as schedule_items
 from engine.buffers import Buffer
 from engine.dims import Expr, Size
 from engine.graph import Graph, Node
-from engine import schedule as schedule_items
 from engine.loops import body_of, nested_nodes
 from engine.ops.sources import out_of_range
 from engine.program import Arg, Block, Call, Check, Kernel, Loop, Lowered, Pointer, Port, Program
@@ -33,9 +33,7 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
     around = {id(c): path for c, path in line.calls}
     prepare, main = _hoist([c for c, _ in line.calls], buffers, lasting, checked=bool(check_nodes(graph)))
     loops = _loops(line.loops, [around[id(c)] for c in main])
-    constants = {
-        name: n.attrs["value"].tobytes() for name, n in _constants(graph) if name in buffers
-    }
+    constants = {name: n.attrs["value"].tobytes() for name, n in _constants(graph) if name in buffers}
     states = [v.node.attrs["name"] for v in graph.state]
     return Program(
         graph.name,
@@ -195,7 +193,9 @@ def _sizes(args: tuple[Arg, ...]) -> Iterator[Size]:
             yield arg.offset if isinstance(arg, Pointer) else arg
 
 
-def lifetimes(main: Sequence[Call], buffers: Iterable[Buffer], loops: Iterable[Loop] = ()) -> dict[str, tuple[int, int]]:
+def lifetimes(
+    main: Sequence[Call], buffers: Iterable[Buffer], loops: Iterable[Loop] = ()
+) -> dict[str, tuple[int, int]]:
     """The first and last step that touches each temporary buffer, directly or through windows. What a loop touches and
     something outside of it too, or only at some of its steps, lives as long as the loop."""
     known = {b.name: b for b in buffers}

@@ -1,8 +1,8 @@
 """Where a loop keeps what goes from step to step, and through which windows its body sees it.
 
-A carry has room for two: a step reads one and writes the other, and the next step the other way round. Where a result is
-the carry itself, or what becomes of it, kept at every step, the carry lives in the sequence that is kept: one longer than
-the loop, it holds the first carry and all later ones, and nothing is copied.
+A carry has room for two: a step reads one and writes the other, and the next step the other way round. Where the loop
+keeps the carry of every step, or what becomes of it, the carry lives in the sequence that is kept: one longer than the
+loop, it holds the first carry and all later ones, and nothing is copied.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from passes.views import is_free
 
 
 def join_loops(graph: Graph) -> Graph:
-    """``graph`` with one loop for all that run the same body over the same inputs: a gradient asks for a loop that keeps
-    more of each step than the one before it, and is otherwise that one."""
+    """``graph`` with one loop for all that run the same body over the same inputs: a gradient asks for a loop that is
+    the one before it, save that it keeps more of each step."""
     alike: dict[Hashable, list[Node]] = {}
     for node in graph.nodes:
         if node.op.kind == "loop":
@@ -77,8 +77,8 @@ def _wanted(node: Node, live: set[Value]) -> tuple[list[int], list[Node], set[Va
 
 def prune_loops(graph: Graph, live: set[Value]) -> Graph:
     """``graph`` with loops that carry, read and keep only what the ``live`` values need."""
-    plans = {n: _wanted(n, live) for n in graph.nodes if n.op.kind == "loop"}
-    plans = {n: p for n, p in plans.items() if _shrinks(n, *p)}
+    loops = [n for n in graph.nodes if n.op.kind == "loop" and any(v in live for v in n.outputs)]
+    plans = {n: p for n in loops if _shrinks(n, *(p := _wanted(n, live)))}
     if not plans:
         return graph
     rewriter = Rewriter(graph)
@@ -153,9 +153,7 @@ def _moved(
     outside = dict(zip(body.inputs, inputs, strict=True))
     for n in steady:
         with builder.at(n.location):
-            outside.update(
-                zip(n.outputs, builder.add(n.op, tuple(outside[v] for v in n.inputs), n.attrs), strict=True)
-            )
+            outside.update(zip(n.outputs, builder.add(n.op, tuple(outside[v] for v in n.inputs), n.attrs), strict=True))
     inner = builder.nested(body.name)
     for v in body.inputs:
         inner.take_input(v)
@@ -169,7 +167,8 @@ def _moved(
                 added.append(outside[v])
             continue
         moved = tuple(known[v] for v in n.inputs)
-        copy = n if moved == n.inputs else Node(n.op, moved, n.attrs, tuple(v.type for v in n.outputs), n.name, n.location)
+        types = tuple(v.type for v in n.outputs)
+        copy = n if moved == n.inputs else Node(n.op, moved, n.attrs, types, n.name, n.location)
         inner.adopt(copy)
         known.update(zip(n.outputs, copy.outputs, strict=True))
     lighter = Graph(body.name, tuple(inner.inputs), (), tuple(inner.nodes), tuple(known[v] for v in body.outputs))

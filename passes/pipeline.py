@@ -18,7 +18,7 @@ from passes.layout import assign_layouts
 from passes.legalise import legalise
 from passes.loops import hoist
 from passes.schedule import schedule
-from passes.simplify import relax, remove_dead, simplify
+from passes.simplify import relax, remove_dead, simplify, simplify_traced
 
 Observe = Callable[[str, object], None]
 Pass = tuple[str, Callable[[Graph], Graph]]
@@ -31,7 +31,7 @@ def graph_passes(target: Target, level: int = 2) -> Iterator[Pass]:
     where that is faster.
     """
     if level >= 1:
-        yield "simplify", inside_out(simplify)
+        yield "simplify", inside_out(simplify_traced)
     yield "autodiff", expand_gradients
     if level >= 1:
         yield "simplify", inside_out(simplify)

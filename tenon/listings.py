@@ -6,27 +6,45 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
 
 from engine import dims
+from engine.buffers import Buffer
 from engine.graph import TensorType
 from engine.program import Call, Program
-from engine.schedule import Access, Bundle, Core, KernelSpec, Schedule, Stmt
+from engine.schedule import Access, Bundle, Core, Item, KernelSpec, Loop, Schedule, Stmt
 from tenon.text_format import bytes_text, plural, table
 
 
 def schedule_text(schedule: Schedule) -> str:
     """Kernels in order, each as a loop nest: ``for i0 in 64*B``, what it reads and writes, its body."""
-    lines = [f"{plural(len(schedule.kernels), 'kernel')} over {plural(len(schedule.buffers), 'buffer')}", ""]
-    rows = [(b.name, b.kind, str(b.dtype), str(b.size)) for b in schedule.buffers]
-    lines += [table([("buffer", "kind", "dtype", "elements"), *rows]), ""]
-    for number, kernel in enumerate(schedule.kernels):
-        if isinstance(kernel, Bundle):
-            lines.append(f"{number:3} bundle {kernel.name}: {plural(len(kernel.parts), 'kernel')} in one call")
-            for part in kernel.parts:
-                lines += [f"      {line}" for line in _kernel(part)]
-        else:
-            first, *rest = _kernel(kernel)
-            lines += [f"{number:3} {first}", *(f"    {line}" for line in rest)]
-        lines.append("")
+    lines = [f"{plural(len(list(schedule.specs)), 'kernel')} over {plural(len(schedule.buffers), 'buffer')}", ""]
+    rows = [(b.name, b.kind, str(b.dtype), str(b.size), _window(b)) for b in schedule.buffers]
+    lines += [table([("buffer", "kind", "dtype", "elements", ""), *rows]), ""]
+    for number, item in enumerate(schedule.kernels):
+        first, *rest = _item(item)
+        lines += [f"{number:3} {first}", *(f"    {line}" for line in rest), ""]
     return "\n".join(lines)
+
+
+def _window(buffer: Buffer) -> str:
+    """What a window of a loop sees, in the turns t of the loop."""
+    if buffer.kind != "window":
+        return ""
+    turn = "t % 2" if buffer.alternates else "t"
+    return f"{buffer.within}, from {buffer.start} + ({buffer.step}) * {turn}"
+
+
+def _item(item: Item) -> Iterator[str]:
+    if isinstance(item, Bundle):
+        yield f"bundle {item.name}: {plural(len(item.parts), 'kernel')} in one call"
+        for part in item.parts:
+            yield from (f"  {line}" for line in _kernel(part))
+    elif isinstance(item, Loop):
+        yield f"loop {item.name}: {item.times} times"
+        if item.guard is not None:
+            yield f"  if {_access(item.guard)}"
+        for inner in item.kernels:
+            yield from (f"  {line}" for line in _item(inner))
+    else:
+        yield from _kernel(item)
 
 
 def _kernel(spec: KernelSpec) -> Iterator[str]:
@@ -113,6 +131,9 @@ def program_text(program: Program) -> str:
     )
     for title, calls in parts:
         lines += ["", f"{title}:", *(_call(i, c, names) for i, c in enumerate(calls))]
+    for loop in program.loops:
+        guard = f", if {loop.guard.buffer}" if loop.guard else ""
+        lines += ["", f"loop over steps {loop.first}-{loop.end - 1}: {loop.times} times{guard}"]
     return "\n".join(lines) + "\n"
 
 

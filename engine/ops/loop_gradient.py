@@ -1,8 +1,8 @@
 """The gradient of a loop: a loop that runs the other way.
 
 The body and its gradient are first one graph. What the gradient needs of the forward part becomes a sequence that the
-forward loop keeps, save for views, which are made again, and for what only a branch needs, which is computed again under
-its condition. The gradients of the carries are the carries of the backward loop; the gradients of sequences are
+forward loop keeps, save for views, which are made again, and for what only a branch needs, which is computed again
+under its condition. The gradients of the carries are the carries of the backward loop; the gradients of sequences are
 sequences. The gradient of what is the same at every step is a sum over steps: where it is a product or a sum, one
 contraction or reduction over all steps makes it, from operands that the loop keeps; else it is added up on the way.
 """
@@ -80,7 +80,8 @@ class _Backward:
                 if out.dtype.is_float and (g is not None or i < len(self.carries)):
                     self.given[i] = joint.input(f"g{i}", out.type)
                     term = apply("sum", apply("mul", out, self.given[i]), axes=tuple(range(out.type.rank)))
-                    term = term if total is None or term.dtype == total.dtype else apply("cast", term, dtype=total.dtype)
+                    if total is not None and term.dtype != total.dtype:
+                        term = apply("cast", term, dtype=total.dtype)
                     total = term if total is None else apply("add", total, term)
             if total is None or not inputs:
                 return {}
@@ -187,7 +188,7 @@ class _Backward:
         inputs = [*first.values(), *sums.values(), *(arriving[i] for i in later), *(known[v] for v in (*steps, *fixed))]
         body = Graph(back.name, tuple(inputs), (), tuple(back.nodes), tuple(outputs))
         start = [self._start(i) for i in first] + [full(v.shape, 0, v.dtype) for v in sums]
-        values = [*start, *(self.grads[i] for i in later), *(self.stacks[v] for v in steps)]
+        values = [*start, *(g for i in later if (g := self.grads[i]) is not None), *(self.stacks[v] for v in steps)]
         values += [self.outside[v] for v in fixed]
         attrs = {
             "body": body, "length": self.node.attrs["length"], "carries": len(start),
@@ -229,5 +230,3 @@ def _is_zero(v: Value) -> bool:
     while v.node.op.name == "broadcast_to":
         v = v.node.inputs[0]
     return v.node.is_literal and not v.node.attrs["value"].any()
-
-

@@ -46,14 +46,14 @@ def scan(
     Raises ShapeError where lengths or the carry's shapes differ, DTypeError where its dtypes do, and TraceError where
     nests differ, something else than a tensor is returned, or ``f`` assigns state.
 
-    PyTorch: none. Differs: JAX's lax.scan, with ``truncate``.
+    It is JAX's ``lax.scan``, and ``truncate`` is more than that has.
     """
     carries, carry_nest = _leaves("init", init)
     sequences, nest = _leaves("xs", xs)
     steps = _steps(sequences, length)
     if truncate is not None and (not isinstance(truncate, int) or truncate < 1):
         raise ShapeError(f"scan: truncate is a number of steps, at least 1, not {truncate!r}")
-    step = _Step(f, carry_nest, [x._type for x in carries], nest)
+    step: _Step | _Truncated = _Step(f, carry_nest, [x._type for x in carries], nest)
     if truncate is not None:
         number = creation.arange(0, as_size(steps))
         cut = (number if not reverse else as_size(steps) - 1 - number) % truncate == 0
@@ -85,9 +85,9 @@ class _Step:
 class _Truncated:
     """A step whose first sequence says where the carry's gradient is cut."""
 
-    def __init__(self, step: _Step):
+    def __init__(self, step: _Step | _Truncated):
         self.step = step
-        self.carry_nest = step.carry_nest
+        self.carry_nest: Rebuild = step.carry_nest
 
     @property
     def y_nest(self) -> Rebuild | None:

@@ -16,7 +16,7 @@ from passes.simplify.common import computation
 from passes.simplify.dead import remove_dead
 from passes.simplify.patterns import Match, Rule, RuleTable, Var, op
 
-__all__ = ["relax", "remove_dead", "simplify", "simplify_with_report"]
+__all__ = ["relax", "remove_dead", "simplify", "simplify_traced", "simplify_with_report"]
 
 SWEEPS = 20
 """Far more than a graph needs; a bound in case two rules undo each other."""
@@ -35,6 +35,11 @@ _RELAXED = RuleTable((*_PLAIN, *relaxed.RULES))
 def simplify(graph: Graph) -> Graph:
     """A smaller graph with the same results. May run before autodiff and after it."""
     return simplify_with_report(graph)[0]
+
+
+def simplify_traced(graph: Graph) -> Graph:
+    """As :func:`simplify`, while gradients are still to be taken: in the body of a loop nothing else says so."""
+    return simplify_with_report(graph, _BEFORE_AUTODIFF)[0]
 
 
 def relax(graph: Graph) -> Graph:
