@@ -88,7 +88,8 @@ def assert_close(found: tuple[np.ndarray, ...], expected: list[np.ndarray], rtol
 
 def test_every_differentiable_op_has_a_sample():
     differentiable = {name for name, op in all_ops().items() if op.gradient is not None}
-    assert differentiable <= {s.op for s in SAMPLES}
+    loops = {"scan"}  # whose body is a graph of one dtype: test_scan.py tries them
+    assert differentiable - loops <= {s.op for s in SAMPLES}
 
 
 @pytest.mark.parametrize("sample", SAMPLES, ids=str)
