@@ -29,10 +29,30 @@ def groups(axes: Strides, strides: list[Strides], barriers: frozenset[int] = fro
     return found
 
 
+def all_strides(spec: KernelSpec) -> list[Strides]:
+    """How the accesses and the indices of ``spec`` move along its axes."""
+    return [a.strides for a in (*spec.reads, *spec.writes)] + [s.sizes for s in spec.body if s.op == "index"]
+
+
+def reordered(spec: KernelSpec, order: tuple[int, ...]) -> KernelSpec:
+    """``spec``, which reduces nothing, with its axes in this order."""
+
+    def in_order(values: Strides) -> Strides:
+        return tuple(values[axis] for axis in order)
+
+    return replace(
+        spec,
+        axes=in_order(spec.axes),
+        reads=tuple(replace(a, strides=in_order(a.strides)) for a in spec.reads),
+        writes=tuple(replace(a, strides=in_order(a.strides)) for a in spec.writes),
+        body=tuple(replace(s, sizes=in_order(s.sizes)) if s.op == "index" else s for s in spec.body),
+    )
+
+
 def collapse(spec: KernelSpec) -> KernelSpec:
     """``spec``, whose core (if any) knows nothing of axes, over the fewest of them. Reduced and kept axes never
     merge, nor does a split axis."""
-    strides = [a.strides for a in (*spec.reads, *spec.writes)] + [s.sizes for s in spec.body if s.op == "index"]
+    strides = all_strides(spec)
     barriers = set()
     for axis in range(1, len(spec.axes)):
         if (axis in spec.reduced) != (axis - 1 in spec.reduced):

@@ -16,6 +16,7 @@ from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import ConvWeightGrad, KernelSpec
+from runtime.cpu.axes import all_strides, groups, regroup, reordered
 from runtime.cpu.contraction import ENOUGH_TASKS, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
@@ -225,45 +226,74 @@ def _copy_gradient(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
 
 
 def _combine(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:
-    """The call that adds up the chunks, one task a tap, and runs the body on the total."""
-    core, size = plan.core, plan.dtype.itemsize
+    """The call that adds up the chunks and runs the body on the total.
+
+    A task takes one vector of output channels of one block of input channels. Partial sums lie with output channels
+    side by side, weights with the taps of one channel side by side: the totals are turned over in scratch, and the
+    body walks memory in the order of the weights."""
+    core, size, lanes = plan.core, plan.dtype.itemsize, plan.tile.lanes
+    spec, inside = _by_output(spec)
     table = ArgTable()
     scope, read = table.scope(SCRATCH), table.scope(partial.name)
     table.declare(
-        partial=Pointer(partial.name), inputs=plan.inputs, outputs=plan.outputs, in_blocks=plan.channel_blocks[0],
-        out_blocks=plan.channel_blocks[1], group_outputs=core.group_outputs, kernel_w=core.kernel[1],
-        block_size=plan.block, chunks=plan.chunks,
+        partial=Pointer(partial.name), inputs=plan.inputs, outputs=plan.outputs, rows=plan.rows,
+        taps=core.kernel[0] * core.kernel[1], in_blocks=plan.channel_blocks[0], out_blocks=plan.channel_blocks[1],
+        group_outputs=core.group_outputs, block_size=plan.block, chunks=plan.chunks,
         chunk_bytes=core.groups * product(plan.channel_blocks) * plan.block * size,
     )  # fmt: skip
-    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 5, table,
-                          core={0: load(plan.dtype, "scratch", "j", scope)})  # fmt: skip
-    start = emitter.start()
-    task = coordinates(table, "task", {"group": core.groups, "kh": core.kernel[0], "kw": core.kernel[1]})
-    for axis, name in enumerate(("group", "kh", "kw")):
-        task += emitter.enter(axis, name)
-    by_row = emitter.enter(3, "ic")
-    inside = emitter.enter(4, "channel0 + j", inline=True)
-    element = load(plan.dtype, "row", "j", read)
-    added = f"{load(plan.dtype, 'scratch', 'j', scope)} + {element}"
-    task += loop("in_block", "0", "in_blocks", loop("i", "0", "inputs", [
-        "ic = in_block * inputs + i",
-        *by_row,
-        *loop("out_block", "0", "out_blocks", [
-            "channel0 = out_block * outputs",
-            "columns = minimum(outputs, group_outputs - channel0)",
-            "number = (group * in_blocks + in_block) * out_blocks + out_block",
-            f"row = partial + (number * block_size + ((kh * kernel_w + kw) * inputs + i) * outputs) * {size}",
-            *loop("j", "0", "columns", [store(plan.dtype, "scratch", "j", element, scope)]),
-            *loop("chunk", "1", "chunks", [
-                "row += chunk_bytes",
-                *loop("j", "0", "columns", [store(plan.dtype, "scratch", "j", added, scope)]),
-            ]),
-            *loop("j", "0", "columns", inside),
-        ]),
-    ]))  # fmt: skip
-    code = kernel(f"conv_weight_grad_total_{plan.dtype}", [*start, *loop("task", "lo", "hi", task)], table)
+    offsets = scratch_parts({"line": lanes * size, "sums": lanes * plan.rows * size})
+    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
+                          core={0: load(plan.dtype, "values", "at", scope)})  # fmt: skip
+    lines = [*scratch_lines(offsets, table), *emitter.start()]
+    space: dict[str, Size] = {"group": core.groups, "in_block": plan.channel_blocks[0]}
+    space["strip"] = ceil_div(core.group_outputs, lanes)
+    element, held = load(plan.dtype, "row", "j", read), load(plan.dtype, "line", "j", scope)
+
+    def vector(pointer: str, index: str, value: str) -> list[str]:
+        return loop("j", "0", str(lanes), [store(plan.dtype, pointer, index, value, scope)])
+
+    task = [
+        *coordinates(table, "task", space),
+        *emitter.enter(0, "group"),
+        f"first = strip * {lanes}",
+        f"columns = minimum({lanes}, group_outputs - first)",
+        "out_block = quotient(first, outputs)",
+        "number = (group * in_blocks + in_block) * out_blocks + out_block",
+        f"start = partial + (number * block_size + first - out_block * outputs) * {size}",
+        *loop("tap", "0", "taps", loop("i", "0", "inputs", [
+            "row = start",
+            *vector("line", "j", element),
+            *loop("chunk", "1", "chunks", ["row += chunk_bytes", *vector("line", "j", f"{held} + {element}")]),
+            *vector("sums", "j * rows + i * taps + tap", held),
+            f"start += outputs * {size}",
+        ])),
+    ]  # fmt: skip
+    channel = ["channel = first + j", *emitter.enter(1, "channel"), f"values = sums + j * rows * {size}"]
+    loops = []
+    at = ""
+    for number, (elements, blocked) in enumerate(inside):
+        variable, count = f"q{number}", table.size(plan.inputs * elements if blocked else elements)
+        at = f"({at}) * {count} + {variable}" if at else variable
+        place = f"in_block * {count} + {variable}" if blocked else variable
+        loops.append((variable, count, emitter.enter(2 + number, place, inline=number == len(inside) - 1)))
+    variable, count, head = loops.pop()
+    walk = loop(variable, "0", count, [f"at = {at}", *head])
+    for variable, count, head in reversed(loops):
+        walk = loop(variable, "0", count, head + walk)
+    task += loop("j", "0", "columns", [*channel, *walk])
+    code = kernel(f"conv_weight_grad_total_{plan.dtype}", [*lines, *loop("task", "lo", "hi", task)], table)
     reads = dict.fromkeys([partial.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
-    made = Call(code.key, spec.name, table.args, product(spec.axes[:3]), tuple(reads), tuple(writes),
-                plan.outputs * size, spec.nodes)  # fmt: skip
+    made = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes),
+                offsets["end"], spec.nodes)  # fmt: skip
     return made, code
+
+
+def _by_output(spec: KernelSpec) -> tuple[KernelSpec, list[tuple[Size, bool]]]:
+    """``spec`` over (group, output, ...) with input channels and taps as few axes inside, and for each of those how
+    many elements it has, of one input channel where it is the one that runs along the channels."""
+    spec = reordered(spec, (0, 4, 3, 1, 2))
+    inner = [strides[2:] for strides in all_strides(spec)]
+    kept = [tuple(axis + 2 for axis in group) for group in groups(spec.axes[2:], inner)] or [(4,)]
+    sizes = [product(spec.axes[axis] for axis in group if axis != 2) for group in kept]
+    return regroup(spec, [(0,), (1,), *kept]), [(size, 2 in group) for size, group in zip(sizes, kept, strict=True)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from engine.errors import UnsupportedError
 from engine.program import Lowered
@@ -27,6 +27,7 @@ from runtime.cpu.bundle import lower_bundle
 from runtime.cpu.columns import lower_columns
 from runtime.cpu.contraction import lower_contraction
 from runtime.cpu.conv import lower_conv2d
+from runtime.cpu.conv_phases import has_phases, phases
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.custom import lower_custom
@@ -53,6 +54,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_loops(item)
         case Contraction():
             return lower_contraction(item, lasting)
+        case Conv2d() if has_phases(item):
+            return joined([lower(phase, lasting) for phase in phases(item)])
         case Conv2d() as core if is_depthwise(core):
             return lower_depthwise(item)
         case Conv2d() as core if is_pointwise(core):
@@ -78,6 +81,15 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         case Custom() as core:
             return lower_custom(item, core)
     raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")
+
+
+def joined(parts: Sequence[Lowered]) -> Lowered:
+    """All the calls of ``parts``, in order."""
+    return Lowered(
+        tuple(call for part in parts for call in part.calls),
+        tuple({k.key: k for part in parts for k in part.kernels}.values()),
+        tuple(buffer for part in parts for buffer in part.buffers),
+    )
 
 
 def lower_reduction(spec: KernelSpec) -> Lowered:

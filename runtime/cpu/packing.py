@@ -8,14 +8,14 @@ what it reads is constant state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Kernel, Pointer
-from runtime.cpu.emit import ArgTable, cast, constant, kernel, load, loop, store, times, total
-from runtime.cpu.tasks import coordinates
+from runtime.cpu.emit import SCRATCH, ArgTable, cast, constant, kernel, load, loop, store, times, total
+from runtime.cpu.tasks import coordinates, typical
 from runtime.cpu.tiles import host_tile, transpose_name
 
 ROWS_PER_TASK = 256
@@ -70,6 +70,9 @@ class Packed:
 
 def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -> Packed:
     """Pack ``panels`` into a new temp buffer called ``target``. One task packs up to 256 rows of one panel."""
+    panels = replace(panels, rows=_merged(panels.rows))
+    if panels.n.stride != 1 and panels.rows[-1].stride != 1 and len(panels.rows) > 1:
+        return _pack_taps(panels, target, label, nodes)
     dtype, columns, itemsize = panels.packed_dtype, panels.columns, panels.dtype.itemsize
     width = columns * dtype.itemsize
     batch = {f"b{i}": axis for i, axis in enumerate(panels.batch)}
@@ -134,3 +137,110 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     tasks = product(space.values())
     call = Call(code.key, f"pack {label}", table.args, tasks, (panels.buffer,), (target,), nodes=nodes)
     return Packed(call, code, Buffer(target, "temp", dtype, panels.size))
+
+
+def _merged(rows: Sequence[Axis]) -> list[Axis]:
+    """``rows`` without axes of one position, neighbours that lie as one axis made one."""
+    found: list[Axis] = []
+    for axis in rows:
+        if axis.size == 1:
+            continue
+        if found and found[-1].stride == axis.stride * axis.size:
+            found[-1] = Axis(found[-1].size * axis.size, axis.stride)
+        else:
+            found.append(axis)
+    return found or [rows[-1]]
+
+
+def _pack_taps(panels: Panels, target: str, label: str, nodes: tuple[str, ...]) -> Packed:
+    """Pack an operand that runs along neither the columns nor the last axis of the rows, as the weights of a
+    convolution, whose taps lie side by side. A task takes so many positions of the last axis that what it reads stays
+    in the first-level cache, however often it comes by."""
+    dtype, columns, itemsize = panels.packed_dtype, panels.columns, panels.dtype.itemsize
+    width = columns * dtype.itemsize
+    batch = {f"b{i}": axis for i, axis in enumerate(panels.batch)}
+    rows = {f"k{i}": axis for i, axis in enumerate(panels.rows)}
+    *outer, last = rows
+    share = max(ROWS_PER_TASK // typical(product(rows[name].size for name in outer)), 1)
+    table = ArgTable()
+    table.declare(
+        source=Pointer(panels.buffer, panels.offset * itemsize), packed=Pointer(target), n=panels.n.size,
+        depth=panels.depth, n_stride=panels.n.stride, share=share,
+        **{f"{name}_size": axis.size for name, axis in rows.items()},
+        **{f"{name}_stride": axis.stride for name, axis in (batch | rows).items()},
+    )  # fmt: skip
+    space: dict[str, Size] = {name: axis.size for name, axis in batch.items()}
+    space |= {"panel": panels.count, "chunk": ceil_div(rows[last].size, share)}
+    place = "0"
+    for name in outer:
+        place = total(times(place, f"{name}_size"), name)
+    modules: dict[str, list[str]] = {}
+    scratch = 0
+    if _is_one_run(panels):
+        lanes = host_tile(dtype).lanes
+        modules["runtime.cpu.transpose"] = [turn := transpose_name(dtype, lanes)]
+        scratch = share * typical(rows["k0"].size) * width
+        before, fill = _run_lines(panels, table, target, turn, lanes)
+    else:
+        at = total(*(f"{name} * {name}_stride" for name in rows), "j * n_stride")
+        value = cast(load(panels.dtype, "start", at, table.scope(panels.buffer)), panels.dtype.computed, dtype)
+        before, fill = [], _row_lines(panels, table.scope(target), "out", value)
+    body = loop(last, "first", "stop", [*fill, f"out += {width}"])
+    body = [f"out = begin + (({place}) * {last}_size + first) * {width}", *body]
+    for name in reversed(outer):
+        body = loop(name, "0", f"{name}_size", body)
+    origin = total(*(f"{name} * {name}_stride" for name in batch), f"panel * {columns} * n_stride")
+    task = [
+        *coordinates(table, "task", space),
+        f"width = minimum({columns}, n - panel * {columns})",
+        f"start = source + ({origin}) * {itemsize}",
+        "first = chunk * share",
+        f"stop = minimum(first + share, {last}_size)",
+        f"begin = packed + quotient(task, chunk_count) * depth * {width}",
+        *before,
+        *body,
+    ]
+    code = kernel(f"pack_{panels.dtype}", loop("task", "lo", "hi", task), table, modules=modules)
+    call = Call(code.key, f"pack {label}", table.args, product(space.values()), (panels.buffer,), (target,), scratch,
+                nodes)  # fmt: skip
+    return Packed(call, code, Buffer(target, "temp", dtype, panels.size))
+
+
+def _is_one_run(panels: Panels) -> bool:
+    """Whether all rows of a column lie side by side, the taps of one position of the last axis together."""
+    rows, dtype = panels.rows, panels.packed_dtype
+    return (
+        len(rows) == 2 and rows[0].stride == 1 and rows[1].stride == rows[0].size and isinstance(rows[0].size, int)
+        and dtype == panels.dtype and dtype.is_float
+    )  # fmt: skip
+
+
+def _row_lines(panels: Panels, scope: int, out: str, value: str) -> list[str]:
+    """Lines that write a row of a panel at ``out``: ``value`` of each ``j`` below ``width``, then zeros."""
+    dtype = panels.packed_dtype
+    return [
+        *loop("j", "0", "width", [store(dtype, out, "j", value, scope)]),
+        *loop("j", "width", str(panels.columns), [store(dtype, out, "j", constant(0, dtype), scope)]),
+    ]
+
+
+def _run_lines(panels: Panels, table: ArgTable, target: str, turn: str, lanes: int) -> tuple[list[str], list[str]]:
+    """Lines that turn a task's part of all columns over into scratch, in squares, and those that copy a row of it."""
+    dtype, columns, size = panels.packed_dtype, panels.columns, panels.dtype.itemsize
+    width, scope = columns * size, table.scope(SCRATCH)
+    element = load(dtype, "start", "first * k0_size + r + j * n_stride", table.scope(panels.buffer))
+    before = [
+        "run = (stop - first) * k0_size",
+        f"squares = run & -{lanes} if width == {columns} else 0",
+        f"for r in range(0, squares, {lanes}):",
+        f"    for j in range(0, {columns}, {lanes}):",
+        f"        {turn}(start + (first * k0_size + r + j * n_stride) * {size}, n_stride * {size}, "
+        f"scratch + r * {width} + j * {size}, {width})",
+        *loop("r", "squares", "run", [
+            f"line = scratch + r * {width}",
+            *_row_lines(panels, scope, "line", element),
+        ]),
+    ]  # fmt: skip
+    copied = load(dtype, "line", "j", scope)
+    copy = loop("j", "0", str(columns), [store(dtype, "out", "j", copied, table.scope(target))])
+    return before, [f"line = scratch + ((k1 - first) * k0_size + k0) * {width}", *copy]

@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from engine.dims import Size
 from engine.schedule import Access, Contraction, Conv2d, KernelSpec
-from runtime.cpu.axes import groups, regroup
+from runtime.cpu.axes import all_strides, groups, regroup
+from runtime.cpu.windows import always_inside
 
 _PIXELS = 3
 """The axes of images, rows and columns; channels follow."""
@@ -17,6 +18,7 @@ def is_pointwise(core: Conv2d) -> bool:
     return (
         core.kernel == core.x_dilation == (1, 1) and core.padding == (0, 0) and core.groups == 1
         and core.x.dtype == core.w.dtype and core.x.dtype.is_float and not core.x.dtype.storage_only
+        and always_inside(core.in_size, core.out_size, core.kernel, core.stride, core.padding, core.dilation)
     )  # fmt: skip
 
 
@@ -27,8 +29,7 @@ def as_contraction(spec: KernelSpec) -> KernelSpec:
     assert isinstance(core, Conv2d)
     n, h, w, channel = core.x.strides
     pixels: tuple[Size, ...] = (n, h * core.stride[0], w * core.stride[1])
-    strides = [a.strides[:_PIXELS] for a in (*spec.reads, *spec.writes)]
-    strides += [s.sizes[:_PIXELS] for s in spec.body if s.op == "index"]
+    strides = [along[:_PIXELS] for along in all_strides(spec)]
     kept = groups(spec.axes[:_PIXELS], [*strides, pixels]) or [(_PIXELS - 1,)]
     batch = len(kept) - 1
     outputs, inputs = core.w.strides[:2]
