@@ -72,8 +72,8 @@ def load_source(kernel: Kernel) -> ModuleType:
 
 def _optimised(kernel: Kernel) -> ModuleRef:
     try:
-        function = getattr(load_source(kernel), kernel.name)
-        return _lower(function, symbol(kernel.name))
+        made = load_source(kernel)
+        return _translated(kernel, made) or _lower(getattr(made, kernel.name), symbol(kernel.name))
     except Exception as error:
         trace = "" if isinstance(error, TenonError) else "".join(traceback.format_exception(error)[-3:])
         raise _failure(kernel, f"{type(error).__name__}: {error}\n{trace}") from error
@@ -82,6 +82,26 @@ def _optimised(kernel: Kernel) -> ModuleRef:
 def _failure(kernel: Kernel, why: str) -> CompileError:
     numbered = "\n".join(f"{i:5} {line}" for i, line in enumerate(kernel.source.splitlines(), 1))
     return CompileError(f"the kernel {kernel.name!r} does not compile: {why}\nIts source:\n{numbered}")
+
+
+def _translated(kernel: Kernel, made: ModuleType) -> ModuleRef | None:
+    """The optimised LLVM module of a kernel by the short way, or None where its source needs all of Numba."""
+    from llvmlite import binding
+    from numba.core.compiler_lock import global_compiler_lock
+
+    from runtime.cpu.translate import Unknown, translate
+
+    _machine()
+    with global_compiler_lock:
+        try:
+            text = translate(kernel.source, kernel.name, vars(made), symbol(kernel.name), FASTMATH)
+        except Unknown:
+            return None
+        module = binding.parse_assembly(text)
+        module.name = symbol(kernel.name)
+        module.verify()
+        _optimise(module)
+        return module
 
 
 def _lower(function: Any, name: str) -> ModuleRef:
@@ -146,7 +166,9 @@ def _optimise(module: ModuleRef) -> None:
     options = binding.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = True
     options.loop_interleaving = True
-    options.loop_unrolling = True
+    # Vectorised loops are interleaved by now. Unrolling what else there is (strided loops, remainders of a few steps)
+    # costs compile time and made the slowest kernels slower: weight gradients of convolutions by 40 %.
+    options.loop_unrolling = False
     options.slp_vectorization = False
     builder = binding.create_pass_builder(_machine(), options)
     builder.getModulePassManager().run(module, builder)

@@ -1,0 +1,369 @@
+"""The short way from a kernel's source to LLVM IR, for sources as plain as generated ones are.
+
+Numba finds types and lowers an operation in microseconds. What takes it a third of a second a kernel is everything
+around that: bytecode back to blocks, closures, rewrites, lifetimes, inference to a fixed point. A generated kernel
+needs none of it: each variable has one type, known from the first assignment, and control flow is loops and branches.
+So :func:`translate` walks the syntax tree once, asks Numba for the type and the code of each operation, and remembers
+both. Variables live in stack slots, which LLVM turns into registers.
+
+Whatever it does not know (functions compiled by ``njit``, arrays, a variable that changes its type) is
+:class:`Unknown`; such a kernel goes the long way. Both mean the same, as both are Numba's operations.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.core.callconv import create_error_model
+from numba.core.cpu_options import FastMathOptions
+from numba.core.extending import _Intrinsic as Intrinsic
+from numba.core.fastmathpass import rewrite_module
+from numba.core.registry import cpu_target
+from numba.core.types.misc import literal, unliteral
+
+_INT64, _BOOL = types.int64, types.boolean
+_WORD, _BIT = ir.IntType(64), ir.IntType(1)
+_BINARY: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_UNARY: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.USub: operator.neg,
+    ast.Invert: operator.invert,
+    ast.Not: operator.not_,
+}
+
+
+class Unknown(Exception):
+    """The source holds something that only the whole of Numba understands."""
+
+
+class _Typed(NamedTuple):
+    """A value in the IR; of a literal also what it is."""
+
+    type: types.Type
+    value: ir.Value
+    literal: int | float | bool | None = None
+
+
+@dataclass(frozen=True)
+class _Loop:
+    next: ir.Block
+    end: ir.Block
+
+
+def translate(source: str, name: str, globals_: dict[str, Any], entry: str, fastmath: frozenset[str]) -> str:
+    """LLVM IR in which ``entry`` is the function ``name`` of ``source``, ``void(i64, i64, i64, i64)``.
+
+    ``globals_`` are the names of the module that the source makes. Raises Unknown.
+    """
+    function = next(n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == name)
+    with _contexts(fastmath)[1].push_code_library(_Alone()):
+        return _Function(function, globals_, entry, fastmath).text()
+
+
+class _Alone:
+    """Stands for the library that Numba would link what an operation calls into."""
+
+    def add_linking_library(self, library: Any) -> None:
+        raise Unknown(f"an operation that calls {library.name}")
+
+
+@cache
+def _contexts(fastmath: frozenset[str]) -> tuple[Any, Any]:
+    """Numba's typing and target contexts, with NumPy's error model."""
+    typing, target = cpu_target.typing_context, cpu_target.target_context
+    typing.refresh()
+    target.refresh()
+    options = FastMathOptions(set(fastmath))
+    return typing, target.subtarget(error_model=create_error_model("numpy", target), fastmath=options)
+
+
+@cache
+def _operation(fastmath: frozenset[str], function: Callable[..., Any], operands: tuple[types.Type, ...]) -> Any:
+    """The signature of an operator on operands of these types, and what emits its code."""
+    if not all(isinstance(t, types.Number | types.Boolean) for t in operands):
+        raise Unknown(f"{function.__name__} of {operands}")
+    typing, target = _contexts(fastmath)
+    signature = typing.resolve_function_type(function, operands, {})
+    if signature is None:
+        raise Unknown(f"{function.__name__} of {operands}")
+    return signature, target.get_function(function, signature)
+
+
+@cache
+def _intrinsic(fastmath: frozenset[str], function: Intrinsic, arguments: tuple[types.Type, ...]) -> Any:
+    """The signature of an intrinsic for arguments of these types, and what emits its code."""
+    return function._defn(_contexts(fastmath)[0], *arguments)
+
+
+class _Function:
+    def __init__(self, tree: ast.FunctionDef, globals_: dict[str, Any], entry: str, fastmath: frozenset[str]):
+        self.globals = globals_
+        self.fastmath = fastmath
+        self.typing, self.context = _contexts(fastmath)
+        self.module = self.context.create_module(entry)
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_WORD] * 4), entry)
+        function.attributes.add("nounwind")
+        self.slots = ir.IRBuilder(function.append_basic_block("entry"))
+        self.builder = ir.IRBuilder(function.append_basic_block("body"))
+        self.variables: dict[str, tuple[types.Type, ir.Value]] = {}
+        self.loops: list[_Loop] = []
+        if [a.arg for a in tree.args.posonlyargs + tree.args.kwonlyargs] or len(tree.args.args) != 4:
+            raise Unknown("the parameters")
+        for parameter, argument in zip(tree.args.args, function.args, strict=True):
+            self._assign(parameter.arg, _Typed(_INT64, argument))
+        self._block(tree.body)
+        if not self.builder.block.is_terminated:
+            self.builder.ret_void()
+        self.slots.branch(function.blocks[1])
+
+    def text(self) -> str:
+        rewrite_module(self.module, self.context.fastmath)
+        return str(self.module)
+
+    # --- statements ----------------------------------------------------------------------------------------
+
+    def _block(self, body: Sequence[ast.stmt]) -> None:
+        for statement in body:
+            if self.builder.block.is_terminated:
+                return  # what follows a break is never reached
+            self._statement(statement)
+
+    def _statement(self, node: ast.stmt) -> None:
+        match node:
+            case ast.Assign(targets=[ast.Name(name)], value=value):
+                self._assign(name, self._value(value))
+            case ast.AugAssign(target=ast.Name(name) as target, op=op, value=value):
+                read = ast.Name(target.id, ast.Load())
+                self._assign(name, self._binary(type(op), self._value(read), self._value(value)))
+            case ast.For(target=ast.Name(name), iter=ast.Call(ast.Name("range"), args, []), body=body, orelse=[]):
+                self._for(name, args, body)
+            case ast.While(test=test, body=body, orelse=[]):
+                self._while(test, body)
+            case ast.If(test=test, body=body, orelse=orelse):
+                self._if(test, body, orelse)
+            case ast.Expr(value=ast.Call() as call):
+                self._value(call)
+            case ast.Break():
+                self.builder.branch(self.loops[-1].end)
+            case ast.Continue():
+                self.builder.branch(self.loops[-1].next)
+            case ast.Return(value=None):
+                self.builder.ret_void()
+            case ast.Pass() | ast.Expr(value=ast.Constant()):
+                pass
+            case _:
+                raise Unknown(ast.dump(node)[:100])
+
+    def _assign(self, name: str, value: _Typed) -> None:
+        kind = unliteral(value.type)
+        if name not in self.variables:
+            if kind is types.void:
+                raise Unknown(f"{name} is nothing")
+            self.variables[name] = kind, self.slots.alloca(self.context.get_value_type(kind), name=name)
+        known, slot = self.variables[name]
+        if known != kind:
+            raise Unknown(f"{name} is {known} and {kind}")
+        self.builder.store(value.value, slot)
+
+    def _for(self, name: str, args: list[ast.expr], body: list[ast.stmt]) -> None:
+        bounds = [self._as(self._value(a), _INT64) for a in args]
+        start, stop = bounds[:2] if len(bounds) > 1 else (_WORD(0), bounds[0])
+        step = _WORD(1)
+        if len(args) == 3:
+            step = bounds[2]
+            if not (isinstance(args[2], ast.Constant) and isinstance(args[2].value, int) and args[2].value > 0):
+                raise Unknown("a step that may be negative")
+        builder = self.builder
+        counter = self.slots.alloca(_WORD, name=f"{name}.next")
+        builder.store(start, counter)
+        test, inside, after, end = (builder.append_basic_block(f"for.{n}") for n in ("test", "body", "next", "end"))
+        builder.branch(test)
+        builder.position_at_end(test)
+        now = builder.load(counter)
+        builder.cbranch(builder.icmp_signed("<", now, stop), inside, end)
+        builder.position_at_end(inside)
+        self._assign(name, _Typed(_INT64, now))
+        self._body(body, _Loop(after, end))
+        builder.position_at_end(after)
+        builder.store(builder.add(builder.load(counter), step, flags=["nsw"]), counter)
+        builder.branch(test)
+        builder.position_at_end(end)
+
+    def _while(self, test: ast.expr, body: list[ast.stmt]) -> None:
+        again, inside, end = (self.builder.append_basic_block(f"while.{n}") for n in ("test", "body", "end"))
+        self.builder.branch(again)
+        self.builder.position_at_end(again)
+        self._branch(test, inside, end)
+        self.builder.position_at_end(inside)
+        self._body(body, _Loop(again, end))
+        self.builder.position_at_end(end)
+
+    def _body(self, body: list[ast.stmt], loop: _Loop) -> None:
+        self.loops.append(loop)
+        self._block(body)
+        self.loops.pop()
+        if not self.builder.block.is_terminated:
+            self.builder.branch(loop.next)
+
+    def _if(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
+        then, other, end = (self.builder.append_basic_block(f"if.{n}") for n in ("then", "else", "end"))
+        self._branch(test, then, other)
+        for block, statements in ((then, body), (other, orelse)):
+            self.builder.position_at_end(block)
+            self._block(statements)
+            if not self.builder.block.is_terminated:
+                self.builder.branch(end)
+        self.builder.position_at_end(end)
+
+    def _branch(self, test: ast.expr, then: ir.Block, other: ir.Block) -> None:
+        """Go to ``then`` where ``test`` holds, else to ``other``; ``and`` and ``or`` look no further than they must."""
+        if isinstance(test, ast.BoolOp):
+            for part in test.values[:-1]:
+                following = self.builder.append_basic_block("test")
+                targets = (following, other) if isinstance(test.op, ast.And) else (then, following)
+                self._branch(part, *targets)
+                self.builder.position_at_end(following)
+            self._branch(test.values[-1], then, other)
+        elif isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+            self._branch(test.operand, other, then)
+        else:
+            condition = self._value(test)
+            if unliteral(condition.type) == _INT64:
+                condition = self._binary(ast.NotEq, condition, self._literal(0))
+            self.builder.cbranch(self._as(condition, _BOOL, exactly=True), then, other)
+
+    # --- expressions ---------------------------------------------------------------------------------------
+
+    def _value(self, node: ast.expr) -> _Typed:
+        match node:
+            case ast.Constant(value=value):
+                return self._literal(value)
+            case ast.Name(id=name) if name in self.variables:
+                kind, slot = self.variables[name]
+                return _Typed(kind, self.builder.load(slot))
+            case ast.Name(id=name):
+                return self._literal(self._global(name))
+            case ast.UnaryOp(op=op, operand=operand):
+                return self._unary(type(op), self._value(operand))
+            case ast.BinOp(left=left, op=op, right=right):
+                return self._binary(type(op), self._value(left), self._value(right))
+            case ast.Compare(left=left, ops=[op], comparators=[right]):
+                return self._binary(type(op), self._value(left), self._value(right))
+            case ast.BoolOp():
+                return self._choice(node, ast.Constant(True), ast.Constant(False))
+            case ast.IfExp(test=test, body=body, orelse=orelse):
+                return self._choice(test, body, orelse)
+            case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name not in self.variables:
+                return self._call(self._global(name), [self._value(a) for a in args])
+        raise Unknown(ast.dump(node)[:100])
+
+    def _global(self, name: str) -> Any:
+        if name in self.globals:
+            return self.globals[name]
+        if hasattr(builtins, name):
+            return getattr(builtins, name)
+        raise Unknown(f"the name {name}")
+
+    def _literal(self, value: object) -> _Typed:
+        if isinstance(value, bool):
+            return _Typed(_BOOL, _BIT(value), value)
+        if isinstance(value, int) and -(2**63) <= value < 2**63:
+            return _Typed(_INT64, _WORD(value), value)
+        if isinstance(value, float):
+            return _Typed(types.float64, ir.DoubleType()(value), value)
+        raise Unknown(f"the value {value!r}")
+
+    def _as(self, value: _Typed, kind: types.Type, exactly: bool = False) -> ir.Value:
+        """The value converted to ``kind``; ``exactly`` allows only what has it already."""
+        have = unliteral(value.type)
+        kind = unliteral(kind)
+        if have == kind:
+            return value.value
+        if exactly or not all(isinstance(t, types.Number | types.Boolean) for t in (have, kind)):
+            raise Unknown(f"{have} as {kind}")
+        return self.context.cast(self.builder, value.value, have, kind)
+
+    def _unary(self, op: type[ast.unaryop], operand: _Typed) -> _Typed:
+        if op is ast.USub and operand.literal is not None and not isinstance(operand.literal, bool):
+            return self._literal(-operand.literal)
+        if op not in _UNARY:
+            raise Unknown(op.__name__)
+        return self._apply(_UNARY[op], [operand])
+
+    def _binary(self, op: type[ast.AST], left: _Typed, right: _Typed) -> _Typed:
+        if op not in _BINARY:
+            raise Unknown(op.__name__)
+        return self._apply(_BINARY[op], [left, right])
+
+    def _apply(self, function: Callable[..., Any], operands: list[_Typed]) -> _Typed:
+        signature, emit = _operation(self.fastmath, function, tuple(o.type for o in operands))
+        values = [self._as(o, kind) for o, kind in zip(operands, signature.args, strict=True)]
+        return _Typed(signature.return_type, emit(self.builder, values))
+
+    def _choice(self, test: ast.expr, body: ast.expr, orelse: ast.expr) -> _Typed:
+        """``body if test else orelse``, of which only one is computed."""
+        then, other, end = (self.builder.append_basic_block(f"choice.{n}") for n in ("then", "else", "end"))
+        self._branch(test, then, other)
+        found = []
+        for block, expression in ((then, body), (other, orelse)):
+            self.builder.position_at_end(block)
+            found.append((self._value(expression), self.builder.block))
+            self.builder.branch(end)
+        self.builder.position_at_end(end)
+        if found[0][0].type != found[1][0].type:
+            raise Unknown("a choice between types")
+        joined = self.builder.phi(found[0][0].value.type)
+        for value, block in found:
+            joined.add_incoming(value.value, block)
+        return _Typed(found[0][0].type, joined)
+
+    def _call(self, function: Any, args: list[_Typed]) -> _Typed:
+        if isinstance(function, Intrinsic):
+            return self._call_intrinsic(function, args)
+        if isinstance(function, type) and issubclass(function, np.generic) and len(args) == 1:
+            return self._convert(args[0], np.dtype(function))
+        if function in (min, max) and len(args) == 2 and all(a.type == _INT64 for a in args):
+            order = "<" if function is min else ">"
+            first = self.builder.icmp_signed(order, args[0].value, args[1].value)
+            return _Typed(_INT64, self.builder.select(first, args[0].value, args[1].value))
+        raise Unknown(f"a call of {function!r}")
+
+    def _call_intrinsic(self, function: Intrinsic, args: list[_Typed]) -> _Typed:
+        kinds = [a.type for a in args]
+        if function._prefer_literal:
+            whole = [isinstance(a.literal, int) and not isinstance(a.literal, bool) for a in args]
+            kinds = [literal(a.literal) if w else a.type for a, w in zip(args, whole, strict=True)]
+        found = _intrinsic(self.fastmath, function, tuple(kinds))
+        if found is None:
+            raise Unknown(f"{function!r} of {kinds}")
+        signature, emit = found
+        values = [self._as(a, kind) for a, kind in zip(args, signature.args, strict=True)]
+        return _Typed(signature.return_type, emit(self.context, self.builder, signature, values))
+
+    def _convert(self, value: _Typed, dtype: np.dtype) -> _Typed:
+        kind = getattr(types, {"bool": "boolean"}.get(dtype.name, dtype.name))
+        if isinstance(kind, types.Float) and isinstance(value.literal, int | float):
+            return _Typed(kind, self.context.get_value_type(kind)(float(value.literal)))
+        return _Typed(kind, self._as(value, kind))
