@@ -15,7 +15,6 @@ from engine.errors import UnsupportedError
 from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2d, Stmt
 from runtime.cpu.conv import lower_conv2d
 from runtime.cpu.conv_pool import lower_conv2d_pool
-from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.lower import lower
 
 B = dims.dim("B")
@@ -76,6 +75,7 @@ CASES = {
     "depthwise, too large to unroll": Case((9, 9), (3, 3), (9, 8), padding=(4, 4), groups=3, channels_last=False),
     "pointwise": Case((6, 5), (9, 33), kernel=(1, 1), padding=(0, 0), stride=(2, 1)),
     "strides and dilations that share a factor": Case((16, 13), (3, 6), (3, 4), (4, 3), (2, 4), (2, 2)),
+    "pixels times weights": Case((6, 5), (37, 20), kernel=(1, 1), padding=(0, 0)),
     "mostly padding": Case((2, 3), (4, 3), kernel=(5, 4), padding=(4, 3)),
 }
 
@@ -146,7 +146,7 @@ def test_weight_gradient(name: str) -> None:
     oc, ic, h, w = elements(case.weight_shape)
     dw = Access("dw", F32, (outputs // case.groups * oc, h, w, ic, oc))
     axes = (case.groups, kh, kw, inputs, outputs // case.groups)
-    lowered = lower_conv_weight_grad(KernelSpec("weight_grad", axes, (), (dw,), finish(F32), core))
+    lowered = lower(KernelSpec("weight_grad", axes, (), (dw,), finish(F32), core))
     rng = np.random.default_rng(0)
     for n in (3, 0):
         stored, x = case.image(rng, n, case.size, case.channels[0])

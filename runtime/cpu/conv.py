@@ -26,6 +26,9 @@ from runtime.cpu.tiles import Tile, host_tile
 
 PATCH_BYTES = 32768
 """The most that the copy of a tile's input should take, so that it stays in the first-level cache."""
+FAR_PATCH_BYTES = 8 * PATCH_BYTES
+"""The most that it may take where the tile has few points: weights, which all are read for every tile, cost more."""
+FEW_POINTS = 56
 BLOCK_BYTES = 65536
 """The most that a tile's outputs should take."""
 POINTS = 24
@@ -94,11 +97,12 @@ def computed_dtype(core: Conv2d) -> DType:
     return found.computed
 
 
-def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Callable[[int, int], int]) -> ConvTile:
+def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Callable[[int, int], int],
+              block_bytes: int = BLOCK_BYTES) -> ConvTile:  # fmt: skip
     """A tile that fits the nearest caches, as wide as the image where that can be, and leaves enough tasks.
 
     ``counts`` rows and columns of points are to be made; ``span(axis, n)`` says how many outputs of ``core`` along
-    ``axis`` it takes to make ``n`` of them.
+    ``axis`` it takes to make ``n`` of them. The tile's outputs take ``block_bytes`` at most.
     """
     dtype = computed_dtype(core)
     tile = fitting(host_tile(dtype), core.group_outputs)
@@ -116,7 +120,8 @@ def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Calla
 
     def fits(rows: int) -> bool:
         trial = sized((rows, columns))
-        return trial.block_bytes <= BLOCK_BYTES and trial.patch.bytes <= PATCH_BYTES and enough(trial)
+        room = FAR_PATCH_BYTES if trial.size[0] * trial.size[1] <= FEW_POINTS else PATCH_BYTES
+        return trial.block_bytes <= block_bytes and trial.patch.bytes <= room and enough(trial)
 
     columns = WIDEST
     while columns > 1 and span(1, columns) > WIDEST:

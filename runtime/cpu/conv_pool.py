@@ -10,11 +10,14 @@ from engine import dtypes
 from engine.dims import Size, product
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, MaxPool2d
-from runtime.cpu.conv import ConvTile, pack_weights, plan_tile, tile_lines, tile_space
+from runtime.cpu.conv import BLOCK_BYTES, ConvTile, pack_weights, plan_tile, tile_lines, tile_space
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
 from runtime.cpu.scratch import scratch_lines
 from runtime.cpu.tasks import coordinates
 from runtime.cpu.windows import always_inside, better, may_unroll, reach
+
+OVERLAPPING_BYTES = 4 * BLOCK_BYTES
+"""The most that a tile's outputs should take where windows overlap: what the next tile needs too is computed twice."""
 
 
 def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
@@ -27,7 +30,8 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
     def covered(axis: int, points: int) -> int:
         return (points - 1) * core.stride[axis] + reach(core.kernel[axis], core.dilation[axis])
 
-    plan = plan_tile(conv, spec.axes[0], pooled, covered)
+    overlapping = any(reach(k, d) > s for k, s, d in zip(core.kernel, core.stride, core.dilation, strict=True))
+    plan = plan_tile(conv, spec.axes[0], pooled, covered, OVERLAPPING_BYTES if overlapping else BLOCK_BYTES)
     packed = pack_weights(spec, plan)
     table = ArgTable()
     space = tile_space(plan, spec.axes[0], pooled)

@@ -33,7 +33,7 @@ from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.custom import lower_custom
 from runtime.cpu.depthwise import is_depthwise, lower_depthwise
 from runtime.cpu.loops import lower_loops
-from runtime.cpu.pointwise import as_contraction, is_pointwise
+from runtime.cpu.pointwise import as_contraction, gradient_as_contraction, is_pointwise, is_pointwise_gradient
 from runtime.cpu.pool import lower_pool
 from runtime.cpu.recurrence import lower_recurrence
 from runtime.cpu.rows import lower_rows
@@ -62,6 +62,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_contraction(as_contraction(item), lasting)
         case Conv2d():
             return lower_conv2d(item)
+        case ConvWeightGrad() as core if is_pointwise_gradient(core):
+            return lower_contraction(gradient_as_contraction(item), lasting)
         case ConvWeightGrad():
             return lower_conv_weight_grad(item)
         case MaxPool2d(source=Conv2d()):
