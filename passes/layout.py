@@ -25,7 +25,7 @@ _IMAGE_INPUTS = {
 
 def assign_layouts(graph: Graph, target: Target) -> Graph:
     """Annotate values with ``graph.layouts``, and copy row-major images that meet channels-last ones."""
-    if not target.channels_last or not any(n.op.kind in _IMAGE_KINDS for n in graph.nodes):
+    if not target.channels_last or not any(n.op.name in _IMAGE_INPUTS for n in graph.nodes):
         return graph
     chosen: dict[Value, tuple[int, ...]] = {}
     for node in graph.nodes:

@@ -350,6 +350,15 @@ def test_images_are_channels_last_and_only_the_flatten_copies() -> None:
     assert len(copied) == 2 and copied[0] == (flatten.inputs[0].node.name,) and copied[1] == (back.name,)
 
 
+def test_a_weight_gradient_alone_is_given_channels_last_images_too() -> None:
+    def gradient(x: Value, dy: Value) -> Value:
+        return apply("conv2d_weight_grad", x, dy, kernel_size=(3, 3), padding=(1, 1))
+
+    arranged = final(trace(gradient, TensorType((2, 8, 6, 6), F32), TensorType((2, 4, 6, 6), F32)))
+    (node,) = [n for n in arranged.nodes if n.op.name == "conv2d_weight_grad"]
+    assert all(arranged.layouts[v] == (0, 2, 3, 1) for v in node.inputs)
+
+
 def test_the_kernels_of_a_training_step() -> None:
     graph, _ = training_step()
     found = plan(graph).kernels

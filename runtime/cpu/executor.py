@@ -6,6 +6,7 @@ allocates; ``counters`` shows both.
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections import OrderedDict
@@ -65,6 +66,7 @@ class Executor:
         updates = set(program.updates)
         self._updated = [self._cells[p.buffer] for p in program.state if p.name in updates]
         self._updated_span = _span([cell.array for cell in self._updated])
+        self._cell_extents = [_extent(cell.array) for cell in self._cells.values()]
         self._threads = threads = thread_count()
         scratch = max((call.scratch for call in program.calls), default=0)
         self._driver = Driver(self._functions[driver_kernel().key], threads, scratch)
@@ -196,12 +198,18 @@ class Executor:
             flags = array.flags
             if not flags.writeable:
                 raise TenonError(f"out for {port.name!r} is read-only; an array to write into was expected")
-            shared = any(np.may_share_memory(array, other) for other in (*arrays, *results))
-            if not flags.c_contiguous or not flags.aligned or shared or _overlaps(array, self._cells.values()):
+            if not flags.c_contiguous or not flags.aligned or self._meets(array, (*arrays, *results)):
                 array = aligned_empty(shape, port.dtype)
                 self._counters.allocated += 1
             results.append(array)
         return results
+
+    def _meets(self, array: np.ndarray, others: Iterable[np.ndarray]) -> bool:
+        """Whether a contiguous array shares memory with one of ``others``, which are contiguous too, or with state."""
+        first = address(array)
+        end = first + array.nbytes
+        spans = itertools.chain(map(_extent, others), self._cell_extents)
+        return any(first < other_end and other_first < end for other_first, other_end in spans)
 
     def _place(self, binding: Binding, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
         """Write this call's addresses into the argument blocks."""
@@ -273,6 +281,12 @@ def _direct_outputs(program: Program) -> list[bool]:
         direct.append(kinds[port.buffer] == "output" and port.buffer not in seen)
         seen.add(port.buffer)
     return direct
+
+
+def _extent(array: np.ndarray) -> tuple[int, int]:
+    """The addresses of a contiguous array: its first byte's, and the one behind its last."""
+    first = address(array)
+    return first, first + array.nbytes
 
 
 def _span(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
