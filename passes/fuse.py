@@ -158,15 +158,44 @@ def _ordered(
             root = look_through(v)[0]
             readers.setdefault(root, set()).add(key)
     states = {v.node.attrs["name"]: v for v in graph.state}
+    writers: set[int] = set()
     for name, new in graph.updates.items():
         writer = unit.get(look_through(new)[0].node)
+        if writer is not None and states[name].node not in nodes[writer]:
+            writers.add(writer)
         for reader in readers.get(states[name], ()) if writer is not None else ():
             # An impossible order (states that swap) is left to the scheduler, which writes through a copy.
             if reader != writer and not nx.has_path(dag, writer, reader):
                 dag.add_edge(reader, writer)
     checks = {key for key, members in nodes.items() if any(map(has_check, members))}
     first = {k for check in checks for k in nx.ancestors(dag, check)} | checks
-    return list(nx.lexicographical_topological_sort(dag, key=lambda k: (k not in first, k)))
+    rank = _ranks(dag, nodes, writers)
+    return list(nx.lexicographical_topological_sort(dag, key=lambda k: (k not in first, rank[k], k)))
+
+
+def _ranks(dag: nx.DiGraph, nodes: dict[int, list[Node]], writers: set[int]) -> dict[int, int]:
+    """When each unit wants to run: as traced, but what writes state as soon as it can, since a gradient and the
+    activations that it comes from then need not live on until the end of the step.
+
+    Numbers that follow from state alone, such as Adam's corrections, run at the very beginning: updates wait for them.
+    """
+    rank: dict[int, int] = {}
+    apart: set[int] = set()
+    for key in nx.topological_sort(dag):
+        before = dag.pred[key]
+        alone = apart.issuperset(before) and all(map(_is_number_of_state, nodes[key]))
+        if alone:
+            apart.add(key)
+        if alone or key in writers:
+            rank[key] = max((rank[k] for k in before), default=0)
+        else:
+            rank[key] = key
+    return rank
+
+
+def _is_number_of_state(node: Node) -> bool:
+    """Whether all that the node makes are single numbers, and none of the program's inputs goes into it directly."""
+    return not any(v.shape for v in node.outputs) and not any(v.node.op.name == "input" for v in node.inputs)
 
 
 def _kernel_name(cluster: Cluster) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -205,3 +206,19 @@ def test_messages(options: dict, words: str) -> None:
         optim.Adam(mlp().parameters(), **options)
     with pytest.raises(TenonError, match="keeps no averages"), optim.Adam(mlp().parameters()).averaged():
         pass
+
+
+def test_updates_run_as_soon_as_they_can() -> None:
+    """A layer's weights change before the gradient reaches the layer below, so its activations need not be kept."""
+    layers = [nn.Linear(8, 8) for _ in range(6)]
+    model = nn.Sequential(*(part for layer in layers for part in (layer, nn.Tanh())))
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
+    specs = [tn.spec("B", 5, 8), tn.spec("B", 5, 8)]
+    step = tn.train_step(model, F.mse_loss, optimizer, specs)
+    step(*np.random.default_rng(0).standard_normal((2, 64, 5, 8)).astype(np.float32))
+    calls = step.executable.program.main
+    written = [i for i, call in enumerate(calls) for name in call.writes if re.fullmatch(r"state\.\d+\.weight", name)]
+    read = [i for i, call in enumerate(calls) for name in call.touched if re.fullmatch(r"state\.\d+\.weight", name)]
+    assert len(written) == 6 and sum(i > written[0] for i in read) > 6
+    # One activation a layer, and a few more that one layer needs at a time.
+    assert step.executable.memory(B=64).arena < 64 * 5 * 8 * 4 * (2 * 6 + 5)

@@ -34,10 +34,16 @@ def _reference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _gradient(node: Node, g: Value) -> tuple[Value, Value]:
     a, b = node.inputs
-    return (
-        sum_to(apply("matmul", g, transposed(b)), a.shape),
-        sum_to(apply("matmul", transposed(a), g), b.shape),
-    )
+    if len(b.shape) == 2:  # one product over all rows, instead of one for each batch and their sum
+        by_b = apply("matmul", transposed(_rows(a)), _rows(g))
+    else:
+        by_b = sum_to(apply("matmul", transposed(a), g), b.shape)
+    return sum_to(apply("matmul", g, transposed(b)), a.shape), by_b
+
+
+def _rows(x: Value) -> Value:
+    """``x`` as a matrix of the rows along its last axis."""
+    return x if len(x.shape) == 2 else apply("reshape", x, shape=(dims.product(x.shape[:-1]), x.shape[-1]))
 
 
 register(
