@@ -237,6 +237,15 @@ class Builder:
         self.inputs.append(self._port("input", name, type))
         return self.inputs[-1]
 
+    def port(self, name: str, type: TensorType) -> Value:
+        """A new input of a loop's body, under ``name`` or, where that is taken, one like it."""
+        from engine.op import get
+
+        name = self._unique(identifier(name))
+        location = self._location or user_location()
+        self.inputs.append(Node(get("input"), (), {"name": name}, (type,), name, location).output)
+        return self.inputs[-1]
+
     def state_input(self, name: str, type: TensorType) -> Value:
         """The old value of the state ``name``."""
         if name not in self.state:

@@ -30,8 +30,8 @@ class BodyBuilder(BranchingBuilder):
         self._repeated: dict[Value, Value] = {}
         self._mine: set[Value] = set()
 
-    def input(self, name: str, type: TensorType) -> Value:
-        made = super().input(name, type)
+    def port(self, name: str, type: TensorType) -> Value:
+        made = super().port(name, type)
         self._mine.add(made)
         return made
 
@@ -39,7 +39,7 @@ class BodyBuilder(BranchingBuilder):
         if op.kind == "random":
             shape = (self.length, *attrs["shape"])
             (every,) = self.outer.add(op, inputs, {**attrs, "shape": shape})
-            self.drawn[every] = self.input("drawn", TensorType(shape[1:], every.dtype))
+            self.drawn[every] = self.port("drawn", TensorType(shape[1:], every.dtype))
             return (self.drawn[every],)
         outputs = super().add(op, tuple(map(self.here, inputs)), attrs)
         self._mine.update(outputs)
@@ -57,7 +57,7 @@ class BodyBuilder(BranchingBuilder):
             return self._repeated[value]
         outside = self.outer.here(value) if isinstance(self.outer, BodyBuilder) else value
         if outside not in self.captured:
-            self.captured[outside] = self.input(_name(node), value.type)
+            self.captured[outside] = self.port(_name(node), value.type)
         return self.captured[outside]
 
     def sees(self, other: Builder) -> bool:
@@ -65,8 +65,9 @@ class BodyBuilder(BranchingBuilder):
 
     def body(self, carries: Sequence[Value], sequences: Sequence[Value], results: Sequence[Value]) -> Graph:
         """The graph, with its inputs in the order of the op."""
+        outputs = tuple(map(self.here, results))  # which may come from outside, and then are inputs too
         inputs = (*carries, *sequences, *self.drawn.values(), *self.captured.values())
-        return Graph(self.name, inputs, (), tuple(self.nodes), tuple(map(self.here, results)))
+        return Graph(self.name, inputs, (), tuple(self.nodes), outputs)
 
 
 def _name(node: Node) -> str:

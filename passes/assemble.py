@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import count
 
@@ -91,18 +91,32 @@ class _Line:
 
     def _steady_first(self, inside: Placed, loop: schedule_items.Loop, around: Path) -> Placed:
         """The calls of a loop, before it those that would do the same every time: packing of weights."""
-        writers = Counter(w for c, _ in inside for w in c.writes)
+        writers = Counter(_chain(self.buffers, w)[-1] for c, _ in inside for w in c.writes)
+        moving = set(loop.windows)
+
+        def reads_steadily(name: str) -> bool:
+            chain = _chain(self.buffers, name)
+            return not writers[chain[-1]] and moving.isdisjoint(chain)
+
         first, rest = [], []
         for call, path in inside:
             own = all(self.buffers[w].kind == "temp" and writers[w] == 1 for w in call.writes if w in self.buffers)
-            reads_steadily = not any(writers[r] or r in loop.windows for r in call.reads)
             plain = len(path) == len(around) + 1 and call.guard is None and not call.indexed
-            if plain and call.writes and own and reads_steadily:
+            if plain and call.writes and own and all(map(reads_steadily, call.reads)):
                 first.append((call, around))
                 writers.subtract(call.writes)
             else:
                 rest.append((call, path))
         return first + rest
+
+
+def _chain(buffers: Mapping[str, Buffer], name: str) -> list[str]:
+    """The buffer of that name, what it is a window of, and so on, up to one that is no window."""
+    found = [name]
+    while name in buffers and buffers[name].kind == "window":
+        name = buffers[name].within
+        found.append(name)
+    return found
 
 
 def _loops(loops: Sequence[schedule_items.Loop], around: Sequence[Path]) -> tuple[Loop, ...]:
@@ -201,9 +215,7 @@ def lifetimes(
     known = {b.name: b for b in buffers}
 
     def root(name: str) -> str:
-        while name in known and known[name].kind == "window":
-            name = known[name].within
-        return name
+        return _chain(known, name)[-1]
 
     found: dict[str, tuple[int, int]] = {}
     for step, c in enumerate(main):

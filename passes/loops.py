@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterable
 from engine import conditions
 from engine.graph import Builder, Graph, Node, Rewriter, Value
 from engine.loops import body_of, has_check, map_bodies, with_body
+from engine.rules import full
 from passes.views import is_free
 
 
@@ -65,7 +66,7 @@ def _wanted(node: Node, live: set[Value]) -> tuple[list[int], list[Node], set[Va
         nodes = []
         for inner in reversed(body.nodes):
             if inner.op.kind == "check" or any(v in found for v in inner.outputs):
-                found.update(inputs_needed(inner, found))
+                found.update(inner.inputs)
                 nodes.append(inner)
         # A carry that one step reads, the step before it must make.
         more = {i for i, v in enumerate(body.inputs[:count]) if v in found} - outputs
@@ -98,7 +99,8 @@ def prune_loops(graph: Graph, live: set[Value]) -> Graph:
         given = tuple(inputs[i] for i in kept)
         made = with_body(rewriter.builder, node, given, smaller, carries=carries, sequences=sequences)
         where = {old: new for new, old in enumerate(outputs)}
-        return tuple(made[where.get(i, 0)] for i in range(len(node.outputs)))  # nobody reads those that are gone
+        # What reads an output that is gone is dead itself.
+        return tuple(made[where[i]] if i in where else full(v.shape, 0, v.dtype) for i, v in enumerate(node.outputs))
 
     return rewriter.run(emit).with_(groups=graph.groups)
 
@@ -163,7 +165,7 @@ def _moved(
     for n in body.nodes:
         if n in steady and _worth_moving(n):
             for v in n.outputs:
-                known[v] = inner.input("same", v.type)
+                known[v] = inner.port("same", v.type)
                 added.append(outside[v])
             continue
         moved = tuple(known[v] for v in n.inputs)

@@ -115,30 +115,30 @@ def test_neither_graph_nor_kernels_grow_with_the_length():
 
 @both_targets
 def test_loops_in_loops_and_branches_in_them(target):
-    def rows(x):
+    def rows(x, p):
         def row(total, x):
-            inner, every = F.scan(lambda a, v: (a * 0.5 + v, a), total, x)
+            inner, every = F.scan(lambda a, v: (a * 0.5 + v.sum() * p, a), total, x)
             kept = F.cond(inner.sum() > 0, lambda: inner.exp(), lambda: inner * 3)
             return inner, (kept, every)
 
         last, (kept, every) = F.scan(row, x[0, 0] * 0, x)
         return (kept * kept).sum() + every.sum() + last.sum()
 
-    def written_out(x):
+    def written_out(x, p):
         total, result = x[0, 0] * 0, tn.tensor(0.0)
         for i in range(3):
             for j in range(4):
                 result = result + total.sum()
-                total = total * 0.5 + x[i, j]
+                total = total * 0.5 + x[i, j].sum() * p
             kept = F.where(total.sum() > 0, total.exp(), total * 3)
             result = result + (kept * kept).sum()
         return result + total.sum()
 
-    ((value, wanted), (slope, expected)) = both(
-        rows, written_out, target, normal(3, 4, 2), specs=[tn.spec("R", "C", 2)]
-    )
-    np.testing.assert_allclose(value, wanted, rtol=1e-5)
-    np.testing.assert_allclose(slope, expected, rtol=1e-4, atol=1e-5)
+    specs = [tn.spec("R", "C", 2), tn.spec(2)]
+    for found, expected in both(
+        rows, written_out, target, normal(3, 4, 2), np.array([0.3, -0.7], np.float32), specs=specs
+    ):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @both_targets

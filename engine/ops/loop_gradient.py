@@ -78,7 +78,7 @@ class _Backward:
             total = None
             for i, (out, g) in enumerate(zip(body.outputs, self.grads, strict=True)):
                 if out.dtype.is_float and (g is not None or i < len(self.carries)):
-                    self.given[i] = joint.input(f"g{i}", out.type)
+                    self.given[i] = joint.port(f"g{i}", out.type)
                     term = apply("sum", apply("mul", out, self.given[i]), axes=tuple(range(out.type.rank)))
                     if total is not None and term.dtype != total.dtype:
                         term = apply("cast", term, dtype=total.dtype)
@@ -169,13 +169,13 @@ class _Backward:
 
         back = self.outer.nested(f"{self.body.name}_backward")
         known: dict[Value, Value] = {}
-        arriving = {i: back.input(v.name, v.type) for i, v in self.given.items()}
+        arriving = {i: back.port(v.name, v.type) for i, v in self.given.items()}
         known |= {v: arriving[i] for i, v in self.given.items()}
-        sums = {v: back.input(f"{v.name}_sum", v.type) for v in added}
+        sums = {v: back.port(f"{v.name}_sum", v.type) for v in added}
         fixed = [v for v in read if v in self.fixed]
         steps = [v for v in read if v in self.forward and v not in self.fixed]
         for v in (*fixed, *steps):
-            known[v] = back.input(v.name, v.type)
+            known[v] = back.port(v.name, v.type)
         with back:
             for n in nodes:
                 known.update(zip(n.outputs, _copied(back, n, known), strict=True))

@@ -165,8 +165,8 @@ def _traced(
 ) -> tuple[Any, Any]:
     start, every = [x.value() for x in carries], [x.value() for x in sequences]
     with current_trace("F.scan").body("body", length) as body:
-        old = [body.input(f"carry{i}", v.type) for i, v in enumerate(start)]
-        xs = [body.input(f"x{i}", TensorType(v.shape[1:], v.dtype)) for i, v in enumerate(every)]
+        old = [body.port(f"carry{i}", v.type) for i, v in enumerate(start)]
+        xs = [body.port(f"x{i}", TensorType(v.shape[1:], v.dtype)) for i, v in enumerate(every)]
         new, kept = step([Tensor.of(v) for v in old], [Tensor.of(v) for v in xs])
         results = [x.value() for x in (*new, *kept)]
         traced = body.body(old, xs, results)
