@@ -18,15 +18,26 @@ _MOST_CASES = 32
 
 
 def needs(graph: Graph) -> dict[Node, Need]:
-    """When each node is needed; checks are always. Empty where no node of the graph depends on a condition."""
+    """When each node is needed; checks are always. Empty where no node of the graph depends on a condition.
+
+    A node that one branch needs, and the condition of another too, is not made to wait for that condition: it would
+    wait for itself.
+    """
     if not any(n.op.name == "merge" for n in graph.nodes):
         return {}
     found: dict[Value, Need] = dict.fromkeys(graph.results, ALWAYS)
     result: dict[Node, Need] = {}
+    sources: dict[Value, set[Node]] = {}
     for node in reversed(graph.nodes):
         need = ALWAYS if node.op.kind == "check" else NEVER
         for v in node.outputs:
             need = either(need, found.get(v, NEVER))
+        conditions = {v for case in need for v, _ in case}
+        for v in conditions:
+            if v not in sources:
+                sources[v] = _made_from(v)
+        if any(node in sources[v] for v in conditions):
+            need = _without(need, {v for v in conditions if node in sources[v]})
         result[node] = need
         for i, v in enumerate(node.inputs):
             wanted = need
@@ -34,6 +45,26 @@ def needs(graph: Graph) -> dict[Node, Need]:
                 wanted = _under(need, (node.inputs[0], i == 1))
             found[v] = either(found.get(v, NEVER), wanted)
     return result
+
+
+def _made_from(value: Value) -> set[Node]:
+    """The nodes from which ``value`` is computed."""
+    found: set[Node] = set()
+    pending = [value.node]
+    while pending:
+        node = pending.pop()
+        if node not in found:
+            found.add(node)
+            pending.extend(v.node for v in node.inputs)
+    return found
+
+
+def _without(need: Need, conditions: set[Value]) -> Need:
+    """``need`` whatever ``conditions`` are."""
+    weaker = NEVER
+    for case in need:
+        weaker = either(weaker, frozenset({frozenset((v, side) for v, side in case if v not in conditions)}))
+    return weaker
 
 
 def ordered(graph: Graph, needs: Mapping[Node, Need]) -> list[Node]:

@@ -200,3 +200,18 @@ def test_what_cannot_be_joined_is_an_error():
         errors(t=lambda x: x.sum(), f=lambda x: x)
     with pytest.raises(TraceError, match="true_fn returned str 'a'; a Tensor was expected"):
         errors(t=lambda x: "a")
+
+
+@both_targets
+def test_what_a_branch_shares_with_the_condition_of_another(target):
+    """Nothing waits for a condition that is computed from it."""
+
+    def f(x, w):
+        first = F.cond(x.sum() > 0, lambda: x * w.exp(), lambda: x - 1)
+        return F.cond(first.sum() > 3, lambda: first * w.exp(), lambda: first * 2).sum()
+
+    exe = tn.compile(tn.value_and_grad(f, (0, 1)), tn.spec(2), tn.spec(2), target=target)
+    w = np.zeros(2, np.float32)
+    for x, value, slope in (([3, 1], 4, 1), ([1, 1], 4, 2), ([-1, -1], -8, 2)):
+        found, (dx, _) = exe(np.array(x, np.float32), w)
+        assert found == value and np.array_equal(dx, [slope, slope])
