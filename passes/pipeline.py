@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+from engine.collecting import no_collecting
 from engine.graph import Graph
 from engine.loops import map_bodies
 from engine.program import Program
@@ -55,6 +56,7 @@ def inside_out(change: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
     return run
 
 
+@no_collecting()
 def compile_graph(
     graph: Graph, target: Target, lower: Lower, level: int = 2, observe: Observe | None = None
 ) -> Program:

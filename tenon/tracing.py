@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from engine.collecting import no_collecting
 from engine.errors import TenonError, TraceError
 from engine.graph import Graph, identifier
 from engine.state import Cell
@@ -27,6 +28,7 @@ class Traced:
     rebuild: Rebuild
 
 
+@no_collecting()
 def trace(function: Callable[..., Any], specs: Sequence[TensorSpec], name: str | None = None) -> Traced:
     """Call ``function`` (a Module, or any function of Tensors) on symbolic tensors of these specs.
 

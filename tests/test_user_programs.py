@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -236,3 +237,19 @@ def test_a_size_that_no_dim_gives():
     assert exe(np.ones(4, np.float32)).shape == (4,)
     with pytest.raises(tn.ShapeError, match=r"shape \(3,\); expected \(2\*B,\): no B gives the 3 of axis 0"):
         exe(np.ones(3, np.float32))
+
+
+def test_threads_of_a_user_run_several_programs_at_once() -> None:
+    """Each thread calls whichever it likes; results are those of one caller alone."""
+    layers = [nn.Linear(16, 24), nn.Linear(16, 40)]
+    programs = [tn.compile(layer, tn.spec("B", 16)) for layer in layers]
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((rows, 16)).astype(np.float32) for rows in (1, 9, 700)]
+    alone = {(i, j): run(x) for i, run in enumerate(programs) for j, x in enumerate(inputs)}
+
+    def work(seed: int) -> bool:
+        chosen = np.random.default_rng(seed).integers(0, (2, 3), (60, 2))
+        return all(np.array_equal(programs[i](inputs[j]), alone[i, j]) for i, j in chosen)
+
+    with ThreadPoolExecutor(5) as pool:
+        assert all(pool.map(work, range(5)))

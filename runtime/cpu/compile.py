@@ -5,7 +5,6 @@ Numba is imported when the first kernel is compiled, never before: a warm start 
 
 from __future__ import annotations
 
-import gc
 import linecache
 import sys
 import threading
@@ -15,6 +14,7 @@ from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from engine.collecting import no_collecting
 from engine.errors import CompileError, TenonError
 from engine.program import Kernel
 from runtime.cpu import helpers
@@ -177,21 +177,17 @@ def _optimise(module: ModuleRef) -> None:
 # --- many kernels ------------------------------------------------------------------------------------------
 
 
+@no_collecting()
 def compile_kernels(kernels: Sequence[Kernel], workers: int | None = None) -> dict[str, bytes]:
     """The object code of each kernel, by key; compiled side by side where there are many, the biggest first.
 
     ``workers`` is the number of helping processes (default: one for each processor but this one's). What one leaves
     behind when it dies is compiled here. Raises CompileError.
-
-    Python's cyclic garbage collector rests meanwhile: a compilation makes millions of objects that live until it ends,
-    and walking through them again and again takes a fifth of the time.
     """
     work = _Work(kernels)
     if workers is None:
         count = len(work.waiting)
         workers = min(thread_count() - 1, max(count // _WORTH_A_HELPER, min(helpers.idle(), count // 2)))
-    collecting = gc.isenabled()
-    gc.disable()
     feeders = [threading.Thread(target=work.in_helper, name="tenon-compile") for _ in range(workers)]
     try:
         for feeder in feeders:
@@ -204,8 +200,6 @@ def compile_kernels(kernels: Sequence[Kernel], workers: int | None = None) -> di
         work.waiting.clear()
         for feeder in feeders:
             feeder.join()
-        if collecting:
-            gc.enable()
     if work.errors:
         raise CompileError(work.errors[0])
     return work.done

@@ -26,7 +26,7 @@ _END = 60.0
 
 
 def main() -> None:
-    gc.disable()  # see compile_kernels
+    gc.disable()  # see engine.collecting
     resting: list[threading.Timer] = []
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle; it closes our stdin
     with os.fdopen(os.dup(1), "wb") as answers:
