@@ -2,6 +2,7 @@
 
 from engine.ops import (  # noqa: F401
     activations,
+    attention,
     conditional,
     convolution,
     ctc,

@@ -13,6 +13,7 @@ from frontend.functional.activations import softmax
 from frontend.functional.dropout import dropout
 from frontend.sizes import plain, plain_shape
 from frontend.tensor import Tensor, as_tensor
+from frontend.trace import current_trace
 
 __all__ = ["scaled_dot_product_attention"]
 
@@ -26,6 +27,8 @@ def scaled_dot_product_attention(
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
+    *,
+    offset: Tensor | None = None,
 ) -> Tensor:
     """``softmax(query @ key.T * scale + mask) @ value``: (..., H, L, E), (..., H, S, E) and (..., H, S, V) give
     (..., H, L, V). Vaswani et al. (2017), "Attention is all you need".
@@ -33,17 +36,79 @@ def scaled_dot_product_attention(
     ``attn_mask`` broadcasts to (..., H, L, S): bool, True where a query may look, or numbers that are added to the
     scores. ``is_causal`` lets query i look at keys up to i, and goes together with a mask. ``scale`` is 1 / sqrt(E)
     unless given. With ``enable_gqa`` keys and values may have fewer heads, each for a group of query heads. Dropout is
-    always applied, at probability ``dropout_p``; pass 0 when not training. A query that may look nowhere gives zeros.
+    always applied, at probability ``dropout_p``; pass 0 when not training.
+
+    A query that may look nowhere, all of its scores being masked or minus infinity, gives zeros, and no gradient flows
+    from it. No matrix of all scores is made, forward or backward: memory grows with L + S. A mask of numbers that needs
+    a gradient is the exception.
+
+    ``offset``, integers, one or one for each of the batch, is the position among the keys of the first query, from
+    which ``is_causal`` counts: query i looks at keys up to ``offset + i``. So a cache of keys has its capacity in its
+    shape, and what fills it is run-time data; keys behind the last query are not read.
 
     Raises ShapeError and DTypeError for tensors that do not fit together.
 
-    PyTorch: torch.nn.functional.scaled_dot_product_attention. Differs: a row without keys gives zeros throughout, and
-    is_causal may be combined with attn_mask.
+    PyTorch: torch.nn.functional.scaled_dot_product_attention. Differs: a row without keys gives zeros throughout,
+    is_causal may be combined with attn_mask, and offset.
     """
     q, k, v = map(as_tensor, (query, key, value))
     _check(q, k, v)
-    weights, v = attention_weights(q, k, v, attn_mask, is_causal, scale, enable_gqa)
-    return dropout(weights, dropout_p) @ v
+    if not 0 <= dropout_p <= 1:
+        raise TenonError(f"scaled_dot_product_attention: dropout_p must lie between 0 and 1, not {dropout_p}")
+    if dropout_p == 1 or (dropout_p and not tracing()):  # all weights, or such as a generator draws
+        weights, v = attention_weights(q, k, v, attn_mask, is_causal, scale, enable_gqa)
+        return dropout(weights, dropout_p) @ v
+    lead, (q, k, v) = _of_four_axes(q, k, v, enable_gqa)
+    more = {}
+    if attn_mask is not None:
+        more["mask"] = _mask_of_four_axes(as_tensor(attn_mask), q, lead)
+    if offset is not None:
+        more["offset"] = as_tensor(offset).reshape(-1)
+    stream = 0
+    if dropout_p:
+        seed, step, stream = current_trace("dropout").random_stream()
+        more |= {"seed": Tensor.of(seed), "step": Tensor.of(step)}
+    scale = 1 / math.sqrt(_known(q.shape[-1])) if scale is None else scale
+    found, _ = call("attention", q, k, v, *more.values(), given=" ".join(more), causal=is_causal, scale=float(scale),
+                    dropout=float(dropout_p), stream=stream)  # fmt: skip
+    return found if len(lead) == 2 else found.reshape(*lead, *found.shape[-2:])
+
+
+def _of_four_axes(q: Tensor, k: Tensor, v: Tensor, grouped: bool) -> tuple[dims.Shape, list[Tensor]]:
+    """The leading axes of the result, and the tensors (batch, heads, length, features) as the op takes them."""
+    leads = [plain_shape(x.shape[:-2]) for x in (q, k, v)]
+    if grouped:
+        if not all(leads):
+            raise ShapeError("attention: enable_gqa needs tensors (..., heads, length, features)")
+        batch = dims.broadcast(*(lead[:-1] for lead in leads))
+        leads = [(*batch, lead[-1]) for lead in leads]
+    else:
+        leads = [dims.broadcast(*leads)] * 3
+    return leads[0], [_with_lead(x, lead) for x, lead in zip((q, k, v), leads, strict=True)]
+
+
+def _with_lead(x: Tensor, lead: dims.Shape) -> Tensor:
+    """``x``, broadcast to the leading axes ``lead``, with the last of these and all others as two axes."""
+    own = plain_shape(x.shape)
+    if own[:-2] != lead:
+        x = x.expand(*lead, *own[-2:])
+    if len(lead) == 2:
+        return x
+    return x.reshape(dims.product(lead[:-1]), *(lead[-1:] or (1,)), *own[-2:])
+
+
+def _mask_of_four_axes(mask: Tensor, q: Tensor, lead: dims.Shape) -> Tensor:
+    """``mask`` as the op takes it: bool, or in the dtype of the queries; axes that do not vary are of size 1."""
+    if mask.dtype.name != "bool" and not mask.dtype.is_float:
+        raise DTypeError(f"attention takes a mask of bool or of floating point numbers, not {mask.dtype}")
+    missing = len(lead) + 2 - mask.ndim
+    if missing < 0:
+        raise ShapeError(f"attention: a mask {shape_text(plain_shape(mask.shape))} has more axes than the scores")
+    mask = mask if mask.dtype.name == "bool" else mask.to(q.dtype)
+    shape = (1,) * missing + plain_shape(mask.shape)
+    if len(lead) > 2:
+        return _with_lead(mask.reshape(*shape), (*lead[:-1], shape[-3]))
+    return mask.reshape(*(1,) * (2 - len(lead)), *shape)
 
 
 def attention_weights(
