@@ -265,7 +265,29 @@ class Recurrence:
     width: int
 
 
-Along = Scatter | Scan | RunningExtremum | Sort | Recurrence | Custom
+@dataclass(frozen=True)
+class Attention:
+    """Attention, or with ``backward`` its gradient, as the ops of engine/ops/attention.py define it. ``reads`` and
+    ``writes`` name those of the kernel, whose ``strides`` run over their own axes, save that the mask is broadcast to
+    (batch, heads, queries, keys) and the offset to (batch). The last axis of arrays with features is contiguous."""
+
+    backward: bool
+    causal: bool
+    scale: float
+    dropout: float
+    stream: int
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    batch: Size
+    heads: Size
+    ratio: int
+    queries: Size
+    keys: Size
+    features: int
+    width: int
+
+
+Along = Scatter | Scan | RunningExtremum | Sort | Recurrence | Attention | Custom
 """Cores that write their results themselves, and read elements other than those at the point that they write."""
 Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Along
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from engine.graph import Graph, Node, Rewriter, Value, apply
 
 _KINDS = frozenset({"contraction", "conv2d", "conv2d_weight_grad"})
+_CLAIMED = frozenset({"attention", "attention_backward"})
+"""Composites that are made of contractions, where they have not been decomposed."""
 
 
 def legalise(graph: Graph) -> Graph:
@@ -12,13 +14,24 @@ def legalise(graph: Graph) -> Graph:
     rewriter = Rewriter(graph)
 
     def emit(node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...] | None:
-        if node.op.kind not in _KINDS:
+        if node.op.kind in _KINDS:
+            wide = tuple(_cast(v, node.output) for v in inputs)
+        elif node.op.name in _CLAIMED:
+            wide = tuple(_cast(v, v) if v.dtype.is_float else v for v in inputs)
+        else:
             return None
-        wanted = node.output.dtype.computed
-        if all(v.dtype == wanted for v in inputs):
+        if wide == inputs:
             return None
-        wide = tuple(v if v.dtype == wanted else apply("cast", v, dtype=wanted) for v in inputs)
-        found = rewriter.builder.add(node.op, wide, node.attrs)[0]
-        return (found if found.dtype == node.output.dtype else apply("cast", found, dtype=node.output.dtype),)
+        found = rewriter.builder.add(node.op, wide, node.attrs)
+        return tuple(
+            new if new.dtype == old.dtype else apply("cast", new, dtype=old.dtype)
+            for old, new in zip(node.outputs, found, strict=True)
+        )
 
     return rewriter.run(emit)
+
+
+def _cast(value: Value, like: Value) -> Value:
+    """``value`` in the dtype that kernels compute with for that of ``like``."""
+    wanted = like.dtype.computed
+    return value if value.dtype == wanted else apply("cast", value, dtype=wanted)

@@ -13,10 +13,11 @@ from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
 from engine.loops import has_check, nested_nodes
-from engine.ops import recurrent
+from engine.ops import attention, recurrent
 from engine.schedule import (
     Access,
     Along,
+    Attention,
     Bundle,
     Core,
     Custom,
@@ -310,6 +311,8 @@ class _Scheduler:
             self._along_an_axis(first)
         elif first.op.kind == "recurrence":
             self._recurrence(first)
+        elif first.op.name in ("attention", "attention_backward"):
+            self._attention(first)
         elif first.op.kind == "custom":
             self._custom(first)
         elif first.op.kind == "loop":
@@ -455,20 +458,49 @@ class _Scheduler:
         names = recurrent.input_names(node.op, given), recurrent.output_names(node.op, given)
         known = dict(zip(names[0], node.inputs, strict=True))
         reads = tuple(self._rows(v, f"{v.name}_for_{node.name}") for v in node.inputs)
-        wanted = {n: v for n, v in zip(names[1], node.outputs, strict=True) if v in self.results or self.users[v]}
-        writes = []
-        for v in wanted.values():
-            if v in self.homes and self.buffers[self.homes[v].buffer].kind == "state":
-                del self.homes[v]
-            self.views[v] = home = self._home(v)
-            writes.append(Access(home.buffer, v.dtype, home.strides, home.offset))
+        wanted = self._wanted(node, names[1])
+        writes = [self._fresh(v) for v in wanted.values()]
         rows, width = known["weight"].shape
         assert isinstance(rows, int) and isinstance(width, int)
         steps, batch = known["hs" if backward else "x"].shape[:2]
         core = Recurrence(
             cell, backward, node.attrs["reverse"], names[0], tuple(wanted), steps, batch, rows // cell.gates, width
         )
-        self.kernels.append(self._plain_kernel(node, node.op.name, (batch,), reads, tuple(writes), core))
+        self._add(self._plain_kernel(node, node.op.name, (batch,), reads, tuple(writes), core))
+
+    def _attention(self, node: Node) -> None:
+        """Attention, or its gradient. What nobody reads it does not write."""
+        backward = node.op.name == "attention_backward"
+        known = attention.known_inputs(node)
+        (batch, heads, queries, features), keys = known["q"].shape, known["k"].shape[2]
+        width = known["v"].shape[3]
+        assert isinstance(features, int) and isinstance(width, int)
+        spaces = {"mask": (batch, heads, queries, keys), "offset": (batch,)}
+        reads = tuple(
+            self._rows(v, f"{v.name}_for_{node.name}")
+            if n in ("q", "k", "v", "g")
+            else self._access(v, spaces.get(n, v.shape))
+            for n, v in known.items()
+        )
+        wanted = self._wanted(node, ("dq", "dk", "dv") if backward else ("out", "lse"))
+        writes = tuple(self._fresh(v) for v in wanted.values())
+        options = [node.attrs[k] for k in ("causal", "scale", "dropout", "stream")]
+        ratio = attention.sharing(node.op.name, known["q"], known["k"])
+        core = Attention(
+            backward, *options, tuple(known), tuple(wanted), batch, heads, ratio, queries, keys, features, width
+        )
+        self._add(self._plain_kernel(node, node.op.name, (batch, heads, queries), reads, writes, core))
+
+    def _wanted(self, node: Node, names: Sequence[str]) -> dict[str, Value]:
+        """The outputs that anybody reads, by these names."""
+        return {n: v for n, v in zip(names, node.outputs, strict=True) if v in self.results or self.users[v]}
+
+    def _fresh(self, value: Value) -> Access:
+        """Where a kernel writes ``value``: never over state, which it may read again."""
+        if value in self.homes and self.buffers[self.homes[value].buffer].kind == "state":
+            del self.homes[value]
+        self.views[value] = home = self._home(value)
+        return Access(home.buffer, value.dtype, home.strides, home.offset)
 
     def _rows(self, value: Value, name: str) -> Access:
         """``value`` with a contiguous last axis: where it is, or in a copy."""
@@ -483,9 +515,8 @@ class _Scheduler:
         """A user's kernel. What it reads is packed before where it must be, what it writes converted afterwards."""
         assert node.op.kernel is not None
         reads = tuple(self._packed(v, f"{v.name}_for_{node.name}") for v in node.inputs)
-        self._keep_out_of_state(node)
         for v in node.outputs:
-            self.views[v] = self._home(v)
+            self._fresh(v)
         writes = []
         for v in node.outputs:
             wide, home = v.dtype.computed, self.views[v]

@@ -77,7 +77,7 @@ def _check(op: str, types: Mapping[str, TensorType], given: str) -> None:
         need_equal(k.shape[axis], v.shape[axis], f"{op}: keys and values differ in {what}, as of {shapes}")
     if not isinstance(q.shape[3], int) or not isinstance(v.shape[3], int):
         raise ShapeError(f"{op} needs a known number of features, not those of {shapes}")
-    _ratio(op, q, k)
+    sharing(op, q, k)
     batch, heads, length, _ = q.shape
     scores = (batch, heads, length, k.shape[2])
     rows = TensorType(scores[:3], q.dtype.computed)
@@ -114,7 +114,7 @@ def _check_mask(op: str, mask: TensorType, scores: Shape, q: TensorType) -> None
             need_equal(a, b, f"{op}: a mask {shape_text(mask.shape)} does not broadcast to {shape_text(scores)}")
 
 
-def _ratio(op: str, q: TensorType | Value, k: TensorType | Value) -> int:
+def sharing(op: str, q: TensorType | Value, k: TensorType | Value) -> int:
     """How many heads of queries share one of keys. Raises ShapeError."""
     heads, own = q.shape[1], k.shape[1]
     if heads == own:
@@ -229,7 +229,7 @@ def _few_heads(x: Value, ratio: int) -> Value:
 
 def _scores(known: Values, causal: bool, scale: float) -> Value:
     q, k = _wide(known["q"]), _wide(known["k"])
-    scores = apply("matmul", q * scale, transposed(_many_heads(k, _ratio("attention", q, k))))
+    scores = apply("matmul", q * scale, transposed(_many_heads(k, sharing("attention", q, k))))
     mask, seen = known.get("mask"), None
     if mask is not None and mask.dtype == dtypes.bool_:
         seen = mask
@@ -260,7 +260,7 @@ def _parts(*values: Value, given: str, causal: bool, scale: float, dropout: floa
     nowhere = apply("eq", top, -INFINITY)
     e = apply("exp", scores - apply("where", nowhere, 0.0, top))
     total = apply("where", nowhere, 1.0, apply("sum", e, axes=(3,), keepdims=True))
-    v = _many_heads(_wide(known["v"]), _ratio("attention", known["q"], known["k"]))
+    v = _many_heads(_wide(known["v"]), sharing("attention", known["q"], known["k"]))
     out = apply("matmul", _dropped(known, e / total, dropout, stream), v)
     lse = apply("where", nowhere, INFINITY, apply("log", total) + top)
     out = out if out.dtype == values[0].dtype else apply("cast", out, dtype=values[0].dtype)
@@ -271,7 +271,7 @@ def _score_gradient(known: Values, attrs: Mapping[str, Any]) -> tuple[Value, Val
     """The weights behind their dropout, and the gradient of the scores."""
     dropout, stream = attrs["dropout"], attrs["stream"]
     p = apply("exp", _scores(known, attrs["causal"], attrs["scale"]) - keep_axes(known["lse"], (3,)))
-    ratio = _ratio("attention_backward", known["q"], known["k"])
+    ratio = sharing("attention_backward", known["q"], known["k"])
     dp = apply("matmul", _wide(known["g"]), transposed(_many_heads(_wide(known["v"]), ratio)))
     ds = p * (_dropped(known, dp, dropout, stream) - keep_axes(known["delta"], (3,)))
     return _dropped(known, p, dropout, stream), ds
@@ -280,7 +280,7 @@ def _score_gradient(known: Values, attrs: Mapping[str, Any]) -> tuple[Value, Val
 def _backward_parts(*values: Value, given: str, **attrs: Any) -> tuple[Value, ...]:
     known = dict(zip((*BACKWARD, *given.split()), values, strict=True))
     p, ds = _score_gradient(known, attrs)
-    ratio, scale = _ratio("attention_backward", known["q"], known["k"]), attrs["scale"]
+    ratio, scale = sharing("attention_backward", known["q"], known["k"]), attrs["scale"]
     dq = apply("matmul", ds, _many_heads(_wide(known["k"]), ratio)) * scale
     dk = _few_heads(apply("matmul", transposed(ds), _wide(known["q"])), ratio) * scale
     dv = _few_heads(apply("matmul", transposed(p), _wide(known["g"])), ratio)

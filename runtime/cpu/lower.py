@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from engine.errors import UnsupportedError
 from engine.program import Lowered
 from engine.schedule import (
+    Attention,
     Bundle,
     Contraction,
     Conv2d,
@@ -22,6 +23,7 @@ from engine.schedule import (
     Scatter,
     Sort,
 )
+from runtime.cpu.attention import lower_attention
 from runtime.cpu.axes import collapse
 from runtime.cpu.bundle import lower_bundle
 from runtime.cpu.columns import lower_columns
@@ -80,6 +82,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_sort(item, core)
         case Recurrence() as core:
             return lower_recurrence(item, core)
+        case Attention() as core:
+            return lower_attention(item, core)
         case Custom() as core:
             return lower_custom(item, core)
     raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")

@@ -6,5 +6,5 @@ from engine.schedule import Target
 
 
 def target() -> Target:
-    """This machine's CPU. It claims no composite yet: softmax and the losses run as fused loops."""
-    return Target("cpu", frozenset())
+    """This machine's CPU. Attention has a kernel; softmax and the losses run as fused loops."""
+    return Target("cpu", frozenset({"attention", "attention_backward"}))

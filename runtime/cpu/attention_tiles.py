@@ -1,0 +1,264 @@
+"""What the kernels of attention share: blocks of queries against blocks of keys, in the thread's scratch memory.
+
+Scores are kept with the queries side by side: ``[panel][key][query]``, a panel being as many queries as the
+microkernel's tile has columns. So the rows of the left operand are keys, read where they lie, and only a block of
+queries is packed, turned round. Maxima and sums over keys then run along vectors of queries, and the products with
+values, keys or queries read the scores as they are. With ``causal`` each panel ends at its last query's last key.
+"""
+
+from __future__ import annotations
+
+from engine import dtypes
+from engine.dims import Size
+from engine.dtypes import DType
+from engine.program import Lowered, Pointer
+from engine.schedule import Access, Attention, KernelSpec
+from runtime.cpu.contraction import row_blocks
+from runtime.cpu.emit import ArgTable, call, cast, constant, indent, kernel, load, loop, store, times, total
+from runtime.cpu.scratch import scratch_lines, scratch_parts
+from runtime.cpu.tiles import host_tile, transpose_name
+
+_AXES = {"mask": "bhij", "offset": "b", "lse": "bhi", "delta": "bhi", "seed": "", "step": ""}
+"""The axes of what an attention kernel touches; of everything else batch, head and position."""
+
+
+class Blocks:
+    """The source of one kernel. ``queries`` and ``keys`` are the sizes of its blocks."""
+
+    def __init__(self, spec: KernelSpec, core: Attention, queries: int, keys: int):
+        self.spec, self.core = spec, core
+        self.arrays: dict[str, Access] = dict(zip(core.reads, spec.reads, strict=True))
+        self.arrays |= dict(zip(core.writes, spec.writes, strict=True))
+        self.dtype: DType = self.arrays["q"].dtype
+        self.size = self.dtype.itemsize
+        self.tile = host_tile(self.dtype)
+        self.wide = self.tile.columns
+        self.queries, self.keys = self.whole(queries), keys
+        self.features, self.width = self.whole(core.features), self.whole(core.width)
+        self.beyond = max(self.tile.rows, -(-self.tile.rows // self.wide) * self.wide)
+        """How far behind a panel's last key its scores must be zero: tiles of rows reach into the next panel."""
+        self.table = ArgTable()
+        self.pieces: dict[str, int] = {}
+        self.tables: dict[str, int] = {}
+        self.modules: dict[str, dict[str, None]] = {}
+        self.table.declare(
+            heads=core.heads, queries=core.queries, keys=core.keys, features=core.features, width=core.width,
+            query_block=self.queries, key_block=self.keys, ratio=core.ratio,
+        )  # fmt: skip
+        for name, access in self.arrays.items():
+            self.table.declare(**{f"{name}_base": Pointer(access.buffer, access.offset * access.dtype.itemsize)})
+            axes = _AXES.get(name, "bhi")
+            self.table.declare(**{f"{name}_{a}": s for a, s in zip(axes, access.strides, strict=False) if s != 0})
+
+    def whole(self, size: int) -> int:
+        """``size`` filled up to whole panels."""
+        return -(-size // self.wide) * self.wide
+
+    def lowered(self, body: list[str], tasks: Size, once: list[str]) -> Lowered:
+        """The kernel: ``body`` for every task, ``once`` before the first of a call."""
+        parts = scratch_parts(
+            {name: elements * self.size for name, elements in self.pieces.items()}
+            | {name: entries * 8 for name, entries in self.tables.items()}
+        )
+        head = scratch_lines(parts, self.table)
+        modules = {name: list(used) for name, used in self.modules.items()}
+        lines = [*head, *once, *loop("task", "lo", "hi", body)]
+        code = kernel(self.spec.name, lines, self.table, modules=modules)
+        return Lowered((call(self.spec, code, self.table, tasks, parts["end"]),), (code,))
+
+    # -- elements
+
+    def zero(self) -> str:
+        return constant(0, self.dtype)
+
+    def number(self, value: float) -> str:
+        return constant(value, self.dtype)
+
+    def get(self, piece: str, index: str, pointer: str = "") -> str:
+        """An element of a piece of scratch, or of what ``pointer`` points at inside it."""
+        return load(self.dtype, pointer or piece, index, self.table.scope(f"$scratch.{piece}"))
+
+    def put(self, piece: str, index: str, value: str, pointer: str = "") -> str:
+        return store(self.dtype, pointer or piece, index, value, self.table.scope(f"$scratch.{piece}"))
+
+    def entry(self, table: str, index: str, address: str) -> str:
+        return store(dtypes.i64, table, index, address, self.table.scope(f"$scratch.{table}"))
+
+    def place(self, name: str, **at: str) -> str:
+        """The address of an element of an array at these indices of its axes."""
+        access = self.arrays[name]
+        axes = dict(zip(_AXES.get(name, "bhi"), access.strides, strict=False))
+        steps = [times(index, f"{name}_{a}") for a, index in at.items() if axes[a] != 0]
+        return f"{name}_base + ({total(*steps)}) * {access.dtype.itemsize}"
+
+    def step(self, name: str) -> str:
+        """The bytes from one position of an array to the next."""
+        return f"{name}_i * {self.size}" if self.arrays[name].strides[2] != 0 else "0"
+
+    def read(self, name: str, pointer: str, index: str) -> str:
+        access = self.arrays[name]
+        return load(access.dtype, pointer, index, self.table.scope(access.buffer))
+
+    def write(self, name: str, pointer: str, index: str, value: str) -> str:
+        access = self.arrays[name]
+        return store(access.dtype, pointer, index, value, self.table.scope(access.buffer))
+
+    def exponential(self, value: str) -> str:
+        """exp of a number that is not positive: zero where it is nearly, since denormals are slow."""
+        least = self.number(-87.0 if self.dtype == dtypes.f32 else -708.0)
+        return f"select({value} < {least}, {self.zero()}, exp(maximum({least}, {value})))"
+
+    # -- packing
+
+    def turned(self, name: str, start: str, piece: str, features: str, factor: float = 1.0) -> list[str]:
+        """``piece[panel][feature][query] = factor * array[query][feature]`` for ``rows`` queries from ``start``; the
+        last panel is filled up with zeros."""
+        wide, size, lanes = self.wide, self.size, self.tile.lanes
+        square = transpose_name(self.dtype, lanes)
+        self.modules.setdefault("runtime.cpu.transpose", {})[square] = None
+        element = self.read(name, "row", "e")
+        scaled = self.put(piece, "e", f"{self.get(piece, 'e', 'packed')} * {self.number(factor)}", "packed")
+        return [
+            f"for c in range(0, rows, {wide}):",
+            f"    packed = {piece} + c * {features} * {size}",
+            f"    fill = minimum({wide}, rows - c)",
+            f"    whole = {features} & {-lanes} if fill == {wide} else 0",
+            f"    for e in range(0, whole, {lanes}):",
+            f"        for i in range(0, {wide}, {lanes}):",
+            f"            {square}({start} + (c + i) * {self.step(name)} + e * {size}, {self.step(name)}, "
+            f"packed + (e * {wide} + i) * {size}, {wide * size})",
+            *indent(loop("i", "0", "fill", [
+                f"row = {start} + (c + i) * {self.step(name)}",
+                *loop("e", "whole", features, [self.put(piece, f"e * {wide} + i", element, "packed")]),
+            ])),
+            *indent(loop("i", "fill", str(wide), loop("e", "0", features, [
+                self.put(piece, f"e * {wide} + i", self.zero(), "packed")]))),
+            *(indent(loop("e", "0", f"{features} * {wide}", [scaled])) if factor != 1 else []),
+        ]  # fmt: skip
+
+    def straight(self, name: str, start: str, piece: str, features: str, count: str, height: str,
+                 filled: str = "") -> list[str]:  # fmt: skip
+        """``piece[panel][position][feature] = array[position][feature]`` for ``count`` positions from ``start``, in
+        panels of ``height`` positions, with zeros up to position ``filled`` where given."""
+        wide, size = self.wide, self.size
+        element = self.put(piece, "e", self.read(name, "row", "e"), "packed")
+        nothing = self.put(piece, "e", self.zero(), "packed")
+        return [
+            f"for c in range(0, {features}, {wide}):",
+            f"    fill = minimum({wide}, {features} - c)",
+            f"    packed = {piece} + c * {height} * {size}",
+            f"    row = {start} + c * {size}",
+            f"    for r in range({count}):",
+            f"        if fill == {wide}:",
+            *indent(loop("e", "0", str(wide), [element]), 3),
+            "        else:",
+            *indent(loop("e", "0", "fill", [element]), 3),
+            *indent(loop("e", "fill", str(wide), [nothing]), 3),
+            f"        row += {self.step(name)}",
+            f"        packed += {wide * size}",
+            *(indent(loop("e", "0", f"({filled} - {count}) * {wide}", [nothing])) if filled else []),
+        ]
+
+    def addresses(self, table: str, name: str, start: str) -> list[str]:
+        """A table of the rows of an array for ``here`` keys from ``start``, for the microkernel."""
+        at = f"{start} + minimum(r, here - 1) * {self.step(name)}"
+        return loop("r", "0", f"here + {self.tile.rows - 1}", [self.entry(table, "r", at)])
+
+    def query_table(self, table: str, piece: str) -> list[str]:
+        """A table of where each query's scores begin in ``piece``."""
+        row = f"minimum(r, {self.queries - 1})"
+        at = f"quotient({row}, {self.wide})"
+        address = f"{piece} + ({at} * {self.keys * self.wide} + {row} - {at} * {self.wide}) * {self.size}"
+        return loop("r", "0", str(self.queries + self.tile.rows), [self.entry(table, "r", address)])
+
+    # -- products
+
+    def tiles(self, unit_k: bool) -> tuple[list[str], list[int]]:
+        heights = [self.tile.rows, self.tile.rows // 2]
+        names = [self.tile.name(self.dtype, rows, unit_k, True) for rows in heights]
+        self.modules.setdefault("runtime.cpu.microkernel", {}).update(dict.fromkeys(names))
+        return names, heights
+
+    def against_keys(self, table: str, panel: str, features: str, out: str) -> list[str]:
+        """Rows of keys (or values) times a panel of queries: ``seen`` rows at ``out``."""
+        wide, size = self.wide, self.size
+        call = (
+            f"{{tile}}(1, {features}, {size}, {table} + r * 8, {panel}, {wide * size}, "
+            f"{out} + r * {wide * size}, {wide * size}, 0)"
+        )
+        return row_blocks(*self.tiles(True), call, stop="seen")
+
+    def by_queries(self, table: str, panels: str, features: str, out: str, step: int, add: str) -> list[str]:
+        """Each query's scores times packed rows of values or keys, for ``rows`` queries: at ``out``."""
+        wide, size = self.wide, self.size
+        call = (
+            f"{{tile}}(1, deep, {wide * size}, {table} + r * 8, {panels} + c * here * {size}, {wide * size}, "
+            f"{out} + (r * {step} + c) * {size}, {step * size}, {add})"
+        )
+        names, heights = self.tiles(False)
+        last = f"(quotient(minimum(r + {heights[0]}, rows) - 1, {wide}) + 1) * {wide}"
+        return [
+            f"for r in range(0, rows, {heights[0]}):",
+            f"    deep = {self.seen(last)}",
+            f"    for c in range(0, {features}, {wide}):",
+            f"        if rows - r > {heights[1]}:",
+            f"            {call.format(tile=names[0])}",
+            "        else:",
+            f"            {call.format(tile=names[1])}",
+        ]
+
+    # -- scores
+
+    def shift(self) -> list[str]:
+        """Sets ``shift``, the position among the keys of the first query of the batch's example ``b``."""
+        if not self.core.causal:
+            return []
+        if "offset" not in self.arrays:
+            return ["shift = 0"]
+        dtype = self.arrays["offset"].dtype
+        return [f"shift = {cast(self.read('offset', self.place('offset', b='b'), '0'), dtype, dtypes.i64)}"]
+
+    def seen(self, last: str) -> str:
+        """How many of the ``here`` keys from ``j0`` are seen by any of the first ``last`` queries from ``first``."""
+        return f"maximum(0, minimum(here, first + {last} + shift - j0))" if self.core.causal else "here"
+
+    def masked(self) -> list[str]:
+        """Lines that mask the ``seen`` scores of panel ``c`` at ``block``, keys from ``j0``."""
+        wide = self.wide
+        lines: list[str] = []
+        score = self.get("scores", f"j * {wide} + i", "block")
+        nothing = self.number(float("-inf"))
+        if "mask" in self.arrays:
+            access = self.arrays["mask"]
+            by_query, by_key = (s != 0 for s in access.strides[2:])
+            rows = "fill" if by_query else str(wide)  # no mask is read for queries that fill up the panel
+            at = total("i * mask_i" if by_query else "0", "j * mask_j" if by_key else "0")
+            here = self.read("mask", "mask_at", at)
+            new = f"select({here}, {score}, {nothing})" if access.dtype == dtypes.bool_ else f"{score} + {here}"
+            i_at, j_at = ({"i": "(first + c)"} if by_query else {}), ({"j": "j0"} if by_key else {})
+            lines += [
+                f"fill = minimum({wide}, rows - c)",
+                f"mask_at = {self.place('mask', b='b', h='h', **i_at, **j_at)}",
+                *loop("j", "0", "seen", loop("i", "0", rows, [self.put("scores", f"j * {wide} + i", new, "block")])),
+            ]
+        if self.core.causal:
+            new = f"select(j - edge <= i, {score}, {nothing})"
+            inner = loop("i", "0", str(wide), [self.put("scores", f"j * {wide} + i", new, "block")])
+            lines += ["edge = first + c + shift - j0", *loop("j", "maximum(0, edge + 1)", "seen", inner)]
+        return lines
+
+    def drawing(self) -> list[str]:
+        """Sets what draws for dropout are numbered from."""
+        if "seed" not in self.arrays:
+            return []
+        self.table.declare(stream=self.core.stream)
+        return [f"seed = {self.read('seed', 'seed_base', '0')}", f"step = {self.read('step', 'step_base', '0')}"]
+
+    def dropped(self, value: str) -> str:
+        """``value`` of query i of panel c and key j times its factor."""
+        if "seed" not in self.arrays:
+            return value
+        index = f"((b * heads + h) * queries + first + c + i) * keys + j0 + j"
+        drawn = f"uniform_{self.dtype}(seed, step, stream, {index})"
+        kept = f"{value} * {self.number(1 / (1 - self.core.dropout))}"
+        return f"select({drawn} >= {self.number(self.core.dropout)}, {kept}, {self.zero()})"
