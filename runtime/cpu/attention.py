@@ -11,6 +11,7 @@ from __future__ import annotations
 from engine.dims import ceil_div, product
 from engine.program import Lowered
 from engine.schedule import Attention, KernelSpec
+from runtime.cpu.attention_row import lower_attention_row
 from runtime.cpu.attention_tiles import Blocks
 from runtime.cpu.contraction import row_blocks
 from runtime.cpu.emit import indent, loop
@@ -23,7 +24,9 @@ BACKWARD = (64, 64)
 
 def lower_attention(spec: KernelSpec, core: Attention) -> Lowered:
     """The call for ``spec``, whose core is ``core``."""
-    return _backward(spec, core) if core.backward else _forward(spec, core)
+    if core.backward:
+        return _backward(spec, core)
+    return lower_attention_row(spec, core) if core.queries == 1 else _forward(spec, core)
 
 
 def _forward(spec: KernelSpec, core: Attention) -> Lowered:
@@ -227,15 +230,15 @@ def _key_table(b: Blocks, table: str, piece: str, height: int, panels: int) -> l
 
 def _by_keys(b: Blocks, piece: str, packed: str, features: str, step: int, out: str) -> list[str]:
     """Adds each key's scores times packed rows of queries (or of gradients) to the sums ``out``."""
-    wide, size, panels = b.wide, b.size, b.queries // b.wide
-    names, heights = b.tiles(True)
+    wide, size, panels, columns = b.wide, b.size, b.queries // b.wide, b.columns[features]
+    names, heights = b.tiles(True, columns)
     lines = [
         f"begin = {f'quotient(maximum(0, r - (first + shift - j0)), {wide})' if b.core.causal else '0'}",
-        f"for c in range(0, {features}, {wide}):",
+        f"for c in range(0, {features}, {columns}):",
     ]
     calls = [
         f"{name}(quotient(filled, {wide}) - begin, {wide}, {size}, {piece}_by_{n} + (r * {panels} + begin * {n}) * 8, "
-        f"{packed} + (c * {b.queries} + begin * {wide * wide}) * {size}, {wide * size}, "
+        f"{packed} + (c * {b.queries} + begin * {wide * columns}) * {size}, {columns * size}, "
         f"{out} + (r * {step} + c) * {size}, {step * size}, 1)"
         for name, n in zip(names, heights, strict=True)
     ]

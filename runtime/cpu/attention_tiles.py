@@ -8,6 +8,8 @@ values, keys or queries read the scores as they are. With ``causal`` each panel 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from engine import dtypes
 from engine.dims import Size
 from engine.dtypes import DType
@@ -34,7 +36,14 @@ class Blocks:
         self.tile = host_tile(self.dtype)
         self.wide = self.tile.columns
         self.queries, self.keys = self.whole(queries), keys
-        self.features, self.width = self.whole(core.features), self.whole(core.width)
+        lanes = self.tile.lanes
+        self.columns = {
+            name: lanes * min(self.tile.vectors, -(-size // lanes))
+            for name, size in (("features", core.features), ("width", core.width))
+        }
+        """The columns of the tiles of products whose columns are features: as few vectors as hold them."""
+        self.features = -(-core.features // self.columns["features"]) * self.columns["features"]
+        self.width = -(-core.width // self.columns["width"]) * self.columns["width"]
         self.beyond = max(self.tile.rows, -(-self.tile.rows // self.wide) * self.wide)
         """How far behind a panel's last key its scores must be zero: tiles of rows reach into the next panel."""
         self.table = ArgTable()
@@ -74,15 +83,19 @@ class Blocks:
     def number(self, value: float) -> str:
         return constant(value, self.dtype)
 
+    def scope(self, piece: str) -> int:
+        """The alias scope of a piece of scratch."""
+        return self.table.scope(f"$scratch.{piece}")
+
     def get(self, piece: str, index: str, pointer: str = "") -> str:
         """An element of a piece of scratch, or of what ``pointer`` points at inside it."""
-        return load(self.dtype, pointer or piece, index, self.table.scope(f"$scratch.{piece}"))
+        return load(self.dtype, pointer or piece, index, self.scope(piece))
 
     def put(self, piece: str, index: str, value: str, pointer: str = "") -> str:
-        return store(self.dtype, pointer or piece, index, value, self.table.scope(f"$scratch.{piece}"))
+        return store(self.dtype, pointer or piece, index, value, self.scope(piece))
 
     def entry(self, table: str, index: str, address: str) -> str:
-        return store(dtypes.i64, table, index, address, self.table.scope(f"$scratch.{table}"))
+        return store(dtypes.i64, table, index, address, self.scope(table))
 
     def place(self, name: str, **at: str) -> str:
         """The address of an element of an array at these indices of its axes."""
@@ -140,7 +153,7 @@ class Blocks:
                  filled: str = "") -> list[str]:  # fmt: skip
         """``piece[panel][position][feature] = array[position][feature]`` for ``count`` positions from ``start``, in
         panels of ``height`` positions, with zeros up to position ``filled`` where given."""
-        wide, size = self.wide, self.size
+        wide, size = self.columns[features], self.size
         element = self.put(piece, "e", self.read(name, "row", "e"), "packed")
         nothing = self.put(piece, "e", self.zero(), "packed")
         return [
@@ -173,9 +186,11 @@ class Blocks:
 
     # -- products
 
-    def tiles(self, unit_k: bool) -> tuple[list[str], list[int]]:
+    def tiles(self, unit_k: bool, columns: int) -> tuple[list[str], list[int]]:
+        """The microkernels of so many columns, by falling height."""
         heights = [self.tile.rows, self.tile.rows // 2]
-        names = [self.tile.name(self.dtype, rows, unit_k, True) for rows in heights]
+        tile = replace(self.tile, vectors=columns // self.tile.lanes)
+        names = [tile.name(self.dtype, rows, unit_k, True) for rows in heights]
         self.modules.setdefault("runtime.cpu.microkernel", {}).update(dict.fromkeys(names))
         return names, heights
 
@@ -186,21 +201,21 @@ class Blocks:
             f"{{tile}}(1, {features}, {size}, {table} + r * 8, {panel}, {wide * size}, "
             f"{out} + r * {wide * size}, {wide * size}, 0)"
         )
-        return row_blocks(*self.tiles(True), call, stop="seen")
+        return row_blocks(*self.tiles(True, wide), call, stop="seen")
 
     def by_queries(self, table: str, panels: str, features: str, out: str, step: int, add: str) -> list[str]:
         """Each query's scores times packed rows of values or keys, for ``rows`` queries: at ``out``."""
-        wide, size = self.wide, self.size
+        wide, size, columns = self.wide, self.size, self.columns[features]
         call = (
-            f"{{tile}}(1, deep, {wide * size}, {table} + r * 8, {panels} + c * here * {size}, {wide * size}, "
+            f"{{tile}}(1, deep, {wide * size}, {table} + r * 8, {panels} + c * here * {size}, {columns * size}, "
             f"{out} + (r * {step} + c) * {size}, {step * size}, {add})"
         )
-        names, heights = self.tiles(False)
+        names, heights = self.tiles(False, columns)
         last = f"(quotient(minimum(r + {heights[0]}, rows) - 1, {wide}) + 1) * {wide}"
         return [
             f"for r in range(0, rows, {heights[0]}):",
             f"    deep = {self.seen(last)}",
-            f"    for c in range(0, {features}, {wide}):",
+            f"    for c in range(0, {features}, {columns}):",
             f"        if rows - r > {heights[1]}:",
             f"            {call.format(tile=names[0])}",
             "        else:",

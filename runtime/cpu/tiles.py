@@ -78,3 +78,8 @@ def host_tile(dtype: DType) -> Tile:
 def transpose_name(dtype: DType, lanes: int) -> str:
     """The transposition (see transpose.py) of ``lanes`` x ``lanes`` elements, as generated source imports it."""
     return f"transpose_{dtype}_{lanes}"
+
+
+def dot_name(dtype: DType, size: int) -> str:
+    """The product (see dot.py) of two vectors of ``size`` elements, as generated source imports it."""
+    return f"dot_{dtype}_{size}x{host_vector_bytes() // dtype.itemsize}"
