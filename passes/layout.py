@@ -1,4 +1,5 @@
-"""Choose the physical order of axes: images are kept channels-last, so that convolution and pooling run along memory.
+"""Choose the physical order of axes: images are kept channels-last, so that convolution and pooling run along memory,
+and what attention makes lies as the projections before and after it have it, the heads inside a position.
 
 A layout never changes a value's logical shape, axes or random numbers. Where a row-major value meets channels-last ones
 it is copied, once for all its readers, by an ``identity`` node: a transposing copy costs less than strided accesses
@@ -11,6 +12,7 @@ from engine.graph import Graph, Node, Rewriter, Value, apply
 from engine.schedule import Target
 
 CHANNELS_LAST = (0, 2, 3, 1)
+HEADS_INSIDE = (0, 2, 1, 3)
 
 _IMAGE_KINDS = frozenset({"conv2d", "pool"})
 _IMAGE_INPUTS = {
@@ -25,6 +27,25 @@ _IMAGE_INPUTS = {
 
 def assign_layouts(graph: Graph, target: Target) -> Graph:
     """Annotate values with ``graph.layouts``, and copy row-major images that meet channels-last ones."""
+    return _heads_inside(_channels_last(graph, target))
+
+
+def _heads_inside(graph: Graph) -> Graph:
+    """What attention makes lies in the order in which somebody reads it: with heads and positions exchanged."""
+    makers = [n for n in graph.nodes if n.op.name in ("attention", "attention_backward")]
+    if not makers:
+        return graph
+    users = graph.users()
+    turned = {
+        v: HEADS_INSIDE
+        for n in makers
+        for v in n.outputs
+        if any(u.op.name == "permute" and u.attrs["axes"] == HEADS_INSIDE for u in users[v])
+    }
+    return graph.with_(layouts=dict(graph.layouts) | turned)
+
+
+def _channels_last(graph: Graph, target: Target) -> Graph:
     if not target.channels_last or not any(n.op.name in _IMAGE_INPUTS for n in graph.nodes):
         return graph
     chosen: dict[Value, tuple[int, ...]] = {}
