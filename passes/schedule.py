@@ -484,10 +484,18 @@ class _Scheduler:
         )
         wanted = self._wanted(node, ("dq", "dk", "dv") if backward else ("out", "lse"))
         writes = tuple(self._fresh(v) for v in wanted.values())
-        options = [node.attrs[k] for k in ("causal", "scale", "dropout", "stream")]
-        ratio = attention.sharing(node.op.name, known["q"], known["k"])
         core = Attention(
-            backward, *options, tuple(known), tuple(wanted), batch, heads, ratio, queries, keys, features, width
+            backward=backward,
+            **{k: node.attrs[k] for k in ("causal", "scale", "dropout", "stream")},
+            reads=tuple(known),
+            writes=tuple(wanted),
+            batch=batch,
+            heads=heads,
+            ratio=attention.sharing(node.op.name, known["q"], known["k"]),
+            queries=queries,
+            keys=keys,
+            features=features,
+            width=width,
         )
         self._add(self._plain_kernel(node, node.op.name, (batch, heads, queries), reads, writes, core))
 

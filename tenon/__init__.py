@@ -198,7 +198,7 @@ from tenon.compiling import compile
 from tenon.custom import custom_op
 from tenon.executable import Executable
 from tenon.functions import Function, function, train_step
-from tenon.generation import Generator, generate
+from tenon.generation import generate
 from tenon.gradients import grad, value_and_grad
 from tenon.machine import Device, devices
 from tenon.pretrained import load_pretrained

@@ -9,6 +9,7 @@ import numpy as np
 from samples import (
     Sample,
     activations,
+    attention,
     between,
     conditional,
     convolution,
@@ -135,7 +136,19 @@ def _losses() -> list[Sample]:
     ]
 
 
-_AREAS = (activations, conditional, convolution, ctc, indexing, losses, normalization, ordering, recurrent, shaping)
+_AREAS = (
+    activations,
+    attention,
+    conditional,
+    convolution,
+    ctc,
+    indexing,
+    losses,
+    normalization,
+    ordering,
+    recurrent,
+    shaping,
+)
 
 SAMPLES = (
     *(*_unary(), *_binary(), *_views(), *_reductions(), *_products(), *_pools(), *_losses()),

@@ -119,7 +119,7 @@ def test_passes_around_autodiff_keep_the_gradients(sample):
     traced = trace(both_orders, *types_of(sample))
     plain = expand_gradients(traced)
     piped = simplify(decompose(expand_gradients(simplify(traced)), NOTHING_CLAIMED))
-    assert len(piped.nodes) < len(plain.nodes)
+    assert len(piped.nodes) < len(decompose(plain, NOTHING_CLAIMED).nodes)
     expected = list(run(plain, sample.arrays)[0])
     assert_close(run(verify(piped, expanded=True), sample.arrays)[0], expected, rtol=1e-9, atol=1e-10)
 

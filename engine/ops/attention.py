@@ -28,12 +28,12 @@ calculation for softmax"; Dao et al. (2022), "FlashAttention".
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from engine import dims, dtypes
+from engine import dtypes
 from engine.dims import Shape, shape_text
 from engine.errors import DTypeError, ShapeError
 from engine.graph import Node, TensorType, Value, apply
@@ -239,7 +239,9 @@ def _scores(known: Values, causal: bool, scale: float) -> Value:
         shape = scores.shape[2:]
         at = apply("iota", shape=(*shape[:1], 1), axis=0)
         if "offset" in known:
-            at = at + apply("reshape", apply("cast", known["offset"], dtype=dtypes.i64), shape=(known["offset"].shape[0], 1, 1, 1))
+            at = at + apply(
+                "reshape", apply("cast", known["offset"], dtype=dtypes.i64), shape=(known["offset"].shape[0], 1, 1, 1)
+            )
         below = apply("ge", at, apply("iota", shape=(1, *shape[1:]), axis=1))
         seen = below if seen is None else apply("and_", seen, below)
     return scores if seen is None else apply("where", seen, scores, -INFINITY)

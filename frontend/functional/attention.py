@@ -11,7 +11,7 @@ from engine.graph import current_builder, tracing
 from frontend.dispatch import call
 from frontend.functional.activations import softmax
 from frontend.functional.dropout import dropout
-from frontend.sizes import plain, plain_shape
+from frontend.sizes import as_size, plain, plain_shape
 from frontend.tensor import Tensor, as_tensor
 from frontend.trace import current_trace
 
@@ -91,10 +91,14 @@ def _with_lead(x: Tensor, lead: dims.Shape) -> Tensor:
     """``x``, broadcast to the leading axes ``lead``, with the last of these and all others as two axes."""
     own = plain_shape(x.shape)
     if own[:-2] != lead:
-        x = x.expand(*lead, *own[-2:])
+        x = x.expand(*map(as_size, (*lead, *own[-2:])))
     if len(lead) == 2:
         return x
-    return x.reshape(dims.product(lead[:-1]), *(lead[-1:] or (1,)), *own[-2:])
+    return _shaped(x, (dims.product(lead[:-1]), *(lead[-1:] or (1,)), *own[-2:]))
+
+
+def _shaped(x: Tensor, shape: dims.Shape) -> Tensor:
+    return x.reshape(*map(as_size, shape))
 
 
 def _mask_of_four_axes(mask: Tensor, q: Tensor, lead: dims.Shape) -> Tensor:
@@ -107,8 +111,8 @@ def _mask_of_four_axes(mask: Tensor, q: Tensor, lead: dims.Shape) -> Tensor:
     mask = mask if mask.dtype.name == "bool" else mask.to(q.dtype)
     shape = (1,) * missing + plain_shape(mask.shape)
     if len(lead) > 2:
-        return _with_lead(mask.reshape(*shape), (*lead[:-1], shape[-3]))
-    return mask.reshape(*(1,) * (2 - len(lead)), *shape)
+        return _with_lead(_shaped(mask, shape), (*lead[:-1], shape[-3]))
+    return _shaped(mask, (*(1,) * (2 - len(lead)), *shape))
 
 
 def attention_weights(

@@ -1,9 +1,9 @@
 """Lowering attention: online softmax over blocks of keys, and its gradient, with no more scores than fit the cache.
 
 A task of the forward kernel is a block of queries of one head. It walks the keys in blocks, keeps each query's maximum
-and sum so far, and scales what it has when a maximum grows. A task of the backward kernel is a head of keys with all the
-heads of queries that share it: it makes the weights again from the saved logarithms, block by block, and adds up each
-gradient in one fixed order. Results depend on neither the number of threads nor the size of the batch.
+and sum so far, and scales what it has when a maximum grows. A task of the backward kernel is a head of keys with all
+the heads of queries that share it: it makes the weights again from the saved logarithms, block by block, and adds up
+each gradient in one fixed order. Results depend on neither the number of threads nor the size of the batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from engine.program import Lowered
 from engine.schedule import Attention, KernelSpec
 from runtime.cpu.attention_row import lower_attention_row
 from runtime.cpu.attention_tiles import Blocks
-from runtime.cpu.contraction import row_blocks
 from runtime.cpu.emit import indent, loop
 from runtime.cpu.tasks import coordinates
 
@@ -242,9 +241,7 @@ def _by_keys(b: Blocks, piece: str, packed: str, features: str, step: int, out: 
         f"{out} + (r * {step} + c) * {size}, {step * size}, 1)"
         for name, n in zip(names, heights, strict=True)
     ]
-    lines += indent(
-        [f"if here - r > {heights[1]}:", *indent([calls[0]]), "else:", *indent([calls[1]])]
-    )
+    lines += indent([f"if here - r > {heights[1]}:", *indent([calls[0]]), "else:", *indent([calls[1]])])
     return [f"for r in range(0, here, {heights[0]}):", *indent(lines)]
 
 

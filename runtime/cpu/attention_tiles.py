@@ -273,7 +273,7 @@ class Blocks:
         """``value`` of query i of panel c and key j times its factor."""
         if "seed" not in self.arrays:
             return value
-        index = f"((b * heads + h) * queries + first + c + i) * keys + j0 + j"
+        index = "((b * heads + h) * queries + first + c + i) * keys + j0 + j"
         drawn = f"uniform_{self.dtype}(seed, step, stream, {index})"
         kept = f"{value} * {self.number(1 / (1 - self.core.dropout))}"
         return f"select({drawn} >= {self.number(self.core.dropout)}, {kept}, {self.zero()})"

@@ -56,9 +56,7 @@ def dot(dtype: str, size: int, lanes: int) -> Callable[..., None]:
         total = ir.Constant(element, 0.0)
         for count, vector in sums.items():
             name = f"llvm.vector.reduce.fadd.v{count}{dtype}"
-            reduce = get_or_insert_function(
-                builder.module, ir.FunctionType(element, [element, vector.type]), name
-            )
+            reduce = get_or_insert_function(builder.module, ir.FunctionType(element, [element, vector.type]), name)
             total = builder.call(reduce, [total, vector], fastmath=("reassoc", "nsz"))
         return total
 
