@@ -71,7 +71,7 @@ def main() -> None:
     parser.add_argument("--degrees", type=float, default=10, help="images are turned by up to that much (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the step (%(default)s)")
     args = parser.parse_args()
-    os.environ["TENON_NUM_THREADS"] = str(args.threads)
+    os.environ["TENON_THREADS"] = str(args.threads)
 
     from tenon import data
 

@@ -24,7 +24,7 @@ class Worker:
 
     @classmethod
     def start(cls, module: str, name: str, threads: int, arguments: list[str]) -> Worker:
-        counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TENON_NUM_THREADS"), str(threads))
+        counts = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "TENON_THREADS"), str(threads))
         process = subprocess.Popen(
             [sys.executable, "-m", module, "--worker", name, *arguments],
             stdin=subprocess.PIPE,

@@ -29,7 +29,7 @@ def first_loss() -> None:
 def start(cache: str) -> float:
     """Seconds that a process with this compile cache takes for its first loss."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", _FIRST_LOSS], env=os.environ | {"TENON_CACHE_DIR": cache}, check=True)
+    subprocess.run([sys.executable, "-c", _FIRST_LOSS], env=os.environ | {"TENON_CACHE": cache}, check=True)
     return time.perf_counter() - begin
 
 

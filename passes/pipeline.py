@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 
+from engine import settings
 from engine.collecting import no_collecting
 from engine.graph import Graph
 from engine.loops import map_bodies
@@ -64,7 +64,7 @@ def compile_graph(
 
     Every graph is verified where ``TENON_VERIFY=1`` is set.
     """
-    checking = os.environ.get("TENON_VERIFY") == "1"
+    checking = settings.get("verify")
     seen = observe or (lambda name, stage: None)
     expanded = False
     for name, run in graph_passes(target, level):

@@ -21,6 +21,7 @@ from dataclasses import dataclass, replace
 from functools import cache as once
 from pathlib import Path
 
+from engine import settings
 from engine.errors import CacheError, TextError
 from engine.program import Program
 from engine.program_json import from_json, to_json
@@ -269,7 +270,7 @@ def make_private(folder: Path) -> None:
     if found.st_uid != os.getuid():
         raise CacheError(
             f"the compile cache does not use {folder}: it belongs to user {found.st_uid}, not to you "
-            f"({os.getuid()}), and machine code is run from it; set TENON_CACHE_DIR to a folder of your own"
+            f"({os.getuid()}), and machine code is run from it; set TENON_CACHE to a folder of your own"
         )
     mode = stat.S_IMODE(found.st_mode)
     if mode & 0o022:
@@ -298,15 +299,18 @@ def user_folder() -> Path | None:
 
 
 def from_environment() -> Cache:
-    """The cache that ``TENON_CACHE_DIR`` and ``TENON_CACHE`` (0: none) ask for, else the user's own.
+    """The cache that ``TENON_CACHE`` asks for (a folder, or 0 for none), else the user's own.
 
     Raises CacheError for an unsafe folder. Where the folder cannot be created there is no cache, and a RuntimeWarning
     says so.
     """
-    if os.environ.get("TENON_CACHE", "1") == "0":
+    return _asked_for(settings.get("cache"))
+
+
+def _asked_for(asked: str | bool | None) -> Cache:
+    if asked is False:
         return Cache(None, "TENON_CACHE=0")
-    asked = os.environ.get("TENON_CACHE_DIR", "")
-    folder = Path(os.path.abspath(os.path.expanduser(asked))) if asked else user_folder()
+    folder = Path(os.path.abspath(os.path.expanduser(str(asked)))) if asked else user_folder()
     why = "no home folder is known"
     if folder is not None:
         try:
@@ -315,15 +319,17 @@ def from_environment() -> Cache:
             raise
         except OSError as error:
             why = f"{folder} cannot be created ({error.strerror})"
-    why += "; set TENON_CACHE_DIR to a folder of your own"
+    why += "; set TENON_CACHE to a folder of your own"
     warnings.warn(f"Tenon has no compile cache, and compiles every kernel anew: {why}", RuntimeWarning, stacklevel=2)
     return Cache(None, why)
 
 
-@once
+_opened = once(_asked_for)
+
+
 def default() -> Cache:
-    """This process's cache, from the environment at its first use."""
-    return from_environment()
+    """The cache that the setting asks for now; each folder is opened once in a process."""
+    return _opened(settings.get("cache"))
 
 
 def info() -> dict[str, object]:

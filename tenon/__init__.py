@@ -8,6 +8,10 @@ from tenon import _packages
 
 _packages.check()
 
+from engine import settings as _settings
+
+_settings.check_environment()
+
 from engine.dtypes import DType, bf16, f16, f32, f64, i8, i32, i64, u8
 from engine.dtypes import bool_ as bool
 from engine.errors import (
@@ -23,6 +27,7 @@ from engine.errors import (
     UnsupportedError,
     VerifyError,
 )
+from engine.settings import config
 from frontend import functional as F
 from frontend import models, nn, optim
 from frontend.arithmetic import (

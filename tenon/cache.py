@@ -1,6 +1,6 @@
 """The compile cache as users see it: ``tn.cache.info()``, ``tn.cache.clear()``, ``tn.cache.explain()``.
 
-It lies in the user's own cache folder, or where ``TENON_CACHE_DIR`` says; ``TENON_CACHE=0`` turns it off.
+It lies in the user's own cache folder, or where ``TENON_CACHE`` says; ``TENON_CACHE=0`` turns it off.
 """
 
 from runtime.cache import clear, explain, info

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from engine.errors import TenonError
+from engine.settings import SETTINGS
 from tenon import cache, executable
 from tenon.executable import Executable, unused_folder
 from tenon.machine import devices
@@ -35,8 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="tenon",
         description="Run and look into programs compiled by Tenon.",
-        epilog="TENON_DUMP=DIR, TENON_VERIFY=1, TENON_NUM_THREADS=N, TENON_CACHE_DIR=DIR and TENON_CACHE=0 in the "
-        "environment work with any script.",
+        epilog=f"These variables work with any script: {', '.join(s.variable for s in SETTINGS.values())}.",
     )
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine import settings
 from engine.errors import TenonError, UnsupportedError
 from engine.graph import Graph, Value
 from engine.program import Program
@@ -19,6 +20,7 @@ from engine.state import Cell
 from frontend.nest import flatten, unflatten
 from tenon import backends
 from tenon.backends import Built
+from tenon.levels import checked_level
 from tenon.memory import MemoryUse, check_sizes
 from tenon.report import Report
 from tenon.tracing import Traced
@@ -40,10 +42,10 @@ class Executable:
     with every other program of the same model, and is updated in place.
     """
 
-    def __init__(self, traced: Traced, level: int = 2, target: str = "cpu"):
+    def __init__(self, traced: Traced, level: int | None = None, target: str = "cpu"):
         start = time.perf_counter()
         self.name = traced.graph.name
-        self.level = level
+        self.level = checked_level(level)
         self.target = target
         self._traced = traced
         self._backend = backends.get(target)
@@ -191,6 +193,6 @@ def _not_an_array(found: object, where: str) -> TenonError:
 
 
 def _dump_if_asked(executable: Executable) -> None:
-    folder = os.environ.get("TENON_DUMP")
+    folder = settings.get("dump")
     if folder:
         executable.dump(unused_folder(Path(folder), executable.name))

@@ -34,7 +34,7 @@ class Function:
         function: Callable[..., Any],
         specs: Sequence[object] | None = None,
         *,
-        level: int = 2,
+        level: int | None = None,
         target: str = "cpu",
         name: str | None = None,
     ):
@@ -75,14 +75,14 @@ class Function:
 def function(function: Callable[..., Any], /) -> Function: ...
 @overload
 def function(
-    *, specs: Sequence[object] | None = None, level: int = 2, target: str = "cpu", name: str | None = None
+    *, specs: Sequence[object] | None = None, level: int | None = None, target: str = "cpu", name: str | None = None
 ) -> Callable[[Callable[..., Any]], Function]: ...
 def function(
     function: Callable[..., Any] | None = None,
     /,
     *,
     specs: Sequence[object] | None = None,
-    level: int = 2,
+    level: int | None = None,
     target: str = "cpu",
     name: str | None = None,
 ) -> Any:
@@ -109,7 +109,7 @@ def train_step(
     optimizer: Optimizer,
     specs: Sequence[object],
     *,
-    level: int = 2,
+    level: int | None = None,
     target: str = "cpu",
 ) -> Function:
     """One training step as one program: ``step(*inputs, y)`` updates the model and returns the loss before the update.

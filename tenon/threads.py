@@ -9,7 +9,7 @@ from engine.errors import TenonError
 
 
 def get_num_threads() -> int:
-    """The number of threads that a call of a program uses: ``TENON_NUM_THREADS``, or all that this process may."""
+    """The number of threads that a call of a program uses: ``TENON_THREADS``, or all that this process may."""
     from runtime.cpu.threads import thread_count
 
     return thread_count()
@@ -22,6 +22,6 @@ def set_num_threads(count: int) -> None:
     number = operator.index(count)
     if number < 1:
         raise TenonError(f"the number of threads is {count}; at least 1 was expected")
-    os.environ["TENON_NUM_THREADS"] = str(number)
+    os.environ["TENON_THREADS"] = str(number)
     for executable in list(alive):
         executable.reload()

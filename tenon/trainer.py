@@ -46,7 +46,7 @@ class Trainer:
         *,
         scheduler: LRScheduler | None = None,
         schedule_every: str = "epoch",
-        level: int = 2,
+        level: int | None = None,
         target: str = "cpu",
     ):
         check_parts("Trainer", model, optimizer, loss)

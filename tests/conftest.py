@@ -20,9 +20,9 @@ _temporary: list[str] = []
 
 def pytest_configure(config: pytest.Config) -> None:
     os.environ["TENON_VERIFY"] = "1"
-    if "TENON_CACHE_DIR" not in os.environ:
+    if "TENON_CACHE" not in os.environ:
         _temporary.append(tempfile.mkdtemp(prefix="tenon-tests-"))
-        os.environ["TENON_CACHE_DIR"] = _temporary[0]
+        os.environ["TENON_CACHE"] = _temporary[0]
     settings.register_profile("tenon", deadline=None, derandomize=True)
     settings.load_profile("tenon")
 

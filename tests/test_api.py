@@ -237,7 +237,7 @@ def test_memory_is_known_before_anything_runs():
 
 
 def test_threads_do_not_change_results(monkeypatch):
-    monkeypatch.setenv("TENON_NUM_THREADS", "1")
+    monkeypatch.setenv("TENON_THREADS", "1")
     exe = tn.compile(Net(), tn.spec("B", 4))
     x = rows(33)
     expected = exe(x)

@@ -116,24 +116,24 @@ def test_there_may_be_no_cache(monkeypatch):
 
 def test_the_environment_names_the_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("TENON_CACHE", raising=False)
-    monkeypatch.setenv("TENON_CACHE_DIR", str(tmp_path / "mine"))
+    monkeypatch.setenv("TENON_CACHE", str(tmp_path / "mine"))
     assert caching.from_environment().folder == tmp_path / "mine"
-    monkeypatch.delenv("TENON_CACHE_DIR")
+    monkeypatch.delenv("TENON_CACHE")
     if sys.platform == "linux":
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
         assert caching.from_environment().folder == tmp_path / "xdg" / "tenon"
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        with pytest.warns(RuntimeWarning, match="tenon cannot be created .*; set TENON_CACHE_DIR"):
+        with pytest.warns(RuntimeWarning, match="tenon cannot be created .*; set TENON_CACHE"):
             cache = caching.from_environment()
-        assert cache.folder is None and "set TENON_CACHE_DIR" in cache.reason
+        assert cache.folder is None and "set TENON_CACHE" in cache.reason
 
 
 def test_a_folder_that_cannot_be_made_is_told_once_and_done_without(python, tmp_path):
     (tmp_path / "file").write_text("")
     line = "print(tn.compile(lambda x: x + 1, tn.spec(1))(np.ones(1, 'f')))\n"
     script = f"import numpy as np, tenon as tn\n{line}{line}"
-    found = python("-c", script, TENON_CACHE_DIR=str(tmp_path / "file" / "cache"))
+    found = python("-c", script, TENON_CACHE=str(tmp_path / "file" / "cache"))
     assert found.stdout == "[2.]\n[2.]\n"
     assert found.stderr.count("Tenon has no compile cache") == 1 and "Traceback" not in found.stderr
 

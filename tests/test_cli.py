@@ -49,14 +49,14 @@ def test_tenon_dump_works_with_any_script(script, python, tmp_path):
 
 def test_cache_info_explain_and_clear(script, python, tmp_path):
     folder = str(tmp_path / "cache")
-    explained = python("-m", "tenon", "cache", "explain", script, TENON_CACHE_DIR=folder).stderr
+    explained = python("-m", "tenon", "cache", "explain", script, TENON_CACHE=folder).stderr
     assert "program double: absent" in explained
-    shown = python("-m", "tenon", "cache", "info", TENON_CACHE_DIR=folder).stdout
+    shown = python("-m", "tenon", "cache", "info", TENON_CACHE=folder).stdout
     assert f"folder: {folder}" in shown and "programs: 1" in shown
-    explained = python("-m", "tenon", "cache", "explain", script, TENON_CACHE_DIR=folder).stderr
+    explained = python("-m", "tenon", "cache", "explain", script, TENON_CACHE=folder).stderr
     assert "program double: hit" in explained
-    assert "entries deleted" in python("-m", "tenon", "cache", "clear", TENON_CACHE_DIR=folder).stdout
-    assert "programs: 0" in python("-m", "tenon", "cache", "info", TENON_CACHE_DIR=folder).stdout
+    assert "entries deleted" in python("-m", "tenon", "cache", "clear", TENON_CACHE=folder).stdout
+    assert "programs: 0" in python("-m", "tenon", "cache", "info", TENON_CACHE=folder).stdout
 
 
 def test_devices(capsys):
@@ -88,5 +88,5 @@ def test_an_unsafe_cache_is_an_error_without_a_traceback(python, tmp_path):
     folder = tmp_path / "cache"
     folder.mkdir()
     folder.chmod(0o777)
-    failed = python("-m", "tenon", "cache", "info", status=1, TENON_CACHE_DIR=str(folder)).stderr
+    failed = python("-m", "tenon", "cache", "info", status=1, TENON_CACHE=str(folder)).stderr
     assert failed.startswith("tenon: the compile cache does not use") and "Traceback" not in failed

@@ -107,7 +107,7 @@ def test_levels_and_threads_agree(monkeypatch):
     found = []
     for level in (0, 1, 2, 3):
         for threads in ("1", "2"):
-            monkeypatch.setenv("TENON_NUM_THREADS", threads)
+            monkeypatch.setenv("TENON_THREADS", threads)
             value, gradients = tn.compile(step, tn.spec("B", 3), tn.spec(3, 4), level=level)(*arguments)
             found.append((value, *gradients))
     for other in found[1:]:

@@ -95,15 +95,15 @@ def test_memory_is_reused_and_gaps_are_filled():
 
 
 def test_threads_are_a_whole_number(monkeypatch):
-    monkeypatch.setenv("TENON_NUM_THREADS", "3")
+    monkeypatch.setenv("TENON_THREADS", "3")
     assert threads.thread_count() == 3
-    monkeypatch.setenv("TENON_NUM_THREADS", "many")
-    with pytest.raises(TenonError, match="TENON_NUM_THREADS is 'many'; expected a whole number"):
+    monkeypatch.setenv("TENON_THREADS", "many")
+    with pytest.raises(TenonError, match="TENON_THREADS is 'many'; expected a whole number"):
         threads.thread_count()
-    monkeypatch.setenv("TENON_THREADS", "tbb")
-    with pytest.raises(TenonError, match="TENON_THREADS is 'tbb'; expected 'openmp' or 'python'"):
+    monkeypatch.setenv("TENON_THREADING", "tbb")
+    with pytest.raises(TenonError, match="TENON_THREADING is 'tbb'; expected 'openmp' or 'python'"):
         threads.openmp()
-    monkeypatch.delenv("TENON_NUM_THREADS")
+    monkeypatch.delenv("TENON_THREADS")
     assert threads.thread_count() >= 1
 
 
@@ -128,8 +128,8 @@ def test_a_control_group_limits_the_threads(tmp_path, line, file, text, expected
 @pytest.mark.parametrize("kind", ["openmp", "python"])
 @pytest.mark.parametrize("count", [1, 2, 5])
 def test_steps_are_walked_natively_by_any_number_of_threads(monkeypatch, kind, count):
-    monkeypatch.setenv("TENON_THREADS", kind)
-    monkeypatch.setenv("TENON_NUM_THREADS", str(count))
+    monkeypatch.setenv("TENON_THREADING", kind)
+    monkeypatch.setenv("TENON_THREADS", str(count))
     executor, _ = build(chain(30), {}, cache.default())
     x = np.arange(28, dtype=np.float32).reshape(7, 4)
     for _ in range(20):
@@ -142,7 +142,7 @@ def test_steps_are_walked_natively_by_any_number_of_threads(monkeypatch, kind, c
 
 
 def test_one_task_opens_no_region(monkeypatch):
-    monkeypatch.setenv("TENON_NUM_THREADS", "2")
+    monkeypatch.setenv("TENON_THREADS", "2")
     executor, _ = build(chain(3), {}, cache.default())
     executor.run([np.ones((1, 4), np.float32)])
     assert executor.counters.barriers == 0
@@ -168,5 +168,5 @@ assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 executor.run([x])
 """
     path = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    more = {"PYTHONPATH": path, "TENON_NUM_THREADS": "2", "TENON_THREADS": kind}
+    more = {"PYTHONPATH": path, "TENON_THREADS": "2", "TENON_THREADING": kind}
     subprocess.run([sys.executable, "-c", code], env=os.environ | more, check=True, timeout=60)

@@ -25,7 +25,7 @@ F = np.float32
 
 @pytest.fixture
 def make(monkeypatch):
-    monkeypatch.setenv("TENON_NUM_THREADS", "2")
+    monkeypatch.setenv("TENON_THREADS", "2")
     return lambda program, **cells: build(program, cells, cache.default())[0]
 
 
@@ -266,7 +266,7 @@ def test_state_is_updated_in_place_and_its_version_counts(make):
 
 @pytest.mark.parametrize("threads", ["1", "2"])
 def test_a_failed_check_raises_and_leaves_state_alone(make, monkeypatch, threads):
-    monkeypatch.setenv("TENON_NUM_THREADS", threads)
+    monkeypatch.setenv("TENON_THREADS", threads)
     total = Cell(np.zeros(4), f32)
     executor = make(accumulate(), total=total)
     for labels in ([3, 12], [11], list(range(10)) * 9 + [77]):

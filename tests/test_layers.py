@@ -73,8 +73,8 @@ def test_a_warm_start_runs_no_pass_and_imports_no_compiler(python, tmp_path):
     script = tmp_path / "script.py"
     script.write_text(WARM, encoding="utf-8")
     folder = str(tmp_path / "cache")
-    cold = python(script, TENON_CACHE_DIR=folder).stdout.splitlines()
-    warm = python(script, TENON_CACHE_DIR=folder).stdout.splitlines()
+    cold = python(script, TENON_CACHE=folder).stdout.splitlines()
+    warm = python(script, TENON_CACHE=folder).stdout.splitlines()
     assert cold[1].startswith("False") and not cold[1].endswith(" 0")
     assert warm == [cold[0], "True 0", "[]"]
 

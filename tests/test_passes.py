@@ -468,7 +468,7 @@ def test_results_are_the_same_bits_for_every_number_of_threads() -> None:
     tests = Path(__file__).resolve().parent
     found = set()
     for threads in ("1", "2", "3"):
-        environment = {**os.environ, "TENON_NUM_THREADS": threads}
+        environment = {**os.environ, "TENON_THREADS": threads}
         command = [sys.executable, "-c", _TWO_STEPS, str(tests), str(tests.parent)]
         found.add(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
     assert len(found) == 1

@@ -24,7 +24,7 @@ def net() -> nn.Module:
 @pytest.fixture
 def threads(monkeypatch):
     """Sets how many threads programs made from then on use."""
-    return lambda count: monkeypatch.setenv("TENON_NUM_THREADS", str(count))
+    return lambda count: monkeypatch.setenv("TENON_THREADS", str(count))
 
 
 def test_masks_are_the_same_everywhere(threads):

@@ -69,7 +69,7 @@ def test_the_graph_does_not_grow_with_the_length():
 @pytest.mark.slow
 def test_results_are_bit_equal_on_any_number_of_threads(monkeypatch):
     def run(threads: str) -> list[np.ndarray]:
-        monkeypatch.setenv("TENON_NUM_THREADS", threads)
+        monkeypatch.setenv("TENON_THREADS", threads)
         tn.seed(0)
         model = Reader()
         step = trained("B", "T", model=model)
@@ -130,7 +130,7 @@ def test_dropout_between_layers_is_the_same_everywhere(monkeypatch):
     assert np.abs(expected - slope(target="reference")).max() == 0
     for options in ({"level": 0}, {"level": 2}):
         for threads in ("1", "2"):
-            monkeypatch.setenv("TENON_NUM_THREADS", threads)
+            monkeypatch.setenv("TENON_THREADS", threads)
             np.testing.assert_allclose(slope(**options), expected, rtol=1e-4, atol=1e-6)
 
 

@@ -205,7 +205,7 @@ def test_the_same_on_any_number_of_threads(monkeypatch):
     x, h, w = normal(4, 70, 40), normal(70, 40), normal(40, 40)
     found = []
     for threads in ("1", "2", "3"):
-        monkeypatch.setenv("TENON_NUM_THREADS", threads)
+        monkeypatch.setenv("TENON_THREADS", threads)
         specs = (tn.spec("T", "B", 40), tn.spec("B", 40), tn.spec(40, 40))
         exe = tn.compile(tn.value_and_grad(by_scan, (0, 1, 2)), *specs)
         for _ in range(20):

@@ -96,7 +96,7 @@ def test_results_do_not_depend_on_threads(monkeypatch: pytest.MonkeyPatch) -> No
         }
         cases.append((inputs, interpreter.run(graph, inputs)[0]))
     for threads in ("1", "2", "3"):
-        monkeypatch.setenv("TENON_NUM_THREADS", threads)
+        monkeypatch.setenv("TENON_THREADS", threads)
         runner = executor(graph, {})
         for inputs, expected in cases:
             for found, e in zip(runner.run(inputs), expected, strict=True):

@@ -155,7 +155,7 @@ print(losses, executable.report.compiled, executable.report.from_cache)
 @pytest.mark.slow
 def test_two_processes_fill_one_cache(python, tmp_path):
     def run(_: object) -> str:
-        return python("-c", SMALL, Path(__file__).parent, TENON_CACHE_DIR=str(tmp_path / "cache")).stdout.strip()
+        return python("-c", SMALL, Path(__file__).parent, TENON_CACHE=str(tmp_path / "cache")).stdout.strip()
 
     with ThreadPoolExecutor(2) as pool:
         first, second = pool.map(run, range(2))

@@ -12,16 +12,14 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from engine.errors import TenonError
+from engine import settings
 
 
 def thread_count() -> int:
-    """``TENON_NUM_THREADS``, or what the scheduler's affinity and the control group's quota allow."""
-    asked = os.environ.get("TENON_NUM_THREADS", "")
-    if asked:
-        if not asked.isdigit() or int(asked) < 1:
-            raise TenonError(f"TENON_NUM_THREADS is {asked!r}; expected a whole number of at least 1")
-        return int(asked)
+    """``TENON_THREADS``, or what the scheduler's affinity and the control group's quota allow."""
+    asked = settings.get("threads")
+    if asked is not None:
+        return asked
     try:
         allowed = len(os.sched_getaffinity(0))
     except AttributeError:  # macOS and Windows know no affinity
@@ -80,11 +78,8 @@ def _libgomp() -> OpenMP | None:
 
 
 def openmp() -> OpenMP | None:
-    """libgomp, or None where it is missing or ``TENON_THREADS=python`` asks for Python threads."""
-    asked = os.environ.get("TENON_THREADS", "openmp")
-    if asked not in ("openmp", "python"):
-        raise TenonError(f"TENON_THREADS is {asked!r}; expected 'openmp' or 'python'")
-    return _libgomp() if asked == "openmp" else None
+    """libgomp, or None where it is missing or ``TENON_THREADING=python`` asks for Python threads."""
+    return _libgomp() if settings.get("threading") == "openmp" else None
 
 
 def _address(function: object) -> int:
