@@ -45,7 +45,7 @@ def test_the_gradient_drops_what_the_result_drops(monkeypatch):
 
     found = []
     for threads in ("1", "2"):
-        monkeypatch.setenv("TENON_NUM_THREADS", threads)
+        monkeypatch.setenv("TENON_THREADS", threads)
         for target, level in (("reference", 2), ("cpu", 0), ("cpu", 2), ("cpu", 3)):
             tn.seed(3)
             exe = tn.compile(step, HEADS, HEADS, HEADS, level=level, target=target)
