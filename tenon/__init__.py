@@ -206,6 +206,7 @@ from tenon.functions import Function, function, train_step
 from tenon.generation import generate
 from tenon.gradients import grad, value_and_grad
 from tenon.machine import Device, devices
+from tenon.nonfinite import NonFinite, check_nan
 from tenon.pretrained import load_pretrained
 from tenon.specs import TensorSpec, spec
 from tenon.summary import Summary, summary
