@@ -94,8 +94,12 @@ class Generator:
         return compile(whole, spec(self.token.shape[0], "T", dtype="i64"))
 
 
-_free: weakref.WeakKeyDictionary[Module, dict[Any, list[Generator]]] = weakref.WeakKeyDictionary()
-"""Generators that write no text now, by model and by what they are made for."""
+_kept: weakref.WeakKeyDictionary[Module, dict[Any, dict[Any, Any]]] = weakref.WeakKeyDictionary()
+
+
+def kept_for(model: Any) -> dict[Any, Any]:
+    """What was compiled for the model with its present parameters and buffers; it lives as long as the model."""
+    return _kept.setdefault(model, {}).setdefault(tuple(state_cells(model).values()), {})
 
 
 def generate(
@@ -201,7 +205,7 @@ def _tokens(
     length = max(map(len, prompts))
     padding = np.array([length - len(p) for p in prompts])
     padded = np.stack([np.concatenate([np.zeros(n, np.int64), p]) for n, p in zip(padding, prompts, strict=True)])
-    free = _free.setdefault(model, {}).setdefault((len(prompts), capacity, *state_cells(model).values()), [])
+    free = kept_for(model).setdefault((len(prompts), capacity), [])  # those that write no text now
     generator = free.pop() if free else Generator(model, len(prompts), capacity)
     try:
         ended = np.zeros(len(prompts), bool)

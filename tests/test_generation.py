@@ -25,7 +25,7 @@ def gpt() -> models.GPT:
 
 
 def programs(model: nn.Module) -> list[tn.Executable]:
-    return [p for kept in generation._free[model].values() for g in kept for p in g.programs.values()]
+    return [p for kept in generation.kept_for(model).values() for g in kept for p in g.programs.values()]
 
 
 @pytest.mark.slow
