@@ -69,6 +69,16 @@ RUNS = {
     ),
     "lstm_digits": (["--epochs", "8", "--hidden", "64"], r"\ntest accuracy (\S+)", 0.7),
     "sine_rnn": (["--epochs", "12", "--out", "plot.png"], r"by a factor of (\S+)", 2),
+    "char_gpt": (
+        ["--steps", "60", "--width", "32", "--layers", "2", "--kilobytes", "200", "--checks", "2"],
+        r"; (\d+) are those written without the cache",
+        256,
+    ),
+    "reverse_translation": (
+        ["--count", "640", "--epochs", "2", "--hidden", "32", "--layers", "1", "--out", "plot.png"],
+        r"\nright (\S+) of new dates",
+        0,
+    ),
     "spoken_digits": (["--epochs", "4", "--count", "40"], r"\ntest accuracy (\S+)", 0.6),
 }
 

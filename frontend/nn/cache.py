@@ -81,14 +81,12 @@ class KVCache(Cache):
 
         The call fails with IndexRangeError, and changes nothing, where the cache is full.
         """
-        count = query.shape[-2]
         keys = self._remember(f"keys{layer}", key)
         values = self._remember(f"values{layer}", value)
-        there = creation.arange(self.capacity)
-        seen = there <= self.places(count).unsqueeze(1)
-        real = there >= self.padding.unsqueeze(1)
-        mask = seen & real.unsqueeze(1).unsqueeze(1)
-        return scaled_dot_product_attention(query, keys, values, mask, scale=scale, enable_gqa=enable_gqa)
+        real = creation.arange(self.capacity) >= self.padding.reshape(-1, 1, 1, 1)
+        return scaled_dot_product_attention(
+            query, keys, values, real, is_causal=True, scale=scale, enable_gqa=enable_gqa, offset=self.length
+        )
 
     def _remember(self, name: str, new: Tensor) -> Tensor:
         places = call("check_index", self.places(new.shape[-2]), limit=self.capacity).reshape(1, 1, -1, 1)
