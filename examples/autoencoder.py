@@ -68,11 +68,12 @@ def main() -> None:
 def draw(images: np.ndarray, restored: np.ndarray, code: np.ndarray, labels: np.ndarray, path: str) -> None:
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(10, 4.5), layout="constrained")
+    figure = Figure(figsize=(11, 4.8), layout="constrained")
     left, right = figure.subplots(1, 2)
-    pairs = np.concatenate([a[:36].reshape(3, 12, 8, 8) for a in (images, restored)], 2)  # one above the other
+    above, below = (a[:24].reshape(3, 8, 8, 8) for a in (images, restored))
+    pairs = np.concatenate([above, np.full((3, 8, 1, 8), 0.5), below], 2)  # a grey line between the two
     grid = np.pad(pairs, ((0, 0), (0, 0), (2, 2), (1, 1)), constant_values=1)
-    left.imshow(grid.transpose(0, 2, 1, 3).reshape(3 * 20, 12 * 10), cmap="gray")
+    left.imshow(grid.transpose(0, 2, 1, 3).reshape(3 * 21, 8 * 10), cmap="gray")
     left.set(title="test images, each above what comes out", xticks=[], yticks=[])
     points = right.scatter(*code.T, c=labels, cmap="tab10", s=9)
     right.legend(*points.legend_elements(), loc="center left", bbox_to_anchor=(1, 0.5))

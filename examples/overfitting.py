@@ -75,12 +75,12 @@ def draw(runs: dict[str, tn.History], path: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3 * len(runs), 3.2), layout="constrained")
-    for axes, (name, history) in zip(figure.subplots(1, len(runs), sharey=True), runs.items(), strict=True):
+    for axes, (name, history) in zip(figure.subplots(1, len(runs), sharex=True, sharey=True), runs.items(), strict=True):
         axes.plot(history.history["loss"], label="training")
         axes.plot(history.history["val_loss"], label="test")
         axes.set(title=name, xlabel="epoch", yscale="log")
         axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("loss")
+    figure.axes[0].set_ylabel("loss (training: with the penalty)")
     figure.axes[0].legend()
     figure.savefig(path, dpi=120)
     print(f"wrote {path}")
