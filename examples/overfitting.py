@@ -75,7 +75,8 @@ def draw(runs: dict[str, tn.History], path: str) -> None:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(3 * len(runs), 3.2), layout="constrained")
-    for axes, (name, history) in zip(figure.subplots(1, len(runs), sharex=True, sharey=True), runs.items(), strict=True):
+    panels = figure.subplots(1, len(runs), sharex=True, sharey=True)
+    for axes, (name, history) in zip(panels, runs.items(), strict=True):
         axes.plot(history.history["loss"], label="training")
         axes.plot(history.history["val_loss"], label="test")
         axes.set(title=name, xlabel="epoch", yscale="log")

@@ -91,6 +91,8 @@ def test_initialisation_is_pytorchs():
         (lambda p: init.uniform_(p, -1, 1), 1 / np.sqrt(3)),
         (lambda p: init.trunc_normal_(p), 0.8796),
         (lambda p: init.constant_(p, 3), 0),
+        (lambda p: init.orthogonal_(p, 2.0), 2 / np.sqrt(300)),
+        (lambda p: init.sparse_(p, 0.3, std=0.5), 0.5 * np.sqrt(0.7)),
     ],
 )
 def test_init(fill, deviation):
@@ -111,6 +113,19 @@ def test_init_messages():
     np.testing.assert_array_equal(init.eye_(nn.Parameter(np.zeros((2, 3)))).numpy(), np.eye(2, 3))
 
 
+def test_orthogonal_and_identity_weights():
+    for shape in ((5, 3), (3, 5), (4, 2, 3)):
+        w = init.orthogonal_(nn.Parameter(np.zeros(shape))).numpy().reshape(shape[0], -1)
+        few = w @ w.T if w.shape[0] < w.shape[1] else w.T @ w
+        close(few, np.eye(len(few)))
+    w = init.sparse_(nn.Parameter(np.zeros((10, 4))), 0.25).numpy()
+    assert ((w == 0).sum(0) == 3).all()
+    torch = pytest.importorskip("torch")
+    for shape, groups in (((4, 2, 3), 2), ((3, 5, 3, 3), 1), ((6, 2, 2, 3, 1), 3)):
+        found = init.dirac_(nn.Parameter(np.zeros(shape)), groups)
+        close(found.numpy(), torch.nn.init.dirac_(torch.zeros(shape), groups).numpy())
+
+
 def test_walking_the_tree():
     model = cnn(nn)
     assert [n for n, _ in model.named_modules()][:4] == ["", "conv1", "pool", "head"]
@@ -118,6 +133,9 @@ def test_walking_the_tree():
     assert [n for n, _ in model.named_parameters()] == KEYS == list(state_cells(model))
     assert next(iter(state_cells(model, "net"))) == "net.conv1.weight"
     assert model.get_submodule("head.4") is model.head[4] is model.head[-1]
+    assert model.get_parameter("head.1.bias") is model.head[1].bias
+    with pytest.raises(AttributeError, match="'bias' in 'head.1.bias' is not a buffer"):
+        model.get_buffer("head.1.bias")
     assert len(model.head) == 5 and len(model.head[1:3]) == 2
     model.tied = model.conv1
     assert len(list(model.parameters())) == 6  # each once, as in PyTorch
@@ -260,9 +278,10 @@ def test_loading_is_all_or_nothing_and_says_why():
 
 def test_to():
     model = cnn(nn)
-    assert model.to("cpu") is model.to("f32") is model
-    with pytest.raises(UnsupportedError, match="not on cuda"):
-        model.to("cuda")
+    assert model.to("cpu") is model.to("f32") is model.cpu() is model
+    for move in (lambda: model.to("cuda"), model.cuda):
+        with pytest.raises(UnsupportedError, match="not on cuda"):
+            move()
 
 
 @pytest.mark.parametrize(

@@ -161,3 +161,53 @@ def xavier_normal_(tensor: T, gain: float = 1.0) -> T:
     PyTorch: torch.nn.init.xavier_normal_.
     """
     return normal_(tensor, 0.0, _xavier_std(tensor, gain))
+
+
+def orthogonal_(tensor: T, gain: float = 1.0) -> T:
+    """A matrix with orthonormal rows or columns, whichever are fewer, times ``gain``: Saxe et al. (2014), "Exact
+    solutions to the nonlinear dynamics of learning". Axes from 1 on count as one.
+
+    PyTorch: torch.nn.init.orthogonal_.
+    """
+    shape = _shape(tensor)
+    if len(shape) < 2:
+        raise ShapeError(f"orthogonal_ fills tensors of at least 2 axes, not one of shape {shape}")
+    rows, columns = shape[0], math.prod(shape[1:])
+    draws = random.default.generator.normal(size=(max(rows, columns), min(rows, columns)))
+    q, r = np.linalg.qr(draws)
+    q *= np.sign(np.diagonal(r))  # makes all of them equally likely: Mezzadri (2007)
+    return _fill(tensor, gain * (q.T if rows < columns else q).reshape(shape))
+
+
+def dirac_(tensor: T, groups: int = 1) -> T:
+    """A convolution's weight (out, in, ...) that passes as many channels on as it can: 1 at the window's middle.
+
+    PyTorch: torch.nn.init.dirac_.
+    """
+    shape = _shape(tensor)
+    if not 3 <= len(shape) <= 5 or shape[0] % groups:
+        raise ShapeError(f"dirac_ fills weights of 3 to 5 axes whose channels split into {groups} groups, not {shape}")
+    values = np.zeros(shape)
+    each = shape[0] // groups
+    middle = tuple(n // 2 for n in shape[2:])
+    for group in range(groups):
+        for channel in range(min(each, shape[1])):
+            values[(group * each + channel, channel, *middle)] = 1
+    return _fill(tensor, values)
+
+
+def sparse_(tensor: T, sparsity: float, std: float = 0.01) -> T:
+    """Normal draws; in each column of a matrix the share ``sparsity`` of elements is 0: Martens (2010), "Deep learning
+    via Hessian-free optimization".
+
+    PyTorch: torch.nn.init.sparse_.
+    """
+    shape = _shape(tensor)
+    if len(shape) != 2:
+        raise ShapeError(f"sparse_ fills a matrix, not a tensor of shape {shape}")
+    generator = random.default.generator
+    values = generator.normal(0.0, std, shape)
+    empty = math.ceil(sparsity * shape[0])
+    for column in values.T:
+        column[generator.permutation(shape[0])[:empty]] = 0
+    return _fill(tensor, values)

@@ -214,6 +214,21 @@ class Module:
                 raise AttributeError(f"{name!r} in {target!r} is not a module")
         return found
 
+    def get_parameter(self, target: str) -> Parameter:
+        """The parameter at a dotted path. Raises AttributeError."""
+        return self._member("_parameters", target, "parameter")
+
+    def get_buffer(self, target: str) -> Buffer:
+        """The buffer at a dotted path. Raises AttributeError."""
+        return self._member("_buffers", target, "buffer")
+
+    def _member(self, kind: str, target: str, what: str) -> Any:
+        path, _, name = target.rpartition(".")
+        found = getattr(self.get_submodule(path), kind).get(name)
+        if found is None:
+            raise AttributeError(f"{name!r} in {target!r} is not a {what}")
+        return found
+
     def _named(self, kind: str, prefix: str, recurse: bool, distinct: bool = True) -> Iterator[tuple[str, Any]]:
         seen: set[int] = set()
         modules = self.named_modules(prefix, remove_duplicate=distinct) if recurse else [(prefix, self)]
@@ -284,6 +299,14 @@ class Module:
         for member in members.values():
             member.cell = Cell(member.cell.array, wanted)
         return self
+
+    def cpu(self: M) -> M:
+        """Itself: it is on the CPU already."""
+        return self
+
+    def cuda(self: M, device: object = None) -> M:
+        """Raises UnsupportedError: there is no GPU target."""
+        return self.to("cuda")
 
     def double(self: M) -> M:
         """Parameters and buffers in f64."""

@@ -58,8 +58,7 @@ class RandomCrop(Transform):
         self.padding = padding
 
     def __call__(self, image: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        p = self.padding
-        wide = np.pad(image, ((0, 0), (p, p), (p, p))) if p else image
+        wide = _bordered(image, self.padding, self.padding) if self.padding else image
         room = [n - s for n, s in zip(wide.shape[-2:], self.size, strict=True)]
         if min(room) < 0:
             raise TenonError(f"RandomCrop: a part of {self.size} does not fit an image of {wide.shape[-2:]}")
@@ -79,20 +78,34 @@ class RandomRotation(Transform):
 
 def rotate(image: np.ndarray, degrees: float) -> np.ndarray:
     """An image (C, H, W) turned counterclockwise around its centre, bilinear, with zeros where nothing was."""
-    height, width = image.shape[-2:]
-    cos, sin = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
-    y, x = np.mgrid[:height, :width].astype(np.float32)
-    y, x = y - (height - 1) / 2, x - (width - 1) / 2
-    rows, columns = cos * y + sin * x + (height - 1) / 2, -sin * y + cos * x + (width - 1) / 2
-    top, left = np.floor(rows).astype(np.int64), np.floor(columns).astype(np.int64)
-    out = np.zeros(image.shape, np.result_type(image.dtype, np.float32))
-    for down in (0, 1):
-        for right in (0, 1):
-            r, c = top + down, left + right
-            share = (1 - np.abs(rows - r)) * (1 - np.abs(columns - c))
-            inside = (r >= 0) & (r < height) & (c >= 0) & (c < width)
-            out += np.where(inside, share, 0) * image[..., np.clip(r, 0, height - 1), np.clip(c, 0, width - 1)]
-    return out.astype(image.dtype) if image.dtype.kind == "f" else out
+    channels, height, width = image.shape
+    cos, sin = np.float32(math.cos(math.radians(degrees))), np.float32(math.sin(math.radians(degrees)))
+    y, x = _centred(height), _centred(width)
+    # Where each pixel comes from; what lies outside comes from a border of zeros, which is two wide at the far sides.
+    rows = np.clip(cos * y[:, None] + (sin * x + np.float32((height - 1) / 2)), -1, height)
+    columns = np.clip(-sin * y[:, None] + (cos * x + np.float32((width - 1) / 2)), -1, width)
+    top, left = np.floor(rows), np.floor(columns)
+    down, right = rows - top, columns - left
+    stride = width + 3
+    first = ((top + 1) * stride + (left + 1)).astype(np.intp)
+    pixels = _bordered(image, 1, 2).reshape(channels, -1)
+    above, below = (
+        (1 - right) * pixels.take(begin, 1) + right * pixels.take(begin + 1, 1) for begin in (first, first + stride)
+    )
+    found = (1 - down) * above + down * below
+    return found.astype(image.dtype) if image.dtype.kind == "f" else found
+
+
+def _centred(count: int) -> np.ndarray:
+    return np.arange(count, dtype=np.float32) - np.float32((count - 1) / 2)
+
+
+def _bordered(image: np.ndarray, before: int, after: int) -> np.ndarray:
+    """``image`` (..., H, W) with zeros around it; np.pad takes several times as long for small images."""
+    *channels, height, width = image.shape
+    wide = np.zeros((*channels, height + before + after, width + before + after), image.dtype)
+    wide[..., before : before + height, before : before + width] = image
+    return wide
 
 
 class Normalize(Transform):
