@@ -31,13 +31,6 @@ def test_help(name, python):
     assert f"usage: {name}" in python(EXAMPLES / name, "--help").stdout
 
 
-def test_every_example_has_its_line():
-    page = (EXAMPLES.parent / "docs" / "examples.md").read_text(encoding="utf-8")
-    assert sorted(re.findall(r"^\| \[\w+\]\(\.\./examples/(\w+)\.py\)", page, re.M)) == sorted(
-        p.stem for p in EXAMPLES.glob("*.py")
-    )
-
-
 @pytest.mark.slow
 def test_digits_cnn_learns_to_read(python, tmp_path):
     printed = python(EXAMPLES / "digits_cnn.py", "--out", "plot.png").stdout
