@@ -128,6 +128,7 @@ def main() -> None:
     parser.add_argument("--shapes", default=",".join(SHAPES), help=f"some of {','.join(SHAPES)}")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of each engine in a round")
     parser.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
@@ -141,8 +142,7 @@ def main() -> None:
             for key, value in workers[0].first.items():
                 if key.startswith("sum"):
                     np.testing.assert_allclose(w.first[key], value, rtol=1e-3, err_msg=f"{w.name} differs")
-        steps = 1 if SHAPES[name].length > 1000 else 20
-        found = compare(workers, args.rounds, steps)
+        found = compare(workers, args.rounds, args.seconds)
         for w in workers:
             w.stop()
         memory = ", ".join(f"{w.name} {w.first['memory'] / 1024:.1f}" for w in workers)

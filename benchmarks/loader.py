@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.cnn import RATES, network, weights
+from benchmarks.models import cnn, load
 
 
 def images(count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -33,9 +33,8 @@ def training(specs: tuple[Any, ...]) -> Callable[..., Any]:
     import tenon as tn
     from tenon import F, nn, optim
 
-    model = network(nn, F)
-    model.load_state_dict(weights())
-    optimizer = optim.Adam(model.parameters(), lr=RATES["adam"])
+    model = load(cnn(nn, F), lambda x: x)
+    optimizer = optim.Adam(model.parameters(), lr=1e-3)
     return tn.train_step(model, F.cross_entropy, optimizer, specs=list(specs))
 
 

@@ -13,8 +13,7 @@ import platform
 
 import numpy as np
 
-from benchmarks.cnn import WARMUP, answer
-from benchmarks.paired import Worker, compare, table
+from benchmarks.paired import Worker, answer, check_equal, compare, table
 
 INPUT, HIDDEN, STEPS = 28, 128, 28
 KINDS = ("fused", "scan", "hoisted")
@@ -87,20 +86,16 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=0.3, help="of each in a round")
     parser.add_argument("--worker", choices=KINDS, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
-        step = make(args.worker, args.task, args.batch)
-        answer(lambda: float(np.asarray(step()).ravel()[-1]))
+        answer(lambda: make(args.worker, args.task, args.batch))
         return
     task = ["--task", args.task, "--batch", str(args.batch)]
     workers = [Worker.start("benchmarks.scan", kind, args.threads, task) for kind in KINDS]
-    for w in workers:
-        first = [w.first[str(i)] for i in range(WARMUP)]
-        expected = [workers[0].first[str(i)] for i in range(WARMUP)]
-        np.testing.assert_allclose(first, expected, rtol=1e-3, atol=1e-5, err_msg=f"{w.name} computes something else")
-    found = compare(workers, args.rounds, args.steps)
+    check_equal(workers)
+    found = compare(workers, args.rounds, args.seconds)
     for w in workers:
         w.stop()
     print(f"LSTM cell, {args.task}, batch {args.batch}, {args.threads} threads, {platform.machine()}\n")

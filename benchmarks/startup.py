@@ -1,4 +1,4 @@
-"""Starting the CNN's Adam step: from ``python`` to the end of the process after its first loss, cold and warm.
+"""Starting the CNN's training step: from ``python`` to the end of the process after its first loss, cold and warm.
 
     python -m benchmarks.startup
 
@@ -15,14 +15,15 @@ import sys
 import tempfile
 import time
 
-from benchmarks.cnn import tenon_step
+from benchmarks.engines import tenon
+from benchmarks.models import CASES
 
 _FIRST_LOSS = "from benchmarks.startup import first_loss; first_loss()"
 
 
 def first_loss() -> None:
     """Run one step; say on standard error whether Numba was imported for it."""
-    tenon_step("adam", 64)()
+    tenon(CASES["cnn:train"])()()
     print("numba" in sys.modules, file=sys.stderr)
 
 

@@ -1,0 +1,177 @@
+"""The engines that are measured: each imports what it needs, and gives a function that builds a case's step.
+
+Imports come first because they are not measured. A step returns its loss or its logits as NumPy sees them.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from benchmarks.models import CASES, Case, load, weights
+
+Step = Callable[[], Any]
+Build = Callable[[], Step]
+
+
+def tenon_program(case: Case, **options: Any) -> Any:
+    """Tenon's executable of a case, for every size of the batch. ``options`` go to the compiler."""
+    import tenon as tn
+    from tenon import F, nn, optim
+
+    model = load(case.build(nn, F), lambda x: x)
+    specs = [tn.spec("B", *g.shape[1:], dtype="i64" if g.below else "f32") for g in case.inputs]
+    if case.target is None:
+        return tn.compile(model.eval(), *specs, **options)
+    optimizer = getattr(optim, case.optimizer)(model.parameters(), lr=case.rate)
+    classes = case.target.below
+
+    def step(*given):  # type: ignore[no-untyped-def]
+        *inputs, target = given
+        loss = F.cross_entropy(model(*inputs).reshape(-1, classes), target.reshape(-1))
+        optimizer.minimize(loss)
+        return loss
+
+    return tn.compile(step, *specs, tn.spec("B", *case.target.shape[1:], dtype="i64"), **options)
+
+
+def tenon(case: Case) -> Build:
+    import tenon  # noqa: F401
+
+    def build() -> Step:
+        program, arrays = tenon_program(case), case.arrays()
+        return lambda: program(*arrays)
+
+    return build
+
+
+def torch(case: Case, variant: str = "") -> Build:
+    import torch
+    import torch.nn.functional as F
+
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+
+    def build() -> Step:
+        model = load(case.build(torch.nn, F), torch.from_numpy)
+        given = [torch.from_numpy(x) for x in case.arrays()]
+        if variant == "channels_last":
+            model = model.to(memory_format=torch.channels_last)
+            given = [x.to(memory_format=torch.channels_last) if x.ndim == 4 else x for x in given]
+        run = torch.compile(model) if variant == "compile" else model
+        if case.target is None:
+            model.eval()
+
+            def infer() -> Any:
+                with torch.inference_mode():
+                    return run(*given).numpy()
+
+            return infer
+        *inputs, target = given
+        target, classes = target.reshape(-1), case.target.below
+        optimizer = getattr(torch.optim, case.optimizer)(model.parameters(), lr=case.rate)
+
+        def train() -> float:
+            optimizer.zero_grad()
+            loss = F.cross_entropy(run(*inputs).reshape(-1, classes), target)
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return train
+
+    return build
+
+
+def jax(case: Case) -> Build:
+    import jax
+
+    from benchmarks import jax_models
+
+    def build() -> Step:
+        forward, shapes = jax_models.MODELS[case.model]
+        values = {name: jax.numpy.asarray(x) for name, x in weights(shapes).items()}
+        inputs = [jax.numpy.asarray(x) for x in case.arrays()]
+        if case.target is None:
+            infer = jax.jit(forward)
+            return lambda: np.asarray(infer(values, *inputs))
+        step = jax.jit(jax_models.sgd_step(forward, case.rate), donate_argnums=0)
+
+        def train() -> float:
+            nonlocal values
+            values, loss = step(values, *inputs)
+            return float(loss)
+
+        return train
+
+    return build
+
+
+def onnxruntime(case: Case) -> Build:
+    import onnxruntime
+
+    folder = tempfile.TemporaryDirectory()
+    path = os.path.join(folder.name, "model.onnx")
+    subprocess.run([sys.executable, "-m", "benchmarks.engines", case.name, path], check=True)  # not measured
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = int(os.environ["OMP_NUM_THREADS"])
+
+    def build() -> Step:
+        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        folder.cleanup()
+        given = dict(zip((x.name for x in session.get_inputs()), case.arrays(), strict=True))
+        return lambda: session.run(None, given)[0]
+
+    return build
+
+
+def export(case: Case, path: str) -> None:
+    """Write the case's model for ONNX Runtime, through PyTorch's exporter."""
+    import warnings
+
+    import torch
+
+    warnings.simplefilter("ignore")  # of the exporter that needs no further package, which PyTorch calls legacy
+    model = load(case.build(torch.nn, torch.nn.functional), torch.from_numpy).eval()
+    torch.onnx.export(model, tuple(map(torch.from_numpy, case.arrays())), path, dynamo=False, opset_version=17)
+
+
+@dataclass(frozen=True)
+class Engine:
+    """``cached``: it keeps what it compiled on disk, so that a first and a second start differ."""
+
+    start: Callable[[Case], Build]
+    packages: tuple[str, ...]
+    supports: Callable[[Case], bool] = lambda case: True
+    cached: bool = False
+
+    @property
+    def missing(self) -> list[str]:
+        return [p for p in self.packages if importlib.util.find_spec(p) is None]
+
+
+def _in_jax(case: Case) -> bool:
+    return case.model in ("mlp", "cnn")
+
+
+ENGINES = {
+    "tenon": Engine(tenon, (), cached=True),
+    "torch": Engine(torch, ("torch",)),
+    "torch.channels_last": Engine(
+        lambda case: torch(case, "channels_last"), ("torch",), lambda case: len(case.inputs[0].shape) == 4
+    ),
+    "torch.compile": Engine(lambda case: torch(case, "compile"), ("torch",), cached=True),
+    "jax": Engine(jax, ("jax",), _in_jax),
+    "onnxruntime": Engine(onnxruntime, ("onnxruntime", "onnx", "torch"), lambda case: case.target is None),
+}
+
+
+if __name__ == "__main__":
+    export(CASES[sys.argv[1]], sys.argv[2])
