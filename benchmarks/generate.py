@@ -113,7 +113,7 @@ def main() -> None:
     for w in workers[1:]:
         same = statistics.mean(w.first[i] == token for i, token in workers[0].first.items())
         print(f"{w.name}: {100 * same:.0f}% of the tokens are the same")
-    found = compare(workers, args.rounds, 1)
+    found = compare(workers, args.rounds, seconds=1)
     for w in workers:
         w.stop()
     print(f"{TOKENS} tokens, batch {args.batch}, {args.threads} threads, {platform.machine()}\n")
