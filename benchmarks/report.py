@@ -97,13 +97,13 @@ def chart(report: dict[str, Any], path: Path) -> bool:
     height = 0.8 / max(len(others), 1)
     for number, engine in enumerate(others):
         places = [(i, case) for i, case in enumerate(cases.values()) if engine in case["engines"]]
-        lengths = [slower(case, engine) for _, case in places]
-        axes.barh([i + number * height for i, _ in places], lengths, height, label=engine, align="edge")
+        beyond = [slower(case, engine) - 1 for _, case in places]
+        axes.barh([i + number * height for i, _ in places], beyond, height, left=1, label=engine, align="edge")
     axes.axvline(1, color="black", linewidth=1)
     axes.set_xscale("log")
     axes.set_yticks([i + 0.4 for i in range(len(cases))], list(cases))
     axes.invert_yaxis()
-    axes.set_xlabel("time of a step, in multiples of Tenon's (right of the line: slower than Tenon)")
+    axes.set_xlabel("time of a step, in multiples of Tenon's (to the right: slower than Tenon)")
     axes.legend()
     figure.savefig(path, format="svg", metadata={"Date": None})
     return True
