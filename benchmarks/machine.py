@@ -14,7 +14,7 @@ from collections.abc import Callable
 import numpy as np
 
 _CHAINS = 12  # independent sums that hide an FMA's latency, on every machine of the last ten years
-_ROUNDS = 400_000
+_ROUNDS = 2_000_000
 _COPIED = 32 << 20  # bytes a thread copies: beyond any share of a cache
 
 
@@ -30,7 +30,7 @@ def copy_bandwidth(threads: int) -> float:
     return threads * 2 * _COPIED / _fastest([functools.partial(np.copyto, *pair) for pair in arrays])
 
 
-def _fastest(calls: list[Callable[[], object]], tries: int = 8) -> float:
+def _fastest(calls: list[Callable[[], object]], tries: int = 12) -> float:
     """Seconds that all calls take side by side, the best of several tries. Each must let go of the interpreter."""
     best = float("inf")
     for _ in range(tries):
