@@ -79,6 +79,11 @@ RUNS = {
         r"\nright (\S+) of new dates",
         0,
     ),
+    "text_classifier": (
+        ["--epochs", "3", "--count", "150", "--length", "48", "--hidden", "32", "--out", "plot.png"],
+        r"\nvalidation accuracy (\S+)",
+        0.7,
+    ),
     "spoken_digits": (["--epochs", "4", "--count", "40"], r"\ntest accuracy (\S+)", 0.6),
 }
 
