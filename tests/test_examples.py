@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import json
 import re
 import struct
 from pathlib import Path
@@ -11,6 +12,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+
+import tenon as tn
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
@@ -97,6 +100,76 @@ def test_a_short_run(name, python, tmp_path):
     assert found and float(found[1]) >= least, printed
     if "--out" in arguments:
         assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+# --- sentences' embeddings ---------------------------------------------------------------------------------
+
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "play", "##ing", "##s", "a", "caf", "##e", "cafe", "!", ",", "B", "語"]
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A folder as published ones are, with a tiny BERT of random weights."""
+    safetensors = pytest.importorskip("safetensors.numpy")
+    sizes = {"vocab_size": 16, "hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes |= {"intermediate_size": 12, "max_position_embeddings": 9, "initializer_range": 0.5}
+    state = tn.models.BERT(tn.models.BERTConfig(**sizes)).state_dict()
+    safetensors.save_file({f"bert.{k}": v for k, v in state.items()}, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "bert", **sizes}))
+    (tmp_path / "vocab.txt").write_text("\n".join(PIECES) + "\n", encoding="utf-8")
+    return tmp_path
+
+
+TEXTS = ["Playing,  a Café!", "plays\ta\n語a", "xplay playx playings", "", "b B a\x00!$a", "a" * 101, "ﬁ, Ａ"]
+
+
+def test_word_pieces(checkpoint):
+    tokenizer = load("bert_embed").WordPiece(checkpoint)
+    assert [PIECES[i] for i in tokenizer(TEXTS[0])] == ["[CLS]", "play", "##ing", ",", "a", "cafe", "!", "[SEP]"]
+    assert [PIECES[i] for i in tokenizer(TEXTS[2])][1:-1] == ["[UNK]", "[UNK]", "play", "##ing", "##s"]
+    tokens, mask = tokenizer.batch(TEXTS[:2], 5)
+    assert tokens.tolist() == [[2, 4, 5, 12, 3], [2, 4, 6, 7, 3]] and mask.all()
+
+
+def test_word_pieces_are_those_of_the_tokenizers_library(checkpoint):
+    peer = pytest.importorskip("tokenizers").BertWordPieceTokenizer
+    for lower in (True, False):
+        (checkpoint / "tokenizer_config.json").write_text(json.dumps({"do_lower_case": lower}))
+        ours, theirs = load("bert_embed").WordPiece(checkpoint), peer(str(checkpoint / "vocab.txt"), lowercase=lower)
+        for text in TEXTS:
+            assert ours(text) == theirs.encode(text).ids, text
+
+
+@pytest.mark.slow
+def test_sentences_are_compared(checkpoint, python):
+    texts = ["playing, a cafe!", "Playing , a CAFÉ!", "a"]
+    printed = python(EXAMPLES / "bert_embed.py", "--weights", checkpoint, *texts).stdout
+    mean, pooled = (np.array([row.split()[1:] for row in part.splitlines()[1:4]], float) for part in cosines(printed))
+    for found in (mean, pooled):
+        assert found[0, 1] == 1 and np.allclose(np.diag(found), 1) and found[0, 2] < 0.999
+    model = tn.load_pretrained(checkpoint)
+    tokens = load("bert_embed").WordPiece(checkpoint).batch(texts[:1], 9)[0], [[2, 7, 3]]
+    alone = [tn.compile(model, tn.spec(1, "T", dtype="i64"), target="reference")(np.array(t))[0][0] for t in tokens]
+    a, b = (x.mean(0) for x in alone)
+    assert mean[0, 2] == pytest.approx(a @ b / np.linalg.norm(a) / np.linalg.norm(b), abs=1e-4)
+
+
+def cosines(printed: str) -> list[str]:
+    return printed.split("\ncosines, ")[1:]
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "vocab.txt"])
+def test_what_a_checkpoint_lacks_is_named(checkpoint, name, capsys, monkeypatch):
+    (checkpoint / name).unlink()
+    monkeypatch.setattr("sys.argv", ["bert_embed.py", "--weights", str(checkpoint)])
+    assert load("bert_embed").main() == 1
+    assert capsys.readouterr().err.startswith(f"bert_embed.py: there is no {name} in {checkpoint}\n")
+
+
+def test_a_vocabulary_larger_than_the_model_is_refused(checkpoint):
+    (checkpoint / "vocab.txt").write_text("\n".join([*PIECES, "x", "y"]), encoding="utf-8")
+    with pytest.raises(tn.TenonError, match="17 pieces; the model has 16"):
+        load("bert_embed").embeddings(checkpoint, ["a"])
 
 
 # --- the digits' data --------------------------------------------------------------------------------------
