@@ -72,6 +72,8 @@ def answer(build: Callable[[], Callable[[], Any]]) -> None:
     The first answer holds ``results``, of the first steps; ``first``, seconds from here to the end of the first step;
     and ``memory``, mebibytes that the process grew by at its peak (on Linux). Call it when all is imported.
     """
+    if hasattr(os, "sched_setaffinity"):  # not every library has a variable for its number of threads
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])])
     before = _reset_peak()
     start = time.perf_counter()
     step = build()
