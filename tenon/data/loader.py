@@ -6,10 +6,8 @@ import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -17,6 +15,9 @@ from engine.errors import TenonError
 from tenon.data.augment import Transform
 from tenon.data.datasets import ArrayDataset, Dataset
 from tenon.specs import TensorSpec, spec
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor, Future
 
 Batch = tuple[np.ndarray, ...]
 
@@ -141,13 +142,15 @@ class Loader:
     # --- making batches ------------------------------------------------------------------------------------
 
     def _batches(self, epoch: int, skip: int) -> Generator[Batch, None, None]:
+        from concurrent import futures  # here: it would take a fifth of ``import tenon``
+
         if self.stream is not None:
             whole = _grouped(self._streamed(epoch), self.batch_size, self.last == "drop")
             made = map(_assembled, itertools.islice(whole, skip, None))
             if not self.workers:
                 yield from made
                 return
-            with ThreadPoolExecutor(1, "tenon-loader") as one:  # an iterable has one reader
+            with futures.ThreadPoolExecutor(1, "tenon-loader") as one:  # an iterable has one reader
                 yield from _ahead(one, itertools.repeat(lambda: next(made, None)), self.prefetch)
             return
         tasks = ((self, epoch, rows) for rows in self._rows(epoch)[skip:])
@@ -159,14 +162,14 @@ class Loader:
             import multiprocessing
 
             context = multiprocessing.get_context("spawn")
-            pool: Executor = ProcessPoolExecutor(self.workers, context, _begin_worker, (self,))
+            pool: Executor = futures.ProcessPoolExecutor(self.workers, context, _begin_worker, (self,))
             calls: Iterable[Callable[[], Any]] = (_Remote(epoch, rows) for _, epoch, rows in tasks)
         else:
-            pool = ThreadPoolExecutor(self.workers, "tenon-loader")
+            pool = futures.ThreadPoolExecutor(self.workers, "tenon-loader")
             calls = (_Local(*task) for task in tasks)
         try:
             yield from _ahead(pool, calls, ahead)
-        except BrokenProcessPool:
+        except futures.BrokenExecutor:
             raise TenonError("a process of the loader died; its own output may say why") from None
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
