@@ -87,6 +87,11 @@ RUNS = {
         r"\nvalidation accuracy (\S+)",
         0.7,
     ),
+    "cnn_rnn": (
+        ["--epochs", "4", "--features", "32", "--hidden", "32", "--out", "plot.png"],
+        r"directions (\S+)",
+        0.3,
+    ),
     "spoken_digits": (["--epochs", "4", "--count", "40"], r"\ntest accuracy (\S+)", 0.6),
 }
 
