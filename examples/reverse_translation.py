@@ -123,7 +123,7 @@ def draw(model: Transformer, examples: list[str], outputs: list[str], path: str)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--count", type=int, default=8000, help="generated dates to learn from (%(default)s)")
-    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=24)
     parser.add_argument("--hidden", type=int, default=64, help="features (%(default)s)")
     parser.add_argument("--layers", type=int, default=2, help="of the encoder and of the decoder (%(default)s)")
     parser.add_argument("--batch-size", type=int, default=64)
