@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -18,10 +17,8 @@ from engine.schedule import (
     Access,
     Along,
     Attention,
-    Bundle,
     Core,
     Custom,
-    Item,
     KernelSpec,
     Loop,
     Recurrence,
@@ -33,6 +30,7 @@ from engine.schedule import (
     Stmt,
 )
 from passes.bodies import Body, Operands
+from passes.bundles import bundle_updates, core_buffers
 from passes.kernels import KernelWriter
 from passes.loop_plan import LoopPlan
 from passes.spaces import Axis, Space
@@ -97,7 +95,7 @@ class _Scheduler:
         ]
         self._emit_all()
         state = {b.name for b in self.buffers.values() if b.kind == "state"}
-        return Schedule(tuple(self.buffers.values()), tuple(_bundle_updates(self.kernels, state)))
+        return Schedule(tuple(self.buffers.values()), tuple(bundle_updates(self.kernels, state)))
 
     def run_body(self, inputs: Mapping[Value, View], outputs: Sequence[View]) -> list[KernelSpec | Loop]:
         """The kernels of a loop's body, which finds its inputs and leaves its results where told."""
@@ -363,7 +361,7 @@ class _Scheduler:
     def _overwrites_what_it_reads(self, specs: list[KernelSpec]) -> bool:
         """Whether a write into state would change what the same kernel reads elsewhere."""
         for spec in specs:
-            operands = _core_buffers(spec)
+            operands = core_buffers(spec)
             for write in spec.writes:
                 if self.buffers[write.buffer].kind != "state":
                     continue
@@ -608,58 +606,3 @@ def _made_as(value: Value) -> Value:
 def check_nodes(graph: Graph) -> list[Node]:
     """The run-time checks, in the order of their codes."""
     return [n for n in nested_nodes(graph) if n.op.kind == "check"]
-
-
-def _bundle_updates(kernels: Sequence[KernelSpec | Loop], state: AbstractSet[str]) -> list[Item]:
-    """Join the elementwise kernels that write only ``state`` and touch nothing of each other's, and that may as well
-    run last: the optimizer's updates."""
-    parts: list[KernelSpec] = []
-    rest: list[Item] = []
-    later_reads: set[str] = set()
-    later_writes: set[str] = set()
-    for kernel in reversed(kernels):
-        if isinstance(kernel, Loop):  # what it touches, it touches by windows: nothing behind it may move before it
-            rest.insert(0, kernel)
-            for spec in Schedule((), (kernel,)).specs:
-                assert isinstance(spec, KernelSpec)
-                later_reads |= {r.buffer for r in spec.reads} | _core_buffers(spec)
-                later_writes |= {w.buffer for w in spec.writes}
-            continue
-        reads = {r.buffer for r in kernel.reads} | _core_buffers(kernel)
-        writes = {w.buffer for w in kernel.writes}
-        plain = kernel.core is None and not kernel.reduced and kernel.guard is None
-        update = plain and bool(writes) and writes <= state
-        movable = not writes & (later_reads | later_writes) and not reads & later_writes
-        if update and movable and not any(_touch(kernel, p) for p in parts):
-            parts.insert(0, kernel)
-            continue
-        rest.insert(0, kernel)
-        later_reads |= reads
-        later_writes |= writes
-    if len(parts) < 2:
-        return list(kernels)
-    return [*rest, Bundle(f"update_{parts[0].name}", tuple(parts))]
-
-
-def _core_buffers(kernel: KernelSpec) -> set[str]:
-    """The buffers of which a kernel's core reads other elements than those at the point that is being written."""
-    core = kernel.core
-    found = {
-        a.buffer
-        for record in (core, getattr(core, "source", None))
-        if record is not None
-        for a in vars(record).values()
-        if isinstance(a, Access)
-    }
-    if isinstance(core, Along):
-        return found | {r.buffer for r in kernel.reads}
-    inner = [s.args[0] for s in getattr(core, "inner", ()) if s.op == "load"]
-    elsewhere = [s.args[0] for s in kernel.body if s.op == "load_at"]
-    return found | {kernel.reads[int(i)].buffer for i in (*inner, *elsewhere)}
-
-
-def _touch(a: KernelSpec, b: KernelSpec) -> bool:
-    """Whether one writes what the other reads or writes."""
-    writes_a, writes_b = {w.buffer for w in a.writes}, {w.buffer for w in b.writes}
-    reads_a, reads_b = {r.buffer for r in a.reads}, {r.buffer for r in b.reads}
-    return bool(writes_a & (reads_b | writes_b) or writes_b & reads_a)

@@ -142,7 +142,7 @@ class Loader:
     # --- making batches ------------------------------------------------------------------------------------
 
     def _batches(self, epoch: int, skip: int) -> Generator[Batch, None, None]:
-        from concurrent import futures  # here: it would take a fifth of ``import tenon``
+        from concurrent import futures  # here: it brings multiprocessing and logging
 
         if self.stream is not None:
             whole = _grouped(self._streamed(epoch), self.batch_size, self.last == "drop")
