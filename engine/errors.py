@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from dataclasses import dataclass
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-_OWN = tuple(os.path.join(_ROOT, p) + os.sep for p in ("engine", "frontend", "passes", "runtime", "tenon"))
+_PACKAGES = tuple(os.path.join(_ROOT, p) + os.sep for p in ("engine", "frontend", "passes", "runtime", "tenon"))
+_OWN = (*_PACKAGES, contextlib.__file__)  # the latter stands between Tenon's frames where it decorates a function
 
 
 @dataclass(frozen=True, slots=True)

@@ -96,6 +96,11 @@ def test_a_cache_is_read_as_far_as_it_is_filled():
         (DTypeError, lambda: F.scaled_dot_product_attention(Q, K, V, np.ones((9, 9), np.int64)), "a mask of bool"),
         (DTypeError, lambda: F.scaled_dot_product_attention(Q, K.astype(np.float64), V), "one dtype"),
         (TenonError, lambda: F.scaled_dot_product_attention(Q, K, V, dropout_p=1.5), "between 0 and 1, not 1.5"),
+        (
+            ShapeError,
+            lambda: nn.MultiheadAttention(8, 2)(Q[0], Q[0], Q[0], attn_mask=np.ones((4, 3), bool)),
+            "is .4, 4.",
+        ),
         (TenonError, lambda: nn.MultiheadAttention(10, 4), "10 does not divide into 4 heads"),
     ],
 )

@@ -159,6 +159,13 @@ class MultiheadAttention(Module):
         found = []
         if attn_mask is not None:
             mask = as_tensor(attn_mask)
+            length, keys = q.shape[-2], k.shape[-2]
+            sizes = zip(mask.shape[-2:], (length, keys), strict=False)
+            if any(isinstance(a, int) and isinstance(b, int) and a != b for a, b in sizes):
+                raise ShapeError(
+                    f"MultiheadAttention: attn_mask is ({length}, {keys}) or ({batch * heads}, {length}, {keys}), "
+                    f"not {tuple(mask.shape)}"
+                )
             if mask.ndim == 3:
                 mask = mask.reshape(batch, heads, *mask.shape[1:])
             elif mask.ndim != 2:
