@@ -53,12 +53,16 @@ class Worker:
             raise RuntimeError(f"the worker {self.name} ended early; its errors are above")
         return json.loads(line)
 
+    def ask(self, question: str) -> dict[str, Any]:
+        """What the worker answers to a line. Raises RuntimeError where it ends instead."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{question}\n")
+        self.process.stdin.flush()
+        return self._answer()
+
     def run(self, seconds: float) -> float:
         """The median time of one step, in seconds, over as many as take ``seconds``, and at least one."""
-        assert self.process.stdin is not None
-        self.process.stdin.write(f"{seconds}\n")
-        self.process.stdin.flush()
-        return self._answer()["seconds"]
+        return self.ask(f"{seconds}")["seconds"]
 
     def stop(self) -> None:
         assert self.process.stdin is not None
@@ -72,8 +76,7 @@ def answer(build: Callable[[], Callable[[], Any]]) -> None:
     The first answer holds ``results``, of the first steps; ``first``, seconds from here to the end of the first step;
     and ``memory``, mebibytes that the process grew by at its peak (on Linux). Call it when all is imported.
     """
-    if hasattr(os, "sched_setaffinity"):  # not every library has a variable for its number of threads
-        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])])
+    restrict_threads()
     before = _reset_peak()
     start = time.perf_counter()
     step = build()
@@ -84,17 +87,28 @@ def answer(build: Callable[[], Callable[[], Any]]) -> None:
     serve(step, {"results": flat, "first": first, "memory": (_memory("VmHWM") - before) / 1024})
 
 
+def restrict_threads() -> None:
+    """Leave this process as many processors as it is to use threads: not every library has a variable for that."""
+    if hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: int(os.environ["OMP_NUM_THREADS"])])
+
+
 def serve(step: Callable[[], Any], first: dict[str, Any]) -> None:
     """Answer ``first``, then time ``step()`` for as many seconds as each line of standard input asks."""
     print(json.dumps(first), flush=True)
     for line in sys.stdin:
-        times: list[float] = []
-        end = time.perf_counter() + float(line)
-        while not times or time.perf_counter() < end:
-            start = time.perf_counter()
-            step()
-            times.append(time.perf_counter() - start)
-        print(json.dumps({"seconds": statistics.median(times)}), flush=True)
+        print(json.dumps({"seconds": median_time(step, float(line))}), flush=True)
+
+
+def median_time(step: Callable[[], Any], seconds: float) -> float:
+    """The median time of a step, in seconds, over as many as take ``seconds``, and at least one."""
+    times: list[float] = []
+    end = time.perf_counter() + seconds
+    while not times or time.perf_counter() < end:
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
 
 
 def _reset_peak() -> int:
