@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 
 WARMUP = 3
+REST = 0.1
+"""Seconds before a worker is timed: the threads of the engine before it may spin on for a while, and take its cores."""
 
 
 @dataclass
@@ -62,6 +64,7 @@ class Worker:
 
     def run(self, seconds: float) -> float:
         """The median time of one step, in seconds, over as many as take ``seconds``, and at least one."""
+        time.sleep(REST)
         return self.ask(f"{seconds}")["seconds"]
 
     def stop(self) -> None:
