@@ -46,7 +46,11 @@ def address(array: np.ndarray) -> int:
 
 def aligned_empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
     """An uninitialised C-contiguous array whose address is a multiple of a cache line (64 bytes)."""
-    raw = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8)
+    return aligned_array(np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8), shape, dtype)
+
+
+def aligned_array(raw: np.ndarray, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
+    """An aligned array in ``raw``, bytes that are ALIGNMENT more than it takes."""
     return np.ndarray(shape, dtype.numpy, raw, -address(raw) % ALIGNMENT)
 
 

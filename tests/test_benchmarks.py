@@ -56,3 +56,16 @@ def test_a_comparison_runs(python, tmp_path):
     case = json.loads((tmp_path / "found.json").read_text("utf-8"))["cases"]["mlp:infer1"]
     assert case["engines"].keys() == {"tenon", "torch"}
     assert "| mlp:infer1 |" in (tmp_path / "found.md").read_text("utf-8")
+
+
+@pytest.mark.slow
+def test_a_sweep_runs(python, tmp_path):
+    pytest.importorskip("torch")
+    python(
+        "-m", "benchmarks.sweeps", "--kinds", "softmax:256x64,matmul:NN:6x512x512", "--peers", "torch", "--rounds", "1",
+        "--seconds", "0.01", "--out", tmp_path / "found",
+    )  # fmt: skip
+    found = json.loads((tmp_path / "found.json").read_text("utf-8"))["ops"]
+    assert {name: times.keys() for name, times in found.items()} == dict.fromkeys(found, {"tenon", "torch"})
+    assert found.keys() == {"softmax:256x64", "matmul:NN:6x512x512"}
+    assert "| matmul | 1 |" in (tmp_path / "found.md").read_text("utf-8")

@@ -41,7 +41,8 @@ def _shifted(x: Value, axis: int) -> Value:
 
 def _softmax_parts(x: Value, axis: int) -> Value:
     e = apply("exp", _shifted(x, axis))
-    return e / apply("sum", e, axes=(axis,), keepdims=True)
+    # The sum is one at least, for the largest x is shifted to 0: its reciprocal is safe, and products are faster.
+    return e * apply("reciprocal", apply("sum", e, axes=(axis,), keepdims=True))
 
 
 def _log_softmax_parts(x: Value, axis: int) -> Value:

@@ -26,6 +26,7 @@ from runtime.cpu.binding import Binding, Sizes, plan
 from runtime.cpu.driver import Driver, driver_kernel
 from runtime.cpu.objects import Code
 from runtime.cpu.packed import PackedState
+from runtime.cpu.results import ResultMemory
 from runtime.cpu.threads import thread_count
 
 _BINDINGS_KEPT = 32
@@ -74,6 +75,7 @@ class Executor:
         self._arena_address = address(self._arena)
         self._bindings: OrderedDict[tuple, Binding] = OrderedDict()
         self._direct = _direct_outputs(program)
+        self._result_memory = ResultMemory()
 
     @property
     def counters(self) -> Counters:
@@ -185,7 +187,7 @@ class Executor:
         outputs, shapes = self.program.outputs, binding.output_shapes
         if out is None:
             self._counters.allocated += len(outputs)
-            return [aligned_empty(shape, port.dtype) for port, shape in zip(outputs, shapes, strict=True)]
+            return [self._result_memory.empty(shape, port.dtype) for port, shape in zip(outputs, shapes, strict=True)]
         if len(out) != len(outputs):
             raise ShapeError(f"out holds {len(out)} arrays; expected {len(outputs)}")
         results: list[np.ndarray] = []

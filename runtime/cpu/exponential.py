@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 
 from runtime.cpu.irvalue import F64, Num, fast_two_sum, two_product, two_sum
+from runtime.cpu.tiles import host_vector_bytes
 
 _INFINITY = float("inf")
 _LOG2E = 1.4426950408889634
@@ -40,6 +41,8 @@ def exp(x: Num) -> Num:
     # Beyond these bounds the result overflows or vanishes by itself in the two last products.
     x = x.at_most(89.0).at_least(-104.0) if x.is_f32 else x.at_most(710.0).at_least(-746.0)
     n, _, p = _reduce(x)
+    if x.is_f32 and host_vector_bytes() == 64:  # AVX-512 has an instruction for this
+        return (p + 1.0).call("ldexp", n)
     half = n >> 1
     return (p + 1.0) * _power_of_two(half) * _power_of_two(n - half)
 
