@@ -20,6 +20,7 @@ from benchmarks import machine, report, work
 from benchmarks.engines import ENGINES
 from benchmarks.models import CASES, Case
 from benchmarks.paired import Worker, answer, check_equal, compare
+from runtime import ceilings
 
 
 def started(engine: str, case: Case, threads: int, folder: Path) -> tuple[Worker, dict[str, Any]]:
@@ -61,7 +62,7 @@ def measure(case: Case, engines: list[str], threads: int, rounds: int, seconds: 
         for worker in workers:
             worker.stop()
     flops, size = work.of_case(case)
-    ceiling = {"peak": machine.peak_flops(threads), "bandwidth": machine.copy_bandwidth(threads)}
+    ceiling = {"peak": ceilings.peak_flops(threads), "bandwidth": ceilings.copy_bandwidth(threads)}
     return {"engines": found, "flops": flops, "bytes": size, **ceiling}
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextvars import ContextVar
+from dataclasses import dataclass, field
 
 _ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 _PACKAGES = tuple(os.path.join(_ROOT, p) + os.sep for p in ("engine", "frontend", "passes", "runtime", "tenon"))
@@ -14,14 +16,34 @@ _OWN = (*_PACKAGES, contextlib.__file__)  # the latter stands between Tenon's fr
 
 @dataclass(frozen=True, slots=True)
 class SourceLocation:
-    """A line of the user's program: ``digits_cnn.py:31 in CNN.forward``."""
+    """A line of the user's program: ``digits_cnn.py:31 in CNN.forward``. ``module`` is the path of the module that was
+    called meanwhile, ``CNN.conv1``, from the class of the outermost; empty outside of any."""
 
     file: str
     line: int
     function: str
+    module: str = field(default="", compare=False)
 
     def __str__(self) -> str:
         return f"{os.path.basename(self.file)}:{self.line} in {self.function}"
+
+
+_module: ContextVar[str] = ContextVar("tenon_module", default="")
+
+
+@contextlib.contextmanager
+def in_module(path: str) -> Iterator[None]:
+    """Lines that are noted meanwhile belong to the module at ``path``."""
+    token = _module.set(path)
+    try:
+        yield
+    finally:
+        _module.reset(token)
+
+
+def current_module() -> str:
+    """The path of the innermost module that is being called, or an empty text."""
+    return _module.get()
 
 
 def user_location() -> SourceLocation | None:
@@ -30,7 +52,7 @@ def user_location() -> SourceLocation | None:
     while frame is not None:
         file = frame.f_code.co_filename
         if not file.startswith(_OWN):
-            return SourceLocation(file, frame.f_lineno, frame.f_code.co_qualname)
+            return SourceLocation(file, frame.f_lineno, frame.f_code.co_qualname, _module.get())
         frame = frame.f_back  # type: ignore[assignment]
     return None
 

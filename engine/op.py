@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from engine.dims import Size
 from engine.errors import TenonError, UnsupportedError
 from engine.graph import Node, TensorType, Value
 from engine.user_kernel import UserKernel
@@ -45,6 +46,8 @@ class Op:
       None as the rule means that no gradient flows
     - ``decompose(*values, **attrs)`` builds the same result from simpler ops
     - ``expression`` over ``inputs`` is the scalar meaning of an elementwise op
+    - ``flops(node)`` counts the arithmetic of an op that does much for each element that it reads and writes: two
+      operations for each multiply-add. What others do is counted from their kind, see engine/costs.py
     - ``version`` stands for the code of an op that is not Tenon's own: part of the identity of graphs that use it
     """
 
@@ -60,6 +63,7 @@ class Op:
     doc: str = ""
     kernel: UserKernel | None = None
     version: str = ""
+    flops: Callable[[Node], Size] | None = None
 
     @property
     def variadic(self) -> bool:

@@ -6,12 +6,13 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
 from engine import graph
 from engine.dims import Size, shape_text
-from engine.errors import DTypeError, ShapeError, TraceError
+from engine.errors import DTypeError, ShapeError, TraceError, current_module, in_module
 from engine.graph import Graph, TensorType, Value
 from engine.state import Cell
 from frontend import random
@@ -36,6 +37,7 @@ class Trace:
         self._leaves: dict[Value, Cell] = {}
         self._constants: dict[object, Value] = {}
         self._streams = itertools.count()
+        self._paths: dict[Any, str] = {}
         self._drew_random = False
 
     def __enter__(self) -> Trace:
@@ -56,6 +58,21 @@ class Trace:
         """As :meth:`prefer_names`, asked for when a cell without a name comes up: layers that learn their sizes while
         they are traced make cells on the way."""
         self._naming.append(names)
+
+    @contextmanager
+    def inside(self, module: Any) -> Iterator[None]:
+        """What is traced meanwhile belongs to ``module``, which goes by its path from the class of the outermost one:
+        ``CNN.conv1``. One that is no part of that is named by its own class."""
+        if module not in self._paths:
+            outer = current_module()
+            wanted = f"{outer}.{type(module).__name__}" if outer else type(module).__name__
+            taken = set(self._paths.values())
+            others = (f"{wanted}_{i}" for i in itertools.count(1))
+            top = next(name for name in itertools.chain([wanted], others) if name not in taken)
+            for path, part in module.named_modules():
+                self._paths.setdefault(part, f"{top}.{path}" if path else top)
+        with in_module(self._paths[module]):
+            yield
 
     def name_of(self, cell: Cell, preferred_name: str = "state") -> str:
         """The name of ``cell`` in this program, given out now if it has none."""

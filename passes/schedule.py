@@ -151,6 +151,8 @@ class _Scheduler:
             self.guard = outer
 
     def _add(self, kernel: KernelSpec) -> None:
+        if self.prefix:  # a loop's body names its nodes as other graphs do
+            kernel = replace(kernel, nodes=tuple(self.prefix + name for name in kernel.nodes))
         self.kernels.append(replace(kernel, guard=self.guard) if self.guard is not None else kernel)
 
     def _find(self, value: Value) -> None:
@@ -550,8 +552,8 @@ class _Scheduler:
             self._copy(value, place)
         body = _Scheduler(plan.body, self.codes, f"{self.prefix}{node.name}.", self.buffers)
         kernels = tuple(body.run_body(plan.inputs, plan.outputs))
-        times, name = node.attrs["length"], node.op.name
-        self.kernels.append(Loop(name, times, plan.windows, kernels, self.guard, (node.name,), node.location))
+        times, nodes = node.attrs["length"], (self.prefix + node.name,)
+        self.kernels.append(Loop(node.op.name, times, plan.windows, kernels, self.guard, nodes, node.location))
         self.views.update(plan.results)
         for v in node.outputs:
             if v in self.homes and self.homes[v] != plan.results[v]:

@@ -27,6 +27,7 @@ from tenon.tracing import Traced
 
 if TYPE_CHECKING:
     from engine.schedule import Schedule
+    from tenon.profile import Profile
 
 alive: weakref.WeakSet[Executable] = weakref.WeakSet()
 """Every executable of this process that has not been collected."""
@@ -78,8 +79,7 @@ class Executable:
         Raises ShapeError and DTypeError for arrays that do not fit, IndexRangeError for a bad index (state is then as
         it was), TenonError for a wrong number of arguments.
         """
-        arrays = self._by_name(args, kwargs) if kwargs else args
-        results = self._run(arrays, None if out is None else _arrays_of(out))
+        results = self._run(self.by_name(args, kwargs) if kwargs else args, None if out is None else _arrays_of(out))
         return unflatten(self._traced.rebuild, results)
 
     def join(self, results: Sequence[Any]) -> Any:
@@ -87,7 +87,8 @@ class Executable:
         leaves = [_arrays_of(result) for result in results]
         return unflatten(self._traced.rebuild, [np.concatenate(parts) for parts in zip(*leaves, strict=True)])
 
-    def _by_name(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    def by_name(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+        """The arguments of a call as inputs by name. Raises TenonError for too many, and for one given twice."""
         if len(args) > len(self._inputs):
             names = ", ".join(self._inputs)
             raise TenonError(f"{self.name} takes {len(self._inputs)} inputs ({names}), not {len(args)}")
@@ -128,6 +129,11 @@ class Executable:
         return self._built.program
 
     @property
+    def executor(self) -> backends.Executor:
+        """What runs it, below this class."""
+        return self._built.executor
+
+    @property
     def cells(self) -> Mapping[str, Cell]:
         """The state that the program reads and updates, by name."""
         return self._traced.cells
@@ -154,6 +160,17 @@ class Executable:
         """
         check_sizes(self.program, sizes)
         return MemoryUse.of(self._built.memory(sizes))
+
+    def profile(self, *args: Any, repeats: int | None = None, **kwargs: Any) -> Profile:
+        """Where the time of a call on these inputs goes, from ``repeats`` calls (by default as many as take a second,
+        at least 5). State is afterwards as it was before: profiling a training step trains nothing.
+
+        Printing the result shows tables by kernel, op, module and source line. Raises TenonError for ``repeats`` below
+        1, UnsupportedError on the reference, and whatever a call raises.
+        """
+        from tenon.profiling import profile
+
+        return profile(self, args, kwargs, repeats)
 
     def dump(self, folder: str | os.PathLike[str], *inputs: Any) -> Path:
         """Write everything that can be read into ``folder``, which is new or an older dump. Returns it.

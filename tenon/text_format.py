@@ -15,6 +15,14 @@ def bytes_text(count: int) -> str:
     return f"{size:.1f} GiB"
 
 
+def seconds_text(seconds: float) -> str:
+    """``0.0015`` as ``1.50 ms``."""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}" if seconds >= 100 * size else f"{seconds / size:.2f} {unit}"
+    return f"{seconds / 1e-6:.2f} us"
+
+
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
 

@@ -33,8 +33,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import dtypes
-from engine.dims import Shape, shape_text
+from engine import dims, dtypes
+from engine.dims import Shape, Size, shape_text
 from engine.errors import DTypeError, ShapeError
 from engine.graph import Node, TensorType, Value, apply
 from engine.op import REQUIRED, Op, register
@@ -325,6 +325,17 @@ def _second_gradient(node: Node, *grads: Value | None) -> list[Value | None]:
 
 _ATTRS = {"given": "", "causal": False, "scale": REQUIRED, "dropout": 0.0, "stream": 0}
 
+
+def _flops(node: Node) -> Size:
+    """Two products over all pairs of query and key; five in the gradient: the scores again, g v^T, and one for each of
+    the three gradients. Half of that where a query sees only keys before its own."""
+    q, k, v = node.inputs[:3]
+    keyed, valued = (1, 1) if node.op.name == "attention" else (3, 2)
+    pairs = dims.product(q.shape[:-1]) * k.shape[2]
+    flops = 2 * pairs * (keyed * q.shape[-1] + valued * v.shape[-1])
+    return flops // 2 if node.attrs["causal"] else flops
+
+
 register(
     Op(
         "attention",
@@ -335,6 +346,7 @@ register(
         _gradient,
         _parts,
         attrs=_ATTRS,
+        flops=_flops,
         doc="softmax(q k^T * scale + mask) v, and the logarithm of each row's sum of exponentials. A row that sees no "
         "key gives zeros. ``given`` names the inputs that follow: mask, offset, seed, step.",
     )
@@ -349,6 +361,7 @@ register(
         _second_gradient,
         _backward_parts,
         attrs=_ATTRS,
+        flops=_flops,
         doc="The gradients of ``attention`` with respect to q, k and v.",
     )
 )

@@ -106,6 +106,12 @@ def _gradient(node: Node, g: Value) -> tuple[Value, Value]:
     )
 
 
+def _flops(y: Value, w: Value) -> Size:
+    """Of a convolution that gives ``y`` with the weight ``w``: a multiply-add for each result, tap and input channel
+    of its group. Taps that lie in the padding count too."""
+    return 2 * y.type.size * dims.product(w.shape[1:])
+
+
 register(
     Op(
         "conv2d",
@@ -115,6 +121,7 @@ register(
         _conv2d,
         _gradient,
         attrs=_WINDOW,
+        flops=lambda node: _flops(node.output, node.inputs[1]),
         doc="``out[n, o, i, j] = sum over c, p, q of x[n, c, i*stride - padding + p*dilation, ...] * w[o, c, p, q]``.",
     )
 )
@@ -162,6 +169,7 @@ register(
         _input_grad,
         _input_grad_gradient,
         attrs={"input_size": REQUIRED, **_WINDOW},
+        flops=lambda node: _flops(*node.inputs),  # as the convolution, whose result is as large as dy
         doc="The gradient of conv2d with respect to x: a transposed convolution of dy.",
     )
 )
@@ -204,6 +212,7 @@ register(
         _weight_grad,
         _weight_grad_gradient,
         attrs={"kernel_size": REQUIRED, **_WINDOW},
+        flops=lambda node: _flops(node.inputs[1], node.output),
         doc="The gradient of conv2d with respect to w.",
     )
 )

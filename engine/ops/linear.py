@@ -54,6 +54,7 @@ register(
         _rule,
         _reference,
         _gradient,
+        flops=lambda node: 2 * node.output.type.size * node.inputs[0].shape[-1],
         doc="``out[..., m, n] = sum over k of a[..., m, k] * b[..., k, n]``; axes before the last two broadcast.",
     )
 )

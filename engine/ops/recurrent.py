@@ -244,6 +244,11 @@ def _second_gradient(node: Node, *grads: Value | None) -> list[Value | None]:
 # --- records -----------------------------------------------------------------------------------------------------
 
 
+def _flops(rows: Value, weight: Value) -> Size:
+    """At every step, of which ``rows`` has those of all examples, the state by the weight."""
+    return 2 * dims.product(rows.shape[:2]) * weight.type.size
+
+
 def _make(cell: Cell) -> None:
     rule, grad_rule = _rules(cell)
     reference, grad_reference = _references(cell)
@@ -257,6 +262,7 @@ def _make(cell: Cell) -> None:
             reference,
             _gradient,
             attrs=attrs,
+            flops=lambda node: _flops(node.inputs[0], node.inputs[1]),
             doc=f"The recurrence of {cell.name} over all steps of ``x``: every state, the last one, and what its "
             "gradient needs. ``given`` names the inputs that follow the weight.",
         )
@@ -270,6 +276,7 @@ def _make(cell: Cell) -> None:
             grad_reference,
             _second_gradient,
             attrs=attrs,
+            flops=lambda node: _flops(node.outputs[0], node.inputs[0]),
             doc=f"The gradient of ``{cell.name}`` with respect to what its steps were given and to the first state.",
         )
     )

@@ -144,6 +144,11 @@ class Module:
         trace = active()
         if trace is not None:
             trace.name_after(functools.partial(state_cells, self))
+            with trace.inside(self):
+                return self._forward_with_hooks(args, kwargs)
+        return self._forward_with_hooks(args, kwargs)
+
+    def _forward_with_hooks(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = tuple(map(_as_input, args)), {k: _as_input(v) for k, v in kwargs.items()}
         for hook, with_kwargs in list(self._forward_pre_hooks.values()):
             args, kwargs = changed_arguments(hook, with_kwargs, self, args, kwargs)

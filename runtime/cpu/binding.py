@@ -6,6 +6,7 @@ has grown) is written into the argument blocks at remembered slots.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -166,6 +167,7 @@ class Binding:
             Span(loop.first, loop.end, self._loops.addresses[n], 0 if g is None else base + 8 * g, self._loops.times[n])
             for n, (loop, g) in enumerate(zip(program.loops, loop_guards, strict=True))
         ]
+        self._spans = spans
         self.prepare = self._table(parts[0], places[0], conditions[0], [])
         self.main = self._table(parts[1], places[1], conditions[1], spans)
 
@@ -178,6 +180,14 @@ class Binding:
         if to != self.arena_address:
             self._block[self._arena_at] = self._arena_offsets + to
             self.arena_address = to
+
+    def turns(self, call: int) -> int:
+        """How often a call of ``main`` runs in one step of the program, where no guard keeps it from that."""
+        return math.prod(loop.times for loop in self._spans if loop.first <= call < loop.end)
+
+    def runs(self) -> int:
+        """How many calls of ``main`` that makes."""
+        return sum(self.turns(call) for call in self.main.calls if call >= 0)
 
     def _encode(self, args: Sequence[Arg], words: list[int], inner: list[int]) -> int:
         """Append an argument block, its nested blocks first, and return where it starts."""

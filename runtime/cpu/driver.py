@@ -40,7 +40,19 @@ PRIVATE_STRIDE = 16  # bytes from one thread's copy to the next
 PRIVATE_WORDS = 17  # their number
 RELOCATIONS = 18  # address of a list of the words that point into the blocks themselves
 RELOCATION_COUNT = 19
+LOG = 20  # address of thread 0's log, which the timed driver writes
+LOG_STRIDE = 21  # bytes from one thread's log to the next
 CONTROL_SLOTS = 24
+
+# A log: a head, then a record for each run of a kernel. Times are the processor's own count.
+RECORDS = 0  # their number
+ENTERED = 1  # when this thread came
+LEFT = 2  # when it went
+LOG_HEAD = 3
+ROW = 0  # of the table
+STARTED = 1
+ENDED = 2
+RECORD_WORDS = 3
 
 # Fields of a step.
 FUNCTION = 0
@@ -80,13 +92,24 @@ GENERATION = 8
 MEETING_SLOTS = 16
 SPINS_BEFORE_YIELD = 2000
 
-_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
+ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
 
 
 @cache
 def driver_kernel() -> Kernel:
     """The driver as a kernel, compiled and cached like any other."""
-    source = Path(__file__).with_name("driver_kernel.py").read_text(encoding="utf-8")
+    return _kernel(Path(__file__).with_name("driver_kernel.py").read_text(encoding="utf-8"))
+
+
+@cache
+def timed_driver_kernel() -> Kernel:
+    """The driver that also writes a log of when each thread ran which step."""
+    source = driver_kernel().source
+    assert source.count("\nTIMED = False\n") == 1
+    return _kernel(source.replace("\nTIMED = False\n", "\nTIMED = True\n"))
+
+
+def _kernel(source: str) -> Kernel:
     return Kernel("driver", hashlib.sha256(source.encode()).hexdigest(), source)
 
 
@@ -106,7 +129,7 @@ class Driver:
         self._meeting[:] = 0
         self.error = aligned_empty((2,), dtypes.i64)
         self.error[:] = 0
-        self._entry = _ENTRY(address)
+        self._entry = ENTRY(address)
         self._runtime = threads.openmp() if count > 1 else None
         self._slots = aligned_empty((CONTROL_SLOTS,), dtypes.i64)
         control = self._slots
@@ -162,6 +185,14 @@ class Driver:
         else:
             threads.run_in_python_threads(self._entry, self._control_address, self.count)
         return self._error[0]
+
+    def log_into(self, address: int = 0, log: int = 0, stride: int = 0) -> None:
+        """Run by the timed driver at ``address`` from now on, whose threads' logs are at ``log``, ``stride`` bytes
+        apart; without arguments by the plain one again."""
+        control = self._control
+        control[LOG], control[LOG_STRIDE] = log, stride
+        control[SELF] = address or self.address
+        self._entry = ENTRY(address or self.address)
 
     def take_error(self) -> tuple[int, int]:
         """The error word's code and value; it is cleared."""

@@ -9,11 +9,16 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from runtime.cpu.driver import (  # isort: skip
-    ARGUMENTS, ARRIVED, BARRIER, BEGIN, CHECK, COUNT_BARRIERS, COUNT_STEPS, COUNTER, DELTA, END, ERROR, FIELDS, FLAGS,
-    FUNCTION, GENERATION, GOMP_PARALLEL, GUARD, LOOPED, MEETING, OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, PATCH_COUNT,
-    PATCH_FIELDS, PATCHES, PRIVATE, PRIVATE_STRIDE, PRIVATE_WORDS, RELOCATION_COUNT, RELOCATIONS, SCRATCH,
-    SCRATCH_STRIDE, SELF, SHARED, SPINS_BEFORE_YIELD, STEP_COUNT, STEPS, TASKS, THREADS, TIMES, TURNS, WORD, YIELD,
+    ARGUMENTS, ARRIVED, BARRIER, BEGIN, CHECK, COUNT_BARRIERS, COUNT_STEPS, COUNTER, DELTA, END, ENDED, ENTERED, ERROR,
+    FIELDS, FLAGS, FUNCTION, GENERATION, GOMP_PARALLEL, GUARD, LEFT, LOG, LOG_HEAD, LOG_STRIDE, LOOPED, MEETING,
+    OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, PATCH_COUNT, PATCH_FIELDS, PATCHES, PRIVATE, PRIVATE_STRIDE, PRIVATE_WORDS,
+    RECORD_WORDS, RECORDS, RELOCATION_COUNT, RELOCATIONS, ROW, SCRATCH, SCRATCH_STRIDE, SELF, SHARED,
+    SPINS_BEFORE_YIELD, STARTED, STEP_COUNT, STEPS, TASKS, THREADS, TIMES, TURNS, WORD, YIELD,
 )  # fmt: skip
+
+TIMED = False
+"""Whether it also writes down when each thread ran which step. Another driver is compiled for that, see driver.py: this
+one has not even the question in its code."""
 
 _WORD, _INT, _VOID, _BYTES = ir.IntType(64), ir.IntType(32), ir.VoidType(), ir.IntType(8).as_pointer()
 _KERNEL = ir.FunctionType(_VOID, [_WORD] * 4)
@@ -22,6 +27,7 @@ _REGION = ir.FunctionType(_VOID, [_BYTES])
 _PARALLEL = ir.FunctionType(_VOID, [_REGION.as_pointer(), _BYTES, _INT, _INT])
 
 _SPIN_HINTS = {"x86_64": "pause", "aarch64": "isb", "arm64": "isb"}
+_COUNTERS = {"aarch64": "mrs $0, cntvct_el0", "arm64": "mrs $0, cntvct_el0"}
 
 
 def _slot(builder, address, index):
@@ -126,6 +132,20 @@ def relax(typingctx):
 
 
 @intrinsic
+def now(typingctx):
+    """The processor's own count of time: of one speed, and the same on all its cores."""
+
+    def emit(context, builder, signature, values):
+        read = next((text for start, text in _COUNTERS.items() if builder.module.triple.startswith(start)), None)
+        if read:
+            return builder.asm(ir.FunctionType(_WORD, []), read, "=r", [], True)
+        counter = builder.module.declare_intrinsic("llvm.readcyclecounter", fnty=ir.FunctionType(_WORD, []))
+        return builder.call(counter, [])
+
+    return types.int64(), emit
+
+
+@intrinsic
 def open_region(typingctx, control, threads, gomp_parallel):
     """Run the driver in an OpenMP region of ``threads`` threads: each enters again at SELF with its own number."""
 
@@ -217,6 +237,10 @@ def driver(control, thread, threads, _unused):
         copy_blocks(control, private)
     barriers = 0
     done = 0
+    if TIMED:
+        log = load(control, LOG) + thread * load(control, LOG_STRIDE)
+        record = log + 8 * LOG_HEAD
+        store(log, ENTERED, now())
     while step < end:
         flags = load(step, FLAGS)
         if flags & BARRIER:
@@ -247,9 +271,18 @@ def driver(control, thread, threads, _unused):
             lo = tasks * thread // threads
             hi = tasks * (thread + 1) // threads
         if lo < hi and runs:
+            if TIMED:
+                store(record, ROW, (step - load(control, STEPS)) // (8 * FIELDS))
+                store(record, STARTED, now())
             call_kernel(load(step, FUNCTION), arguments, lo, hi, scratch)
+            if TIMED:
+                store(record, ENDED, now())
+                record += 8 * RECORD_WORDS
         step += 8 * FIELDS
         done += 1
+    if TIMED:
+        store(log, RECORDS, (record - log - 8 * LOG_HEAD) // (8 * RECORD_WORDS))
+        store(log, LEFT, now())
     if thread == 0:
         fetch_add(control, COUNT_STEPS, done)
         fetch_add(control, COUNT_BARRIERS, barriers)

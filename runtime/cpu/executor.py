@@ -10,7 +10,8 @@ import itertools
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +28,7 @@ from runtime.cpu.driver import Driver, driver_kernel
 from runtime.cpu.objects import Code
 from runtime.cpu.packed import PackedState
 from runtime.cpu.results import ResultMemory
+from runtime.cpu.step_log import StepLog, tick
 from runtime.cpu.threads import thread_count
 
 _BINDINGS_KEPT = 32
@@ -57,7 +59,7 @@ class Executor:
         self.program = program
         self._code = dict(code)  # keeps the machine code in memory
         self._functions = {key: found.address for key, found in code.items()}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._counters = Counters()
         self._cells = {port.buffer: _cell(cells, port) for port in program.state}
         self._constants = {b.name: _constant(program, b) for b in program.buffers if b.kind == "const"}
@@ -135,6 +137,18 @@ class Executor:
                 if given is not array:
                     given[...] = array
             return tuple(out)
+
+    @contextmanager
+    def logged(self, driver: Code, inputs: Inputs) -> Iterator[StepLog]:
+        """Until it closes, this thread's calls on ``inputs``, or others of their shapes, run by the timed ``driver``;
+        the log holds the latest one. Other threads wait."""
+        with self._lock:
+            log = StepLog(self._binding(self._arrays(inputs)), self._threads, tick(driver.address))
+            self._driver.log_into(driver.address, log.address, log.stride)
+            try:
+                yield log
+            finally:
+                self._driver.log_into()
 
     def _arrays(self, inputs: Inputs) -> list[np.ndarray]:
         """The inputs in the ports' order, fit for kernels: themselves where they are, else copies."""

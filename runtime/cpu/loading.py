@@ -11,7 +11,7 @@ from engine.errors import CompileError
 from engine.program import Kernel, Program
 from engine.state import Cell
 from runtime.cache import OBJECT, Cache, digest
-from runtime.cpu.driver import driver_kernel
+from runtime.cpu.driver import driver_kernel, timed_driver_kernel
 from runtime.cpu.executor import Executor
 from runtime.cpu.objects import Code, link, symbol
 from runtime.fingerprint import cpu_environment
@@ -62,6 +62,12 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
                 code[key] = _in_memory[identity] = link(data, symbol(missing[key].name), missing[key].libm)
                 cache.store(OBJECT, identity, environment, data)
     return code, Report(len(missing), loaded, shared, time.perf_counter() - start)
+
+
+def timed_driver(cache: Cache) -> Code:
+    """The driver that writes down when each thread ran which step; compiled where it is missing."""
+    kernel = timed_driver_kernel()
+    return load_code([kernel], cache)[0][kernel.key]
 
 
 def _identity(kernel: Kernel) -> str:
