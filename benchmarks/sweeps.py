@@ -24,6 +24,7 @@ from benchmarks import machine
 from benchmarks.paired import WARMUP, Worker, median_time, ratios, restrict_threads
 from benchmarks.sweep_cases import OPS, Op
 from benchmarks.sweep_engines import ENGINES
+from runtime import ceilings
 
 OURS = "tenon"
 KINDS = list(dict.fromkeys(op.kind for op in OPS.values()) | dict.fromkeys(n.split(":")[0] for n in OPS))
@@ -144,8 +145,8 @@ def main() -> None:
         print(op.name, file=sys.stderr)
         found["ops"][op.name] = measure(op, workers, args.rounds, args.seconds)
         found["ops"] = {name: found["ops"][name] for name in OPS if name in found["ops"]}
-        found["peak"] = max(found["peak"], machine.peak_flops(args.threads))
-        found["bandwidth"] = max(found["bandwidth"], machine.copy_bandwidth(args.threads))
+        found["peak"] = max(found["peak"], ceilings.peak_flops(args.threads))
+        found["bandwidth"] = max(found["bandwidth"], ceilings.copy_bandwidth(args.threads))
         path.write_text(json.dumps(found, indent=1), "utf-8")
         args.out.with_suffix(".md").write_text(markdown(found), "utf-8")
     for worker in workers:
