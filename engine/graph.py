@@ -16,6 +16,7 @@ from engine.dims import Assumption, Shape
 from engine.dtypes import DType
 from engine.errors import SourceLocation, TraceError, user_location
 from engine.names import identifier
+from engine.rewrites import Rewrite, listeners
 
 if TYPE_CHECKING:
     from engine.op import Op
@@ -149,6 +150,7 @@ class Graph:
     ``inputs`` and ``state`` are the outputs of nodes whose op is ``input`` or ``state``; ``nodes`` are all the others,
     in an order in which every value is made before it is used. ``updates`` gives state its new value. ``layouts`` holds
     the physical order of axes (outermost first) of values that are not row-major, ``groups`` the kernels once fused.
+    ``rewrites`` tells how the graph came from the one before the last pass, where somebody asked for it.
     """
 
     name: str
@@ -160,6 +162,7 @@ class Graph:
     assumptions: tuple[Assumption, ...] = ()
     layouts: Mapping[Value, tuple[int, ...]] = field(default_factory=dict)
     groups: tuple[Group, ...] = ()
+    rewrites: tuple[Rewrite, ...] = ()
 
     def with_(self, **changes: Any) -> Graph:
         return replace(self, **changes)
@@ -363,6 +366,7 @@ class Rewriter:
         self.builder = builder(graph.name, first_number=_next_number(graph))
         self.builder.assumptions.extend(graph.assumptions)
         self.map: dict[Value, Value] = {}
+        self.rule = ""  # what ``emit`` went by, for whoever listens
         for v in graph.inputs:
             self.builder.inputs.append(v)
             self.map[v] = v
@@ -383,13 +387,19 @@ class Rewriter:
         return copy.outputs
 
     def run(self, emit: Callable[[Node, tuple[Value, ...]], tuple[Value, ...] | None]) -> Graph:
+        listening = listeners()
         with self.builder:
             for node in self.graph.nodes:
                 inputs = tuple(self.map[v] for v in node.inputs)
+                self.rule = ""
                 with self.builder.at(node.location):
                     outputs = emit(node, inputs)
                 if outputs is None:
                     outputs = self.keep(node, inputs)
+                elif listening is not None:
+                    before, after = (tuple(v.name for v in values) for values in (node.outputs, outputs))
+                    if before != after:
+                        listening.append(Rewrite(self.rule or node.op.name, node.name, before, after))
                 self.map.update(zip(node.outputs, outputs, strict=True))
         return self.finish()
 

@@ -26,14 +26,13 @@ Lower = Callable[[KernelSpec | Bundle, Collection[str]], Lowered]
 
 def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
     """The program of ``schedule``, its kernels lowered by the backend's ``lower``."""
-    updated = {state_buffer(name) for name in graph.updates}
-    lasting = {b.name for b in schedule.buffers if b.kind == "const" or (b.kind == "state" and b.name not in updated)}
+    lasting = lasting_buffers(graph, schedule)
     line = _Line(lower, lasting, schedule)
     buffers, kernels = line.buffers, line.kernels
     around = {id(c): path for c, path in line.calls}
     prepare, main = _hoist([c for c, _ in line.calls], buffers, lasting, checked=bool(check_nodes(graph)))
     loops = _loops(line.loops, [around[id(c)] for c in main])
-    constants = {name: n.attrs["value"].tobytes() for name, n in _constants(graph) if name in buffers}
+    data = {name: n.attrs["value"].tobytes() for name, n in constants(graph) if name in buffers}
     states = [v.node.attrs["name"] for v in graph.state]
     return Program(
         graph.name,
@@ -49,17 +48,23 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
         tuple(_check(n) for n in check_nodes(graph)),
         lifetimes(main, buffers.values(), loops),
         {"nodes": len(list(nested_nodes(graph))), "kernels": len(list(schedule.specs)), "steps": len(main)},
-        constants,
+        data,
         loops,
     )
 
 
-def _constants(graph: Graph, prefix: str = "") -> Iterator[tuple[str, Node]]:
+def lasting_buffers(graph: Graph, schedule: Schedule) -> set[str]:
+    """The buffers whose contents stay from call to call: constants, and state that the program only reads."""
+    updated = {state_buffer(name) for name in graph.updates}
+    return {b.name for b in schedule.buffers if b.kind == "const" or (b.kind == "state" and b.name not in updated)}
+
+
+def constants(graph: Graph, prefix: str = "") -> Iterator[tuple[str, Node]]:
     """The constants by the names that the schedule would give their buffers."""
     for node in graph.nodes:
         body = body_of(node)
         if body is not None:
-            yield from _constants(body, f"{prefix}{node.name}.")
+            yield from constants(body, f"{prefix}{node.name}.")
         elif node.op.name == "constant":
             yield prefix + node.name, node
 

@@ -9,6 +9,7 @@ from engine.collecting import no_collecting
 from engine.graph import Graph
 from engine.loops import map_bodies
 from engine.program import Program
+from engine.rewrites import recording
 from engine.schedule import Target
 from engine.verify import verify
 from passes.assemble import Lower, assemble
@@ -62,13 +63,18 @@ def compile_graph(
 ) -> Program:
     """Run every pass on ``graph`` and lower it; ``observe(name, stage)`` sees each stage as it is made.
 
-    Every graph is verified where ``TENON_VERIFY=1`` is set.
+    Every graph is verified where ``TENON_VERIFY=1`` is set; to an observer each tells its ``rewrites``.
     """
     checking = settings.get("verify")
     seen = observe or (lambda name, stage: None)
     expanded = False
     for name, run in graph_passes(target, level):
-        graph = run(graph)
+        if observe is None:
+            graph = run(graph)
+        else:
+            with recording() as rewrites:
+                graph = run(graph)
+            graph = graph.with_(rewrites=tuple(rewrites))
         expanded |= name == "autodiff"
         if checking:
             verify(graph, expanded=expanded)

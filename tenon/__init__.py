@@ -198,6 +198,7 @@ from frontend.tensor import Tensor, as_tensor
 from frontend.tensor import as_tensor as from_numpy
 from tenon import cache, callbacks, data, metrics
 from tenon.beam_search import Hypothesis, beam_search
+from tenon.bisect import Difference, bisect
 from tenon.callbacks import Callback, History
 from tenon.checkpoints import load, save
 from tenon.compiling import compile

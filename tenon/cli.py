@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.action(options)
     except TenonError as error:
-        if options.action in (_run, _dump):
+        if options.action in (_run, _dump, _bisect):
             raise  # an error of the user's script, with its traceback
         print(f"tenon: {error.message}", file=sys.stderr)
         return 1
@@ -50,6 +50,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_script(dump)
     dump.set_defaults(action=_dump)
+
+    search = commands.add_parser(
+        "bisect", help="run a script and compare each program that it compiles with the reference, at its first call"
+    )
+    search.add_argument(
+        "-o", "--output", type=Path, default=Path("tenon-bisect"), metavar="DIR",
+        help="where scripts that show a difference again are written (default: tenon-bisect)",
+    )  # fmt: skip
+    _add_script(search)
+    search.set_defaults(action=_bisect)
 
     caches = commands.add_parser("cache", help="look after the compile cache")
     verbs = caches.add_subparsers(title="actions", required=True, metavar="ACTION")
@@ -89,6 +99,22 @@ def _dump(options: argparse.Namespace) -> int:
     for one in created:
         print(f"dumped {one.dump(unused_folder(options.output, one.name))}", file=sys.stderr)
     return status
+
+
+def _bisect(options: argparse.Namespace) -> int:
+    from tenon.bisect import at_first_calls
+
+    found: list[object] = []
+
+    def tell(name: str, difference: object) -> None:
+        found.append(difference)
+        print(f"{name}: {difference or 'no difference'}", file=sys.stderr)
+
+    with at_first_calls(options.output, tell):
+        status = _run_script(options, [])
+    if not found:
+        print("the script called no program", file=sys.stderr)
+    return status or int(any(found))
 
 
 def _cache_info(options: argparse.Namespace) -> int:

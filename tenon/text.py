@@ -189,7 +189,7 @@ class Program:
 
     @cached_property
     def constants(self) -> dict[str, np.ndarray]:
-        return _load(self.path.with_suffix(".npz"))
+        return load_arrays(self.path.with_suffix(".npz"))
 
     @cached_property
     def graph(self) -> Graph:
@@ -220,7 +220,7 @@ def program(function: Callable[..., Any] | str) -> Any:
 def run(program: Program) -> None:
     """Run a dump on the inputs beside it, or else on made-up ones, and print what comes out."""
     graph = program.graph
-    saved = _load(program.path.with_name(INPUTS))
+    saved = load_arrays(program.path.with_name(INPUTS))
     if saved:
         inputs, state = ({v.node.attrs["name"]: _saved(saved, v) for v in p} for p in (graph.inputs, graph.state))
     else:
@@ -266,20 +266,22 @@ def write(graph: Graph, path: str | Path, title: str | None = None) -> None:
     program, constants = text.to_text_and_constants(graph, title)
     path.write_text(program, encoding="utf-8")
     if constants:
-        _save(path.with_suffix(".npz"), {f"constant:{k}": v for k, v in constants.items()})
+        save_arrays(path.with_suffix(".npz"), {f"constant:{k}": v for k, v in constants.items()})
 
 
 def write_inputs(folder: str | Path, inputs: Mapping[str, np.ndarray], state: Mapping[str, np.ndarray]) -> None:
     """Save what the dumps in ``folder`` run on."""
     arrays = {f"input:{k}": v for k, v in inputs.items()} | {f"state:{k}": v for k, v in state.items()}
-    _save(Path(folder) / INPUTS, arrays)
+    save_arrays(Path(folder) / INPUTS, arrays)
 
 
-def _save(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+def save_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays of any dtype by name."""
     np.savez(path, **arrays)  # type: ignore[arg-type]  # it takes the names for its own options
 
 
-def _load(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """What save_arrays wrote; nothing where there is no such file."""
     if not path.is_file():
         return {}
     with np.load(path, allow_pickle=False) as file:

@@ -41,6 +41,11 @@ def test_dump_writes_each_program(script, python, tmp_path):
     assert f"dumped {tmp_path / 'out' / 'double-2'}" in again.stderr
 
 
+def test_bisect_looks_at_each_program(script, python):
+    found = python("-m", "tenon", "bisect", script)
+    assert found.stdout.strip() == "[] [2.0, 2.0] __main__" and found.stderr.strip() == "double: no difference"
+
+
 def test_tenon_dump_works_with_any_script(script, python, tmp_path):
     python(script, TENON_DUMP=str(tmp_path / "out"))
     kernels = list((tmp_path / "out" / "double" / "kernels").iterdir())

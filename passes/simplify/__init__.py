@@ -100,6 +100,7 @@ class _Sweep:
         key = computation(node, inputs)
         if key in self._seen:
             self.counts["common subexpression"] += 1
+            self._rewriter.rule = "common subexpression"
             return self._seen[key]
         outputs = self._rewritten(node, inputs)
         self._seen[key] = outputs
@@ -113,5 +114,6 @@ class _Sweep:
             outputs = rule.apply(Match(root, lambda v: uses.get(v, self._uses.get(v, MANY)), self._opaque))
             if outputs is not None:
                 self.counts[rule.name] += 1
+                self._rewriter.rule = rule.name
                 return outputs
         return kept

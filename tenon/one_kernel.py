@@ -1,0 +1,167 @@
+"""Running a kernel of a schedule alone: as compiled, and on NumPy, on the same memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from engine import dims, scheduled
+from engine.buffers import Buffer
+from engine.dims import Size
+from engine.graph import Graph, Node, Value
+from engine.loops import body_of
+from engine.program import Arg, Block, Call, Lowered, Pointer, Port, Program
+from engine.schedule import Bundle, KernelSpec, Schedule
+from engine.scheduled import Memory
+from tenon import reproduce
+from tenon.comparing import moved
+
+Arrays = dict[str, np.ndarray]
+
+
+def schedule_memory(graph: Graph, plan: Schedule, sizes: Mapping[str, int], inputs: Arrays, state: Arrays) -> Memory:
+    """The memory on which a schedule of ``graph`` starts."""
+    from passes.assemble import constants
+    from passes.schedule import input_buffer, state_buffer
+
+    given = {input_buffer(n): a for n, a in inputs.items()} | {state_buffer(n): a for n, a in state.items()}
+    given |= {name: node.attrs["value"] for name, node in constants(graph)}
+    return Memory(plan.buffers, sizes, {b.name: given[b.name] for b in plan.buffers if b.name in given})
+
+
+def results_of(graph: Graph, memory: Memory) -> Arrays:
+    """What a schedule has left in ``memory``: outputs and new state, named as tn.bisect names them."""
+    from passes.schedule import output_buffer, state_buffer
+
+    buffers = {f"output {i}": (output_buffer(i), v) for i, v in enumerate(graph.outputs)}
+    buffers |= {f"state {name}": (state_buffer(name), v) for name, v in graph.updates.items()}
+    return {n: memory.arrays[b].reshape([memory.size(s) for s in v.shape]) for n, (b, v) in buffers.items()}
+
+
+@dataclass(frozen=True)
+class Kept:
+    """The value that a buffer holds, and the order in which its axes lie there."""
+
+    value: Value
+    order: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.value.name
+
+    @property
+    def node(self) -> Node:
+        return self.value.node
+
+    def position(self, element: int, sizes: Mapping[str, int]) -> tuple[int, ...]:
+        """The index of an element of the buffer."""
+        shape = [dims.evaluate(s, sizes) for s in self.value.shape]
+        if not shape or element >= np.prod(shape):
+            return (element,) if shape else ()
+        there = np.unravel_index(element, [shape[i] for i in self.order])
+        return tuple(int(there[self.order.index(i)]) for i in range(len(shape)))
+
+
+def buffer_values(graph: Graph, prefix: str = "") -> dict[str, Kept]:
+    """What is kept in which buffer."""
+    from passes.schedule import output_buffer, state_buffer
+
+    found: dict[str, Kept] = {}
+    for node in graph.nodes:
+        body = body_of(node)
+        if body is not None:
+            found |= buffer_values(body, f"{prefix}{node.name}.")
+        for v in node.outputs:
+            found[prefix + v.name] = Kept(v, graph.layouts.get(v, tuple(range(len(v.shape)))))
+    if not prefix:
+        results = {state_buffer(n): v for n, v in graph.updates.items()}
+        results |= {output_buffer(i): v for i, v in enumerate(graph.outputs)}
+        found |= {name: Kept(v, tuple(range(len(v.shape)))) for name, v in results.items()}
+    return found
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of a kernel: what it wrote and ``expected``, flat arrays by buffer, and what NumPy gives where what it
+    reads is ``shifted``. ``written`` are the buffers that it writes."""
+
+    program: Program
+    before: Arrays
+    got: Arrays
+    expected: Arrays
+    shifted: Arrays
+    written: tuple[str, ...]
+
+    def of(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.got[name], self.expected[name], self.shifted[name]
+
+    def saved(self) -> reproduce.Saved:
+        expected = {f"state {n}": self.expected[n] for n in self.written}
+        near = {f"state {n}": self.shifted[n] for n in self.written}
+        return reproduce.Saved(self.program, {}, self.before, expected, near)
+
+
+class KernelRunner:
+    """Runs the kernels of ``plan``, the schedule of ``graph``, one by one. Their checks are those of ``built``."""
+
+    def __init__(self, graph: Graph, plan: Schedule, built: Program, sizes: Mapping[str, int]):
+        from passes.assemble import lasting_buffers
+
+        self.lasting = lasting_buffers(graph, plan)
+        self.checks, self.sizes = built.checks, sizes
+        self._lowered: dict[int, Lowered] = {}
+
+    def run(self, item: KernelSpec | Bundle, memory: Memory) -> Case:
+        """Both ways on copies of what the kernel touches in ``memory``, which stays as it is."""
+        written = tuple(sorted({memory.place(n)[0] for n in scheduled.writes(item)}))
+        read = sorted({memory.place(n)[0] for n in scheduled.reads(item)})
+        names = dict.fromkeys((*read, *written))
+        before = {n: memory.arrays[n] for n in names}
+        expected = {n: a.copy() for n, a in before.items()}
+        scheduled.execute(item, memory.over(expected))
+        near = moved({n: before[n] for n in read})
+        shifted = {n: np.array(near.get(n, a)) for n, a in before.items()}
+        scheduled.execute(item, memory.over(shifted))
+        program = self._program(item, memory, before)
+        got = reproduce.run_saved(reproduce.Saved(program, {}, before, {}, {}))
+        return Case(program, before, {n: got[f"state {n}"] for n in written}, expected, shifted, written)
+
+    def _program(self, item: KernelSpec | Bundle, memory: Memory, arrays: Arrays) -> Program:
+        """The calls of one kernel as a program, to which all memory is state."""
+        from passes.assemble import lifetimes
+        from runtime.cpu.lower import lower
+
+        if id(item) not in self._lowered:
+            self._lowered[id(item)] = lower(item, self.lasting)
+        lowered = self._lowered[id(item)]
+        number = self._number
+        kinds = {n: memory.buffers[n].dtype for n in arrays}
+        ports = tuple(Port(n, (a.size,), kinds[n], n) for n, a in arrays.items())
+        buffers = [Buffer(n, "state", kinds[n], a.size) for n, a in arrays.items()]
+        buffers += [replace(b, size=number(b.size)) for b in lowered.buffers]
+
+        def argument(arg: Arg) -> Arg:
+            if isinstance(arg, Block):
+                return Block(tuple(map(argument, arg.args)))
+            if not isinstance(arg, Pointer):
+                return number(arg)
+            root, start = memory.place(arg.buffer)
+            offset = number(arg.offset)
+            return Pointer(root, offset + start * kinds[root].itemsize if start else offset)
+
+        def call(c: Call) -> Call:
+            places = [tuple(dict.fromkeys(memory.place(n)[0] for n in names)) for names in (c.reads, c.writes)]
+            args, tasks = tuple(map(argument, c.args)), number(c.tasks)
+            return replace(c, args=args, tasks=tasks, reads=places[0], writes=places[1], guard=None)
+
+        main = tuple(map(call, lowered.calls))
+        updates = tuple(sorted({w for c in main for w in c.writes if w in arrays}))
+        return Program(
+            item.name, (), (), ports, updates, tuple(buffers), main, kernels=lowered.kernels, checks=self.checks,
+            lifetimes=lifetimes(main, buffers),
+        )  # fmt: skip
+
+    def _number(self, size: Size) -> int:
+        return dims.evaluate(size, self.sizes)
