@@ -13,6 +13,7 @@ from engine.program import Lowered
 from engine.schedule import KernelSpec
 from runtime.cpu.axes import collapse
 from runtime.cpu.emit import ArgTable, BodyEmitter, call, kernel, loop, times
+from runtime.cpu.turned import lower_turned, turned_axis
 
 TASK_POINTS = 16384
 """Points of the iteration space in a task: some ten microseconds of work, and 64 KiB of float32."""
@@ -86,6 +87,9 @@ def loop_lines(spec: KernelSpec, table: ArgTable, cut: Partition, lo: str = "lo"
 def lower_loops(spec: KernelSpec) -> Lowered:
     """A kernel for ``spec``, which has neither a core nor reductions."""
     flat = collapse(spec)
+    turned = turned_axis(flat)
+    if turned is not None:
+        return lower_turned(spec, flat, turned)
     table = ArgTable()
     cut = partition(flat.axes)
     code = kernel(spec.name, loop_lines(flat, table, cut), table)

@@ -1,0 +1,33 @@
+"""Copies that exchange axes, at sizes around those of the squares in which they are turned over."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import tenon as tn
+
+SIZES = [(1, 5), (16, 16), (15, 40), (40, 15), (17, 33), (64, 65), (130, 16), (257, 100)]
+
+
+@pytest.fixture(scope="module", params=["f32", "f64"])
+def turned(request):
+    return tn.compile(lambda x: x.permute(0, 2, 1).contiguous(), tn.spec("B", "M", "N", dtype=request.param))
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_turned_copy_is_a_copy(turned, size):
+    x = np.random.default_rng(0).normal(size=(3, *size)).astype(turned.graph.inputs[0].dtype.numpy)
+    np.testing.assert_array_equal(turned(x), x.transpose(0, 2, 1))
+
+
+def test_such_a_copy_goes_by_squares(turned):
+    (kernel,) = turned.program.kernels
+    assert "transpose" in kernel.source
+
+
+@pytest.mark.parametrize("axes", [(2, 0, 1), (2, 1, 0), (1, 0, 2), (0, 2, 1)], ids=str)
+def test_every_order_of_axes(axes):
+    x = np.random.default_rng(1).normal(size=(20, 6, 35)).astype(np.float32)
+    got = tn.compile(lambda x: x[1:].permute(*axes).contiguous(), tn.spec(*x.shape))(x)
+    np.testing.assert_array_equal(got, x[1:].transpose(axes))
