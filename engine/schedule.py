@@ -299,7 +299,7 @@ class KernelSpec:
     ``axes`` are sizes, outermost first, in the order memory is best walked. ``reduced`` lists the axes that the
     body's ``reduce_*`` statements run over: all of them the last axes (rows: several reductions, and statements
     over the full space after them, are allowed; what depends on no reduced axis is computed once a row) or all
-    of them the first (columns: one round of reductions, then statements over what is kept).
+    of them the first (columns: several rounds too, where no position is looked for).
     ``split`` cuts the first reduced axis into chunks of that many elements: every chunk reduces on its own and
     its writes move by ``chunk_stride``; a following kernel combines them. So sums depend on shapes, never on threads.
 

@@ -32,6 +32,9 @@ CHUNK_ELEMENTS = 4096
 LONG_REDUCTION = 4 * CHUNK_ELEMENTS
 """A reduction over fewer elements is not worth a second kernel."""
 
+LEAST_COLUMNS = 8
+"""So many neighbours in memory are worth a vector each: below, reductions of several rounds go by rows."""
+
 LONG_ROW = 64
 """The known part of a symbolic reduction from which on the whole is taken to be long."""
 
@@ -81,7 +84,7 @@ class KernelWriter:
         reduced = [a for a in order if a in space.reduced]
         kept = [a for a in order if a not in space.reduced]
         one_round = bool(reduced) and self._one_round(space)
-        columns = one_round and bool(kept) and order[-1] in kept
+        columns = bool(reduced) and bool(kept) and order[-1] in kept and (one_round or self._fits_columns(space, order))
         axes = [*reduced, *kept] if columns else [*kept, *reduced]
         placement: Placement = {a: [(i, 1)] for i, a in enumerate(axes)}
         body = Body(self.operands, space, placement, len(axes), self.view)
@@ -113,6 +116,12 @@ class KernelWriter:
     def _made_here(self, value: Value) -> bool:
         root = look_through(value)[0]
         return is_free(root.node) or root.node in self.cluster.nodes
+
+    def _fits_columns(self, space: Space, order: Sequence[Axis]) -> bool:
+        """Whether several rounds of reductions go by columns: there are some side by side, and none is looked up."""
+        width = space.size(order[-1])
+        wide = not isinstance(width, int) or width >= LEAST_COLUMNS
+        return wide and not any(n.op.name in ("argmax", "argmin") for n in self.cluster.nodes)
 
     def _one_round(self, space: Space) -> bool:
         """Whether nothing over the reduced loops follows a reduction, and none looks for a position."""
