@@ -66,6 +66,7 @@ SETTINGS = {
     setting.name: setting
     for setting in (
         Setting("dump", "a folder", str, None),
+        _switch("profile", False),
         _switch("verify", False),
         Setting("opt", "0, 1, 2 or 3", _one_of(**{str(level): level for level in range(4)}), 2),
         Setting("cache", "a folder, or 0 for none", lambda text: False if text == "0" else text, None),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
@@ -28,13 +29,16 @@ class Executor(Protocol):
 
 @dataclass(frozen=True)
 class Origin:
-    """Where code came from: the program from the cache (``from_cache``) or from the passes; kernels compiled now,
-    loaded from the cache, or in this process already."""
+    """Where code came from: the program from the cache (``from_cache``) or from the ``passes``, each with its seconds;
+    kernels ``compiled`` now, with the seconds of each, ``loaded`` from the cache, or ``shared`` with other programs of
+    this process. ``code_seconds`` is what getting their code took: many are compiled side by side."""
 
     from_cache: bool = False
-    compiled: int = 0
-    loaded: int = 0
-    shared: int = 0
+    passes: tuple[tuple[str, float], ...] = ()
+    compiled: tuple[tuple[str, float], ...] = ()
+    loaded: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
+    code_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,19 @@ class Backend(Protocol):
         """Run the passes again, and show what each one made."""
 
 
+class _Stopwatch:
+    """Sees the stages of a compilation: the seconds of each, since the one before."""
+
+    def __init__(self) -> None:
+        self.laps: list[tuple[str, float]] = []
+        self._since = time.perf_counter()
+
+    def __call__(self, name: str, stage: Any) -> None:
+        now = time.perf_counter()
+        self.laps.append((name, now - self._since))
+        self._since = now
+
+
 class CPU:
     """Passes, Numba kernels and the native program; programs and object code are cached on disk."""
 
@@ -72,10 +89,12 @@ class CPU:
         key = f"{_identity(graph)} cpu level={level}"
         program = store.load_program(key, graph.name)
         found = program is not None
+        watch = _Stopwatch()
         if program is None:
-            program = _compile(graph, level)
+            program = _compile(graph, level, watch)
             store.store_program(key, program)
-        return self._load(_located(program, graph), cells, found)
+        built = self._load(_located(program, graph), cells, found)
+        return replace(built, origin=replace(built.origin, passes=tuple(watch.laps)))
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
         assert built.program is not None
@@ -86,7 +105,7 @@ class CPU:
         from runtime.cpu.loading import build
 
         executor, report = build(program, cells, cache.default())
-        origin = Origin(from_cache, report.compiled, report.loaded, report.shared)
+        origin = Origin(from_cache, (), report.compiled, report.loaded, report.shared, report.seconds)
         return Built(executor, origin, program, lambda: dict(vars(executor.counters)), executor.memory)
 
     def observe(self, graph: Graph, level: int, observe: Observe) -> None:

@@ -1,4 +1,4 @@
-"""The command ``tenon``: run a script with a report, dump what it compiles, look after the compile cache."""
+"""The command ``tenon``: run a script and report, dump or profile what it compiles; look after the compile cache."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         return options.action(options)
     except TenonError as error:
-        if options.action in (_run, _dump, _bisect):
+        if options.action in (_run, _dump, _bisect, _profile):
             raise  # an error of the user's script, with its traceback
         print(f"tenon: {error.message}", file=sys.stderr)
         return 1
@@ -60,6 +60,13 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     _add_script(search)
     search.set_defaults(action=_bisect)
+
+    profiler = commands.add_parser("profile", help="run a script, then show where the time of each program went")
+    profiler.add_argument(
+        "--trace", type=Path, metavar="DIR", help="also write each program's trace, for ui.perfetto.dev"
+    )
+    _add_script(profiler)
+    profiler.set_defaults(action=_profile)
 
     caches = commands.add_parser("cache", help="look after the compile cache")
     verbs = caches.add_subparsers(title="actions", required=True, metavar="ACTION")
@@ -115,6 +122,21 @@ def _bisect(options: argparse.Namespace) -> int:
     if not found:
         print("the script called no program", file=sys.stderr)
     return status or int(any(found))
+
+
+def _profile(options: argparse.Namespace) -> int:
+    from tenon.profiling import recorded
+
+    with recorded() as recordings:
+        status = _run_script(options, [])
+    for recording in recordings:
+        found = recording.profile()
+        print(f"\n{recording.text(found)}", file=sys.stderr)
+        if options.trace and found:
+            options.trace.mkdir(parents=True, exist_ok=True)
+            path = found.save_trace(unused_folder(options.trace, f"{found.name}.json"))
+            print(f"\nwrote {path}", file=sys.stderr)
+    return status
 
 
 def _cache_info(options: argparse.Namespace) -> int:

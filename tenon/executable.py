@@ -57,7 +57,7 @@ class Executable:
         self._run = self._built.executor.run
         self._seconds = time.perf_counter() - start
         alive.add(self)
-        for watcher in (*on_created, _dump_if_asked):
+        for watcher in (*on_created, _dump_if_asked, _profile_if_asked):
             watcher(self)
 
     def _build(self) -> Built:
@@ -213,3 +213,10 @@ def _dump_if_asked(executable: Executable) -> None:
     folder = settings.get("dump")
     if folder:
         executable.dump(unused_folder(Path(folder), executable.name))
+
+
+def _profile_if_asked(executable: Executable) -> None:
+    if settings.get("profile") and executable.target != "reference":
+        from tenon.profiling import print_at_exit
+
+        print_at_exit(executable)

@@ -15,6 +15,7 @@ from tenon.text_format import plural, seconds_text, table
 
 if TYPE_CHECKING:
     from runtime.cpu.step_log import Timeline
+    from tenon.report import Report
 
 NOWHERE = "(outside of modules)"
 NO_LINE = "(no source line)"
@@ -144,6 +145,7 @@ class Profile:
 
     A step's seconds are those of the clock on the wall in which any thread ran it; where several steps ran side by side
     each is given its part. ``timeline`` is the call in the middle, which :meth:`save_trace` writes.
+    ``compile`` tells how the program was built; ``compile.times`` is that by pass and kernel.
     """
 
     name: str
@@ -155,6 +157,7 @@ class Profile:
     barriers: float
     overhead: float
     timeline: Timeline
+    compile: Report
 
     @property
     def by_kernel(self) -> Rows:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +14,7 @@ import numpy as np
 
 from engine.errors import TenonError
 from engine.state import Cell
+from tenon import executable as executables
 from tenon.costs import step_costs
 from tenon.profile import Machine, Profile, Step
 
@@ -29,17 +32,14 @@ Call = tuple[float, "Timeline"]
 
 def profile(executable: Executable, args: Sequence[Any], kwargs: Mapping[str, Any], repeats: int | None) -> Profile:
     """See Executable.profile."""
-    from runtime.cache import default
-    from runtime.cpu.loading import timed_driver
-
     if repeats is not None and repeats < 1:
         raise TenonError(f"repeats is {repeats!r}; the number of calls, at least 1, was expected")
-    executable.program  # noqa: B018  (the reference has none)
+    driver = _timed_driver(executable)
     executor: Any = executable.executor
     calls: list[Call] = []
     with unchanged(executable.cells):
         executable(*args, **kwargs)  # what is made at the first call only
-        with executor.logged(timed_driver(default()), executable.by_name(args, kwargs)) as log:
+        with executor.logged(driver, executable.by_name(args, kwargs)) as log:
             start = time.perf_counter()
             executable(*args, **kwargs)
             log.take()
@@ -50,6 +50,88 @@ def profile(executable: Executable, args: Sequence[Any], kwargs: Mapping[str, An
                 executable(*args, **kwargs)
                 calls.append((time.perf_counter() - start, log.take()))
     return summed_up(executable, calls, log.sizes, log.threads)
+
+
+def _timed_driver(executable: Executable) -> Any:
+    """The code of the timed driver. Raises UnsupportedError where ``executable`` has no program."""
+    executable.program  # noqa: B018
+    from runtime.cache import default
+    from runtime.cpu.loading import timed_driver
+
+    return timed_driver(default())
+
+
+class Recording:
+    """Profiles the calls of an executable as they come, save the very first, until ``most`` are known for some sizes of
+    its dims. :meth:`profile` is then that of the sizes which took longest."""
+
+    def __init__(self, executable: Executable, most: int = _MOST):
+        self.executable = executable
+        self._most = most
+        self._driver = _timed_driver(executable)
+        self._calls: dict[tuple[tuple[str, int], ...], list[Call]] = {}
+        self._threads = 1
+        self._first = True
+        executable._run = self._run
+
+    def _run(self, inputs: Any, out: Any = None) -> Any:
+        executor: Any = self.executable.executor
+        if self._first:
+            self._first = False
+            return executor.run(inputs, out)
+        with executor.logged(self._driver, inputs) as log:
+            start = time.perf_counter()
+            results = executor.run(inputs, out)
+            calls = self._calls.setdefault(tuple(log.sizes.items()), [])
+            calls.append((time.perf_counter() - start, log.take()))
+        self._threads = log.threads
+        if len(calls) >= self._most:
+            self.executable._run = executor.run
+        return results
+
+    def profile(self) -> Profile | None:
+        """What was recorded, or None where the program was called once at most."""
+        if not self._calls:
+            return None
+        sizes, calls = max(self._calls.items(), key=lambda item: sum(seconds for seconds, _ in item[1]))
+        return summed_up(self.executable, calls, dict(sizes), self._threads)
+
+    def text(self, found: Profile | None) -> str:
+        """The tables of :meth:`profile`, and of what building the program took."""
+        name = self.executable.name
+        head = f"{name}: called once at most, which says little of its speed" if found is None else str(found)
+        return f"{head}\n\n{name} was built in {self.executable.report.seconds:.2f} s\n\n{self.executable.report.times}"
+
+
+@contextmanager
+def recorded() -> Iterator[list[Recording]]:
+    """The recordings of all programs that are compiled inside."""
+    found: list[Recording] = []
+
+    def watch(executable: Executable) -> None:
+        if executable.target != "reference":
+            found.append(Recording(executable))
+
+    executables.on_created.append(watch)
+    try:
+        yield found
+    finally:
+        executables.on_created.remove(watch)
+
+
+_recordings: list[Recording] = []
+
+
+def print_at_exit(executable: Executable) -> None:
+    """Record the calls of ``executable``, and print their profile to stderr when the process ends."""
+    if not _recordings:
+        atexit.register(_print_all)
+    _recordings.append(Recording(executable))
+
+
+def _print_all() -> None:
+    for recording in _recordings:
+        print(f"\n{recording.text(recording.profile())}", file=sys.stderr)
 
 
 @contextmanager
@@ -87,7 +169,7 @@ def summed_up(executable: Executable, calls: Sequence[Call], sizes: Mapping[str,
     barriers = (inside - float(wall.sum())) / count
     return Profile(
         executable.name, len(calls), dict(sizes), machine, seconds, tuple(steps), barriers,
-        seconds - inside / count, calls[len(calls) // 2][1],
+        seconds - inside / count, calls[len(calls) // 2][1], executable.report,
     )  # fmt: skip
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from tenon import cli
@@ -95,3 +97,27 @@ def test_an_unsafe_cache_is_an_error_without_a_traceback(python, tmp_path):
     folder.chmod(0o777)
     failed = python("-m", "tenon", "cache", "info", status=1, TENON_CACHE=str(folder)).stderr
     assert failed.startswith("tenon: the compile cache does not use") and "Traceback" not in failed
+
+
+CALLS = """
+import numpy as np
+import tenon as tn
+
+exe = tn.compile(lambda x: 2 * x, tn.spec("B"), name="double")
+for size in (2, 5, 5, 5):
+    exe(np.ones(size, np.float32))
+tn.compile(lambda x: x + 1, tn.spec("B"), name="idle")
+"""
+
+
+def test_profile_shows_where_time_went(python, tmp_path):
+    script = tmp_path / "calls.py"
+    script.write_text(CALLS, encoding="utf-8")
+    found = python("-m", "tenon", "profile", "--trace", tmp_path / "traces", script).stderr
+    assert "double at B=5" in found and "of 3 calls" in found and "call overhead" in found
+    assert "pass fuse" in found or "loaded" in found
+    assert "idle: called once at most" in found
+    trace = json.loads((tmp_path / "traces" / "double.json").read_text())
+    assert trace["otherData"] == {"program": "double", "B": "5"}
+    by_variable = python(script, TENON_PROFILE="1").stderr
+    assert "double at B=5" in by_variable and "idle: called once at most" in by_variable

@@ -8,8 +8,9 @@ from __future__ import annotations
 import linecache
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -178,8 +179,11 @@ def _optimise(module: ModuleRef) -> None:
 
 
 @no_collecting()
-def compile_kernels(kernels: Sequence[Kernel], workers: int | None = None) -> dict[str, bytes]:
-    """The object code of each kernel, by key; compiled side by side where there are many, the biggest first.
+def compile_kernels(
+    kernels: Sequence[Kernel], workers: int | None = None, seconds: dict[str, float] | None = None
+) -> dict[str, bytes]:
+    """The object code of each kernel, by key; compiled side by side where there are many, the biggest first. What each
+    took goes into ``seconds``.
 
     ``workers`` is the number of helping processes (default: one for each processor but this one's). What one leaves
     behind when it dies is compiled here. Raises CompileError.
@@ -202,6 +206,8 @@ def compile_kernels(kernels: Sequence[Kernel], workers: int | None = None) -> di
             feeder.join()
     if work.errors:
         raise CompileError(work.errors[0])
+    if seconds is not None:
+        seconds.update(work.seconds)
     return work.done
 
 
@@ -211,6 +217,7 @@ class _Work:
     def __init__(self, kernels: Sequence[Kernel]):
         self.waiting = sorted({k.key: k for k in kernels}.values(), key=lambda k: len(k.source))
         self.done: dict[str, bytes] = {}
+        self.seconds: dict[str, float] = {}
         self.errors: list[str] = []
 
     def take(self) -> Kernel | None:
@@ -221,7 +228,12 @@ class _Work:
 
     def here(self) -> None:
         while kernel := self.take():
-            self.done[kernel.key] = compile_kernel(kernel)
+            self._keep(kernel, compile_kernel)
+
+    def _keep(self, kernel: Kernel, compiled: Callable[[Kernel], bytes]) -> None:
+        start = time.perf_counter()
+        self.done[kernel.key] = compiled(kernel)
+        self.seconds[kernel.key] = time.perf_counter() - start
 
     def in_helper(self) -> None:
         """Hand kernels to a process of their own until none waits; runs in a thread of its own."""
@@ -234,7 +246,7 @@ class _Work:
         kernel = None
         try:
             while kernel := self.take():
-                self.done[kernel.key] = helper.compile(kernel)
+                self._keep(kernel, helper.compile)
         except CompileError as error:
             self.errors.append(error.message)
             self.waiting.clear()

@@ -22,12 +22,12 @@ _in_memory: dict[str, Code] = {}
 
 @dataclass(frozen=True)
 class Report:
-    """Where the code came from: kernels compiled, loaded from the cache, and already in this process; the driver
-    counts as one. ``seconds`` is the time it all took."""
+    """Where the code came from: kernels compiled, with the seconds that each took, loaded from the cache, and already
+    in this process; the driver counts as one. ``seconds`` is the time it all took."""
 
-    compiled: int
-    loaded: int
-    shared: int
+    compiled: tuple[tuple[str, float], ...]
+    loaded: tuple[str, ...]
+    shared: tuple[str, ...]
     seconds: float
 
 
@@ -37,19 +37,21 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
     environment = cpu_environment()
     code: dict[str, Code] = {}
     missing: dict[str, Kernel] = {}
-    loaded = shared = 0
+    loaded: list[str] = []
+    shared: list[str] = []
+    took: dict[str, float] = {}
     with _lock:
         for kernel in {k.key: k for k in kernels}.values():
             identity = _identity(kernel)
             if identity in _in_memory:
                 code[kernel.key] = _in_memory[identity]
-                shared += 1
+                shared.append(kernel.name)
                 continue
             data = cache.load(OBJECT, identity, environment, kernel.name)
             if data is not None:
                 try:
                     code[kernel.key] = _in_memory[identity] = link(data, symbol(kernel.name), kernel.libm)
-                    loaded += 1
+                    loaded.append(kernel.name)
                     continue
                 except CompileError as error:
                     cache.reject(OBJECT, identity, environment, error.message)
@@ -57,11 +59,12 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
         if missing:
             from runtime.cpu.compile import compile_kernels
 
-            for key, data in compile_kernels(list(missing.values())).items():
+            for key, data in compile_kernels(list(missing.values()), seconds=took).items():
                 identity = _identity(missing[key])
                 code[key] = _in_memory[identity] = link(data, symbol(missing[key].name), missing[key].libm)
                 cache.store(OBJECT, identity, environment, data)
-    return code, Report(len(missing), loaded, shared, time.perf_counter() - start)
+    compiled = tuple((missing[key].name, spent) for key, spent in took.items())
+    return code, Report(compiled, tuple(loaded), tuple(shared), time.perf_counter() - start)
 
 
 def timed_driver(cache: Cache) -> Code:
