@@ -14,34 +14,31 @@ from engine.errors import DTypeError, ShapeError
 ALIGNMENT = 64
 
 
-_Word = ctypes.c_ssize_t
+_memory = (ctypes.c_int64 * (sys.maxsize >> 4)).from_address(0)  # all of it, as words
 _DATA = object.__basicsize__
 
 
 def _first_field(array: np.ndarray) -> int:
-    """The address in the array's own record, where NumPy's C interface keeps it behind the object's header: asking
-    for ``__array_interface__`` takes seven times as long, and a call asks for every input and output."""
-    return _Word.from_address(id(array) + _DATA).value
+    """Where the first element of ``array`` lies: the address in the array's own record, where NumPy's C interface keeps
+    it behind the object's header. Asking for ``__array_interface__`` takes seven times as long, and a call asks for
+    every input and output."""
+    return _memory[(id(array) + _DATA) >> 3]
 
 
 def _interface(array: np.ndarray) -> int:
+    """Where the first element of ``array`` lies."""
     return array.__array_interface__["data"][0]
 
 
 def _records_are_readable() -> bool:
-    """Whether this Python keeps objects at their ``id``, as CPython does."""
-    if sys.implementation.name != "cpython":
+    """Whether this Python keeps objects at their ``id``, as CPython does, and has 64-bit addresses."""
+    if sys.implementation.name != "cpython" or sys.maxsize < 1 << 32:
         return False
     arrays = [np.empty(n, np.uint8)[n // 2 :] for n in (1, 10, 1000)]
     return all(_first_field(a) == _interface(a) for a in arrays)
 
 
-_address = _first_field if _records_are_readable() else _interface
-
-
-def address(array: np.ndarray) -> int:
-    """Where the first element of ``array`` lies."""
-    return _address(array)
+address = _first_field if _records_are_readable() else _interface
 
 
 def aligned_empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:

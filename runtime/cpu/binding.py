@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
 from engine import dims, dtypes
 from engine.buffers import Buffer
 from engine.dims import Size
+from engine.dtypes import DType
 from engine.errors import VerifyError
 from engine.memory import place, round_up
 from engine.program import ERROR, Arg, Block, Call, Loop, Pointer, Program
@@ -90,6 +92,14 @@ class Table:
         return Table(rows, [self.calls[i] for i in kept], self.parallel)
 
 
+Form = tuple[tuple[int, ...], DType, int]
+"""What an output is like: shape, dtype, bytes."""
+
+
+def _form(shape: tuple[int, ...], dtype: DType) -> Form:
+    return shape, dtype, math.prod(shape) * dtype.itemsize
+
+
 class Binding:
     """``program`` at the sizes ``values``. ``fixed`` gives the arrays of state, const and packed buffers,
     ``functions`` each kernel's address by key."""
@@ -106,7 +116,7 @@ class Binding:
         self.sizes = sizes = Sizes(values)
         self.plan = plan(program, sizes)
         self.buffers = {b.name: b for b in program.buffers}
-        self.output_shapes = [tuple(map(sizes, p.shape)) for p in program.outputs]
+        self.outputs = [_form(tuple(map(sizes, p.shape)), p.dtype) for p in program.outputs]
         self.arrays: dict[str, np.ndarray] = {}
         for buffer in program.buffers:
             if buffer.kind in ("state", "const", "packed"):
@@ -156,6 +166,7 @@ class Binding:
         self._arena_at = np.array([s for s, _ in self._arena_slots], np.int64)
         self._arena_offsets = np.array([o for _, o in self._arena_slots], np.int64)
         self.arena_address = 0
+        self.shortcut: Callable[[Any], list[np.ndarray] | None] | None = None  # see shortcut.py
         places = [[base + 8 * s for s in at] for at in starts]
         conditions = [[0 if g is None else base + 8 * g for g in guard] for guard in guards]
         self._loops = LoopBlocks(
@@ -177,9 +188,8 @@ class Binding:
 
     def move_arena(self, to: int) -> None:
         """Point the temps into the arena at address ``to``."""
-        if to != self.arena_address:
-            self._block[self._arena_at] = self._arena_offsets + to
-            self.arena_address = to
+        self._block[self._arena_at] = self._arena_offsets + to
+        self.arena_address = to
 
     def turns(self, call: int) -> int:
         """How often a call of ``main`` runs in one step of the program, where no guard keeps it from that."""

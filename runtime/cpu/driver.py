@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -113,6 +113,16 @@ def _kernel(source: str) -> Kernel:
     return Kernel("driver", hashlib.sha256(source.encode()).hexdigest(), source)
 
 
+class Steps(Protocol):
+    """A table of ``count`` steps at ``address``. ``parallel``: more than one thread has something to do in it.
+    ``loops`` are the control slots from SHARED on, where it has loops."""
+
+    address: int
+    count: int
+    parallel: bool
+    loops: tuple[int, ...]
+
+
 class Driver:
     """The driver at ``address``, entered by up to ``count`` threads.
 
@@ -134,7 +144,7 @@ class Driver:
         self._slots = aligned_empty((CONTROL_SLOTS,), dtypes.i64)
         control = self._slots
         control[:] = 0
-        control[SELF] = address
+        control[SELF], control[THREADS] = address, count
         control[SCRATCH] = self._scratch.ctypes.data
         control[SCRATCH_STRIDE] = stride
         control[ERROR] = self.error.ctypes.data
@@ -147,6 +157,7 @@ class Driver:
         self._control = memoryview(control)  # type: ignore[arg-type]
         self._error = memoryview(self.error)  # type: ignore[arg-type]
         self._control_address = control.ctypes.data
+        self._table: Steps | None = None  # what the control block says at present
 
     @property
     def scratch_bytes(self) -> int:
@@ -166,25 +177,25 @@ class Driver:
         """Meetings of all threads so far, counted by the native code."""
         return self._control[COUNT_BARRIERS]
 
-    def run(self, table: int, count: int, parallel: bool, loops: Sequence[int] = ()) -> int:
-        """Walk ``count`` steps of the table at address ``table``; returns the error code, 0 for none. ``loops`` are the
-        control slots from SHARED on, where the table has loops."""
-        if not count:
-            return 0
-        control = self._control
-        control[STEPS] = table
-        control[STEP_COUNT] = count
-        control[PRIVATE_WORDS] = 0
-        for i, value in enumerate(loops):
-            control[SHARED + i] = value
-        if not parallel or self.count == 1 or threads.forked():
-            self._entry(self._control_address, 0, 1, 0)
+    def run(self, table: Steps) -> int:
+        """Walk the steps of ``table``; returns the error code, 0 for none."""
+        if table is not self._table:
+            self._turn_to(table)
+        if not table.parallel or self.count == 1 or threads.forked():
+            if table.count:
+                self._entry(self._control_address, 0, 1, 0)
         elif self._runtime is not None:
-            control[THREADS] = self.count
             self._entry(self._control_address, 0, 0, 0)
         else:
             threads.run_in_python_threads(self._entry, self._control_address, self.count)
         return self._error[0]
+
+    def _turn_to(self, table: Steps) -> None:
+        control = self._control
+        control[STEPS], control[STEP_COUNT], control[PRIVATE_WORDS] = table.address, table.count, 0
+        for i, value in enumerate(table.loops):
+            control[SHARED + i] = value
+        self._table = table
 
     def log_into(self, address: int = 0, log: int = 0, stride: int = 0) -> None:
         """Run by the timed driver at ``address`` from now on, whose threads' logs are at ``log``, ``stride`` bytes

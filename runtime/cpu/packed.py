@@ -45,7 +45,7 @@ class PackedState:
         due = {i for i in range(len(self.calls)) if self._seen.get(self._key(i, binding)) != self._versions(i)}
         if due:
             table = binding.prepare if len(due) == len(self.calls) else binding.prepare.only(due)
-            driver.run(table.address, table.count, table.parallel)
+            driver.run(table)
             self._mark(due, binding)
         self._latest = binding, versions
 

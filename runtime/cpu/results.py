@@ -6,7 +6,6 @@ of the last few is kept here; where only this list refers to it, no array, view 
 
 from __future__ import annotations
 
-import math
 import sys
 
 import numpy as np
@@ -16,6 +15,8 @@ from engine.state import ALIGNMENT, aligned_array, aligned_empty
 
 LEAST_BYTES = 1 << 20
 """Below that, allocators keep memory themselves."""
+ALIGNED_BYTES = 4096
+"""Below that, what vectors across two lines of the cache cost is less than what aligning costs."""
 _KEPT = 4
 
 
@@ -25,9 +26,10 @@ class ResultMemory:
     def __init__(self) -> None:
         self._kept: list[np.ndarray] = []
 
-    def empty(self, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-        """An uninitialised aligned array that shares memory with none that anyone holds."""
-        count = math.prod(shape) * dtype.itemsize
+    def empty(self, shape: tuple[int, ...], dtype: DType, count: int) -> np.ndarray:
+        """An uninitialised array of ``count`` bytes that shares memory with none that anyone holds."""
+        if count < ALIGNED_BYTES:
+            return np.empty(shape, dtype.numpy)
         if count < LEAST_BYTES or _ALONE is None:
             return aligned_empty(shape, dtype)
         kept, size = self._kept, count + ALIGNMENT
