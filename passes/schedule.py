@@ -33,9 +33,10 @@ from passes.bodies import Body, Operands
 from passes.bundles import bundle_updates, core_buffers
 from passes.kernels import KernelWriter
 from passes.loop_plan import LoopPlan
+from passes.parts import places_of_parts
 from passes.spaces import Axis, Space
 from passes.splitting import Partial
-from passes.views import View, dense, is_free, look_through, view_of
+from passes.views import View, dense, is_free, look_through, same_places, view_of
 
 
 def schedule(graph: Graph) -> Schedule:
@@ -215,6 +216,20 @@ class _Scheduler:
             made = _made_as(value)
             if self._homeless(made):
                 self.homes[made] = dense(self.outputs[i].buffer, made.shape)
+        for group in reversed(self.graph.groups):
+            if group.nodes[0].op.name == "concat":
+                self._choose_parts(group)
+
+    def _choose_parts(self, group: Group) -> None:
+        """Let what makes the parts of a joined tensor write them side by side."""
+        whole = group.nodes[0].output
+        home = self.homes.setdefault(whole, self._home(whole))
+        if self.buffers[home.buffer].kind == "state":
+            return  # which others may still read
+        for made, place in places_of_parts(group.nodes[0], home, self.graph.layouts):
+            maker = self.group_of.get(made.node)
+            if maker is not None and maker.guard is group.guard and made not in self.homes:
+                self.homes[made] = place
 
     def _homeless(self, value: Value) -> bool:
         """Whether a kernel makes the value, in row-major order, and nobody has said where."""
@@ -410,7 +425,8 @@ class _Scheduler:
         start: Size = 0
         for x in node.inputs:
             part = replace(home, offset=home.offset + start * home.strides[axis])
-            self._copy(x, part, out.dtype)
+            if is_free(look_through(x)[0].node) or not same_places(self.view(x), part, x.shape):
+                self._copy(x, part, out.dtype)
             start = start + x.shape[axis]
 
     def _scatter(self, node: Node) -> None:

@@ -77,6 +77,28 @@ def view_of(node: Node, source: View) -> View | None:
     raise AssertionError(f"{node.op.name} is not a view")
 
 
+def source_of(node: Node, view: View) -> View | None:
+    """How the input of a view op must lie for its output to lie as ``view``: the other way round than
+    :func:`view_of`. None where no view does that."""
+    x, out = node.inputs[0], node.outputs[0]
+    match node.op.name:
+        case "identity" | "detach":
+            return view
+        case "permute":
+            axes = node.attrs["axes"]
+            strides = tuple(view.strides[axes.index(i)] for i in range(len(axes)))
+            return View(view.buffer, strides, tuple(axes[a] for a in view.order), view.offset)
+        case "reshape":
+            return _reshaped(out.shape, x.shape, view)
+    return None
+
+
+def same_places(a: View, b: View, shape: Shape) -> bool:
+    """Whether a value of this shape lies at the same places under both."""
+    strides = zip(shape, a.strides, b.strides, strict=True)
+    return (a.buffer, a.offset) == (b.buffer, b.offset) and all(s == t for size, s, t in strides if size != 1)
+
+
 def _reshaped(old: Shape, new: Shape, source: View) -> View | None:
     """Match runs of old and new axes with equal products; a run of old axes must lie in memory as one axis."""
     strides: list[Size] = []

@@ -350,6 +350,23 @@ def test_images_are_channels_last_and_only_the_flatten_copies() -> None:
     assert len(copied) == 2 and copied[0] == (flatten.inputs[0].node.name,) and copied[1] == (back.name,)
 
 
+def test_joined_parts_are_written_where_they_belong() -> None:
+    """By products and loops, through the views between; what lies elsewhere is copied, as what comes from outside."""
+
+    def joined(x: Value, w: Value, y: Value) -> Value:
+        product = apply("reshape", apply("matmul", x, w), shape=(4, 1, 5))
+        turned = apply("permute", apply("exp", y), axes=(1, 0, 2))
+        return apply("concat", product, y, apply("reshape", turned, shape=(4, 1, 5)), apply("neg", y), axis=1) + 1.0
+
+    types = [TensorType(shape, F32) for shape in ((4, 5), (5, 5), (4, 1, 5))]
+    graph = trace(joined, *types)
+    made = plan(graph)
+    assert [k.name for k in made.kernels].count("copy") == 1
+    joined_in = {w.buffer for k in made.kernels if k.name in ("matmul", "exp", "neg") for w in k.writes}
+    assert len(joined_in) == 1
+    check(graph, {v.node.attrs["name"]: array(*v.shape) for v in graph.inputs}, levels=(2,))
+
+
 def test_a_weight_gradient_alone_is_given_channels_last_images_too() -> None:
     def gradient(x: Value, dy: Value) -> Value:
         return apply("conv2d_weight_grad", x, dy, kernel_size=(3, 3), padding=(1, 1))

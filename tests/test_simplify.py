@@ -47,6 +47,11 @@ def spread(x, *shape):
     return apply("broadcast_to", x, shape=shape)
 
 
+def padded(x, low, high, value=0):
+    """``x`` with so many columns before and after it."""
+    return apply("pad", x, low=(0, low), high=(0, high), step=(1, 1), value=value)
+
+
 def turn(x, *axes):
     return apply("permute", x, axes=axes)
 
@@ -127,6 +132,36 @@ CASES = {
     "pad_none": (lambda x: apply("pad", x, low=(0, 0), high=(0, 0), step=(1, 1)), F34, [], "pad nothing"),
     "pad_symbolic": (
         lambda x: apply("pad", x, low=(0,), high=(B,), step=(1,)), (tensor("B"),), ["pad"], None,
+    ),
+    "pads_that_meet": (
+        lambda x, y, z: padded(x, 0, 4) + padded(y, 4, 0) + padded(z, 3, 3),
+        (tensor(3, 3), tensor(3, 3), tensor(3, 1)), ["concat"], "pads in a sum",
+    ),
+    "pads_that_meet_halfway": (
+        lambda x, y: padded(x, 3, 4) + padded(y, 0, 7),
+        (tensor("B", 4), tensor("B", 3)), ["concat", "pad"], "sum of pads",
+    ),
+    "pads_between_others": (
+        lambda x, y, z: (padded(x, 4, 0) + z) + padded(y, 0, 4),
+        (tensor(2, 3), tensor(2, 4), tensor(2, 7)), ["concat", "add"], "pads in a sum",
+    ),
+    "pads_that_overlap": (
+        lambda x, y: padded(x, 0, 4) + padded(y, 2, 2), (tensor(3, 4), tensor(3, 4)), ["pad", "pad", "add"], None,
+    ),
+    "pads_of_ones": (
+        lambda x, y: padded(x, 0, 4, 1) + padded(y, 4, 0), F34 * 2, ["pad", "pad", "add"], None,
+    ),
+    "pads_along_two_axes": (
+        lambda x, y: apply("pad", x, low=(3, 0), high=(0, 4), step=(1, 1))
+        + apply("pad", y, low=(0, 4), high=(3, 0), step=(1, 1)),
+        F34 * 2, ["pad", "pad", "add"], None,
+    ),
+    "concat_concat": (
+        lambda x: apply("concat", x, apply("concat", x, x, axis=1), x, axis=1), F34, ["concat"], "concat of concat",
+    ),
+    "concat_concat_across": (
+        lambda x: apply("concat", apply("concat", x, x, axis=0), apply("concat", x, x, axis=0), axis=1),
+        F34, ["concat", "concat"], None,
     ),
     "concat_one": (lambda x: apply("concat", x, axis=1), F34, [], "concat of one"),
     "view_of_number": (lambda x: x + turn(spread(c(2.0), 4, 3), 1, 0), F34, ["add"], "view of one number"),

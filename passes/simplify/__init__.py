@@ -1,7 +1,7 @@
 """Simplification: identities, folding, common subexpressions and dead code, until nothing more applies.
 
-The rules stand in tables: ``constants``, ``algebra``, ``casts``, ``views``, ``products``, ``pooling`` and
-``recurrences``. None changes dtypes, random numbers or where NaN and infinity appear. Those in ``relaxed`` change
+The rules stand in tables: ``constants``, ``algebra``, ``casts``, ``views``, ``pads``, ``products``, ``pooling``
+and ``recurrences``. None changes dtypes, random numbers or where NaN and infinity appear. Those in ``relaxed`` change
 roundings, and are for level 3.
 """
 
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 from engine.graph import Graph, Node, Rewriter, Value
-from passes.simplify import algebra, casts, constants, pooling, products, recurrences, relaxed, views
+from passes.simplify import algebra, casts, constants, pads, pooling, products, recurrences, relaxed, views
 from passes.simplify.common import computation
 from passes.simplify.dead import remove_dead
 from passes.simplify.patterns import Match, Rule, RuleTable, Var, op
@@ -24,7 +24,7 @@ SWEEPS = 20
 MANY = 1 << 30
 """The uses of a value that are not known."""
 
-_TABLES = (constants, algebra, casts, views, products, pooling, recurrences)
+_TABLES = (constants, algebra, casts, views, pads, products, pooling, recurrences)
 _RULES = tuple(rule for table in _TABLES for rule in table.RULES)
 _BEFORE_AUTODIFF = RuleTable(_RULES)
 _PLAIN = (*_RULES, Rule("detach", op("detach", Var("x")), lambda x: x))
