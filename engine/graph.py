@@ -391,7 +391,7 @@ class Rewriter:
         with self.builder:
             for node in self.graph.nodes:
                 inputs = tuple(self.map[v] for v in node.inputs)
-                self.rule = ""
+                self.rule, count = "", len(self.builder.nodes)
                 with self.builder.at(node.location):
                     outputs = emit(node, inputs)
                 if outputs is None:
@@ -399,7 +399,8 @@ class Rewriter:
                 elif listening is not None:
                     before, after = (tuple(v.name for v in values) for values in (node.outputs, outputs))
                     if before != after:
-                        listening.append(Rewrite(self.rule or node.op.name, node.name, before, after))
+                        made = tuple(n.name for n in self.builder.nodes[count:])
+                        listening.append(Rewrite(self.rule or node.op.name, node.name, before, after, made))
                 self.map.update(zip(node.outputs, outputs, strict=True))
         return self.finish()
 

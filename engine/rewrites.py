@@ -14,12 +14,13 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class Rewrite:
     """The values ``before`` of the node of that name became the values ``after``, by ``rule``: its name, or where the
-    pass has but one for each op, the op's."""
+    pass has but one for each op, the op's. The nodes ``made`` are new."""
 
     rule: str
     node: str
     before: tuple[str, ...]
     after: tuple[str, ...]
+    made: tuple[str, ...] = ()
 
 
 _listening: ContextVar[list[Rewrite] | None] = ContextVar("listening", default=None)

@@ -135,7 +135,6 @@ from frontend.rearranging import (
     diag_embed,
     diagflat,
     diagonal,
-    diff,
     dsplit,
     dstack,
     flip,
@@ -203,6 +202,7 @@ from tenon.callbacks import Callback, History
 from tenon.checkpoints import load, save
 from tenon.compiling import compile
 from tenon.custom import custom_op
+from tenon.diff import GraphDiff, diff
 from tenon.executable import Executable
 from tenon.functions import Function, function, train_step
 from tenon.generation import generate

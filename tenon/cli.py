@@ -68,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_script(profiler)
     profiler.set_defaults(action=_profile)
 
+    differ = commands.add_parser("diff", help="compare two dumps stage by stage, or two dumped graphs")
+    differ.add_argument("before", type=Path, metavar="A", help="a dump, or one of its files")
+    differ.add_argument("after", type=Path, metavar="B", help="another")
+    differ.set_defaults(action=_diff)
+
     caches = commands.add_parser("cache", help="look after the compile cache")
     verbs = caches.add_subparsers(title="actions", required=True, metavar="ACTION")
     info = verbs.add_parser("info", help="where it is and what it holds")
@@ -137,6 +142,12 @@ def _profile(options: argparse.Namespace) -> int:
             path = found.save_trace(unused_folder(options.trace, f"{found.name}.json"))
             print(f"\nwrote {path}", file=sys.stderr)
     return status
+
+
+def _diff(options: argparse.Namespace) -> int:
+    from tenon.diff import diff, files, show
+
+    return int(show((diff(a, b) for a, b in files(options.before, options.after)), sys.stdout))
 
 
 def _cache_info(options: argparse.Namespace) -> int:

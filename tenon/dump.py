@@ -16,6 +16,8 @@ from engine.graph import Graph
 from engine.program import Program
 from engine.schedule import Schedule
 from tenon import listings, text
+from tenon.diff import of_stages
+from tenon.text_format import plural
 
 if TYPE_CHECKING:
     from tenon.executable import Executable
@@ -50,9 +52,16 @@ def dump(executable: Executable, folder: Path, inputs: Sequence[Any] = ()) -> Pa
 
 def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
     (folder / _MARK).write_text(f"{executable!r}\n", encoding="utf-8")
+    changes = of_stages(list(executable.stages.items()))
     for number, (name, stage) in enumerate(executable.stages.items()):
         if isinstance(stage, Graph):
-            title = f'{number:02}-{name}.py: {executable.name} after pass "{name}", {len(stage.nodes)} nodes'
+            what = f'after pass "{name}"' if number else "as traced"
+            title = f"{number:02}-{name}.py: {executable.name} {what}, "
+            if name in changes:
+                title += changes[name].summary
+                _save(folder / f"{number:02}-{name}.diff", f"{changes[name]}\n")
+            else:
+                title += plural(len(stage.nodes), "node")
             text.write(stage, folder / f"{number:02}-{name}.py", title)
         elif isinstance(stage, Schedule):
             _save(folder / "schedule.txt", listings.schedule_text(stage))

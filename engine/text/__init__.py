@@ -22,6 +22,6 @@ until the next one. Scalar constants are written as literals where they are used
 
 from engine.text.equality import difference, structurally_equal
 from engine.text.parser import assumption, parse
-from engine.text.printer import to_text, to_text_and_constants
+from engine.text.printer import node_lines, to_text, to_text_and_constants
 
-__all__ = ["assumption", "difference", "parse", "structurally_equal", "to_text", "to_text_and_constants"]
+__all__ = ["assumption", "difference", "node_lines", "parse", "structurally_equal", "to_text", "to_text_and_constants"]

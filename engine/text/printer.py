@@ -47,6 +47,21 @@ def to_text_and_constants(graph: Graph, title: str | None = None) -> tuple[str, 
     return "\n".join(lines), printer.constants
 
 
+def node_lines(graph: Graph) -> dict[str, str]:
+    """For each node by name, those of loops' bodies as ``loop.node``, the line that it prints as, without its source
+    location. Numbers that stand where they are used have none."""
+    printer = _Printer(graph)
+    found: dict[str, str] = {}
+    for node in graph.nodes:
+        for name, attr in node.attrs.items():
+            if isinstance(attr, Graph) and name == "body":
+                found |= {f"{node.name}.{inner}": line for inner, line in node_lines(attr).items()}
+        if node.outputs[0] not in printer.literals:
+            values = ", ".join(f"{v.name}: {type_text(v.type, graph.layouts.get(v))}" for v in node.outputs)
+            found[node.name] = f"{values} = {printer.expression(node)}"
+    return found
+
+
 class _Printer:
     """Prints one graph. The bodies of its loops become functions in ``bodies``, numbered throughout the program."""
 
