@@ -18,13 +18,14 @@ import numpy as np
 
 from engine import interpreter, scheduled
 from engine.graph import Graph, Node, Value
-from engine.loops import body_of, nested_nodes
+from engine.loops import body_of
 from engine.program import Program
 from engine.rewrites import resolved
 from engine.schedule import Schedule
 from tenon import reproduce
 from tenon.bisect import Difference
 from tenon.comparing import Worst, moved, worst
+from tenon.costs import named_nodes
 from tenon.executable import Executable
 from tenon.one_kernel import KernelRunner, buffer_values, results_of, schedule_memory
 
@@ -125,7 +126,8 @@ class Search:
         memory = schedule_memory(graph, plan, self.sizes, self.inputs, self.state)
         shapes = buffer_values(graph)
         runner = KernelRunner(graph, plan, built, self.sizes)
-        known = {n.name: n for n in nested_nodes(graph)}
+        known = dict(named_nodes(graph))
+        full = {node: name for name, node in known.items()}
         found: list[tuple[Difference, Write]] = []
 
         def visit(item: Any, turns: tuple[int, ...]) -> None:
@@ -133,7 +135,8 @@ class Search:
                 return
             case = runner.run(item, memory)
             order = {n: i for i, n in enumerate(item.nodes)}
-            for name in sorted(case.written, key=lambda n: order.get(shapes[n].node.name, -1) if n in shapes else -1):
+            made_by = {n: full.get(shapes[n].node, "") if n in shapes else "" for n in case.written}
+            for name in sorted(case.written, key=lambda n, made=made_by, at=order: at.get(made[n], -1)):
                 value = shapes.get(name)
                 bad = worst(*case.of(name))
                 if bad is not None:
