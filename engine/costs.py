@@ -46,6 +46,13 @@ def nbytes(value: Value) -> Size:
     return value.type.size * value.dtype.itemsize
 
 
+def made(value: Value) -> Value:
+    """What ``value`` is a view of, or itself."""
+    while value.node.op.kind == "view":
+        value = value.node.inputs[0]
+    return value
+
+
 def needed_bytes(node: Node, position: int) -> Size:
     """The bytes of an input that ``node`` reads: of what is gathered from, as many as come out."""
     value = node.inputs[position]

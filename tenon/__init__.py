@@ -201,6 +201,7 @@ from tenon.bisect import Difference, bisect
 from tenon.callbacks import Callback, History
 from tenon.checkpoints import load, save
 from tenon.compiling import compile
+from tenon.counting import flops, memory
 from tenon.custom import custom_op
 from tenon.diff import GraphDiff, diff
 from tenon.executable import Executable

@@ -11,7 +11,7 @@ from engine.buffers import Buffer
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
 from engine.program import Call, Program
-from passes.views import is_free, look_through
+from passes.views import is_free
 
 if TYPE_CHECKING:
     from tenon.executable import Executable
@@ -108,7 +108,7 @@ class _Counter:
         read: dict[str, int] = {}
         for node in nodes:
             for position, value in enumerate(node.inputs):
-                root = look_through(value)[0]
+                root = costs.made(value)
                 if not is_free(root.node):
                     part = dims.evaluate(costs.needed_bytes(node, position), self.sizes)
                     name = _buffer_of(root)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from engine import dims
@@ -58,14 +58,19 @@ def program_dims(program: Program) -> list[str]:
 
 def check_sizes(program: Program, sizes: Mapping[str, int]) -> None:
     """Raise ShapeError unless ``sizes`` gives each of the program's dims, and no other, a size."""
-    known = program_dims(program)
+    check_dims(program.name, program_dims(program), sizes, "memory")
+
+
+def check_dims(title: str, known: Sequence[str], sizes: Mapping[str, int], call: str) -> None:
+    """Raise ShapeError unless ``sizes``, given to the function ``call``, has each of the dims ``known`` of the program
+    ``title``, and no other."""
     for name, value in sizes.items():
         if name not in known:
-            raise ShapeError(f"{program.name} has no dim {name!r}; its dims are: {', '.join(known) or 'none'}")
+            raise ShapeError(f"{title} has no dim {name!r}; its dims are: {', '.join(known) or 'none'}")
         if isinstance(value, bool) or not isinstance(value, int) or value < 0:
             raise ShapeError(f"the dim {name} is {value!r}; a size of at least 0 was expected")
     missing = [n for n in known if n not in sizes]
     if missing:
         raise ShapeError(
-            f"{program.name} needs the size of {', '.join(missing)}: memory({', '.join(f'{n}=64' for n in missing)})"
+            f"{title} needs the size of {', '.join(missing)}: {call}({', '.join(f'{n}=64' for n in missing)})"
         )

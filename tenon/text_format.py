@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from engine.dims import Size
+
 
 def bytes_text(count: int) -> str:
     """``1536`` as ``1.5 KiB``."""
@@ -21,6 +23,18 @@ def seconds_text(seconds: float) -> str:
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}" if seconds >= 100 * size else f"{seconds / size:.2f} {unit}"
     return f"{seconds / 1e-6:.2f} us"
+
+
+def count_text(count: Size) -> str:
+    """A large number, which may depend on dims, in thousands: ``1.61 M``, ``25.1 K*B``."""
+    if isinstance(count, int):
+        size = float(count)
+        units = ["", " K", " M", " G", " T"]
+        while abs(size) >= 999.5 and len(units) > 1:
+            size /= 1000
+            del units[0]
+        return f"{size:.3g}{units[0]}"
+    return " + ".join("*".join([count_text(factor), *map(str, atoms)]) for atoms, factor in count.terms)
 
 
 def plural(count: int, noun: str) -> str:
