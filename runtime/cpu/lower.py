@@ -34,6 +34,7 @@ from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.custom import lower_custom
 from runtime.cpu.depthwise import is_depthwise, lower_depthwise
+from runtime.cpu.depthwise_weight_grad import is_depthwise_gradient, lower_depthwise_weight_grad
 from runtime.cpu.loops import lower_loops
 from runtime.cpu.pointwise import as_contraction, gradient_as_contraction, is_pointwise, is_pointwise_gradient
 from runtime.cpu.pool import lower_pool
@@ -66,6 +67,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_conv2d(item)
         case ConvWeightGrad() as core if is_pointwise_gradient(core):
             return lower_contraction(gradient_as_contraction(item), lasting)
+        case ConvWeightGrad() as core if is_depthwise_gradient(core):
+            return lower_depthwise_weight_grad(item)
         case ConvWeightGrad():
             return lower_conv_weight_grad(item)
         case MaxPool2d(source=Conv2d()):

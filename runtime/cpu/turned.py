@@ -14,8 +14,8 @@ from runtime.cpu.emit import ArgTable, call, indent, kernel, load, loop, store, 
 from runtime.cpu.tasks import coordinates
 from runtime.cpu.tiles import host_tile, transpose_name
 
-BLOCK = 64
-"""Positions of the axis that is read along memory, in a task."""
+BLOCK = (64, 256)
+"""Positions of a task: of the axis that is read along memory, and of the last one."""
 
 
 def turned_axis(flat: KernelSpec) -> int | None:
@@ -42,28 +42,29 @@ def lower_turned(spec: KernelSpec, flat: KernelSpec, axis: int) -> Lowered:
         **{f"to_{name}": write.strides[i] for name, i in outer.items()},
     )  # fmt: skip
     space: dict[str, Size] = {name: flat.axes[i] for name, i in outer.items()}
-    space["block"] = ceil_div(flat.axes[axis], BLOCK)
+    space |= {"block": ceil_div(flat.axes[axis], BLOCK[0]), "strip": ceil_div(flat.axes[last], BLOCK[1])}
     turn = transpose_name(read.dtype, lanes)
     value = load(read.dtype, "start", "a + b * step", table.scope(read.buffer))
     task = [
         *coordinates(table, "task", space),
         f"start = source + ({total(*(times(name, f'from_{name}') for name in outer))}) * {size}",
         f"out = target + ({total(*(times(name, f'to_{name}') for name in outer))}) * {size}",
-        f"first = block * {BLOCK}",
-        f"stop = minimum(first + {BLOCK}, along)",
+        f"first = block * {BLOCK[0]}",
+        f"stop = minimum(first + {BLOCK[0]}, along)",
+        f"begin = strip * {BLOCK[1]}",
+        f"end = minimum(begin + {BLOCK[1]}, across)",
         f"if minimum(along, across) >= {lanes}:",
         f"    for a0 in range(first, stop, {lanes}):",
         f"        a = minimum(a0, along - {lanes})",
-        f"        for b0 in range(0, across, {lanes}):",
+        f"        for b0 in range(begin, end, {lanes}):",
         f"            b = minimum(b0, across - {lanes})",
         f"            {turn}(start + (a + b * step) * {size}, step * {size}, out + (a * stride + b) * {size}, "
         f"stride * {size})",
         "else:",
-        *indent(loop("a", "first", "stop", loop("b", "0", "across", [
+        *indent(loop("a", "first", "stop", loop("b", "begin", "end", [
             store(write.dtype, "out", "a * stride + b", value, table.scope(write.buffer)),
         ]))),
     ]  # fmt: skip
-    code = kernel(
-        f"turn_{read.dtype}", loop("task", "lo", "hi", task), table, modules={"runtime.cpu.transpose": [turn]}
-    )
+    modules = {"runtime.cpu.transpose": [turn]}
+    code = kernel(f"turn_{read.dtype}", loop("task", "lo", "hi", task), table, modules=modules)
     return Lowered((call(spec, code, table, product(space.values())),), (code,))
