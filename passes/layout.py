@@ -3,7 +3,8 @@ and what attention makes lies as the projections before and after it have it, th
 
 A layout never changes a value's logical shape, axes or random numbers. Where a row-major value meets channels-last ones
 it is copied, once for all its readers, by an ``identity`` node: a transposing copy costs less than strided accesses
-inside a convolution's or a pool's kernel. A flatten of a channels-last image copies likewise.
+inside a convolution's or a pool's kernel. A flatten of a channels-last image copies likewise. Where images meet nothing
+but convolutions with a window of one pixel, which are matrix products in either layout, they stay as they are.
 """
 
 from __future__ import annotations
@@ -46,13 +47,23 @@ def _heads_inside(graph: Graph) -> Graph:
 
 
 def _channels_last(graph: Graph, target: Target) -> Graph:
-    if not target.channels_last or not any(n.op.name in _IMAGE_INPUTS for n in graph.nodes):
+    images = [n for n in graph.nodes if n.op.name in _IMAGE_INPUTS]
+    if not target.channels_last or all(_is_pointwise(n) for n in images):
         return graph
     chosen: dict[Value, tuple[int, ...]] = {}
     for node in graph.nodes:
         if node.op.kind in _IMAGE_KINDS or any(v in chosen for v in _peers(node)):
             chosen.update(dict.fromkeys(node.outputs, CHANNELS_LAST))
     return _convert_images(graph.with_(layouts=chosen))
+
+
+def _is_pointwise(node: Node) -> bool:
+    """Whether a convolution, or its gradient by the image, is a matrix product in either layout."""
+    attrs = node.attrs
+    return (
+        node.op.name in ("conv2d", "conv2d_input_grad") and node.inputs[1].shape[2:] == (1, 1) and attrs["groups"] == 1
+        and attrs["stride"] == (1, 1) and attrs["padding"] == (0, 0)
+    )  # fmt: skip
 
 
 def _peers(node: Node) -> list[Value]:

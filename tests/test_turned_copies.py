@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import tenon as tn
+from tenon import F
 
 SIZES = [(1, 5), (16, 16), (15, 40), (40, 15), (17, 33), (64, 65), (130, 16), (257, 100), (30, 600)]
 
@@ -31,3 +32,11 @@ def test_every_order_of_axes(axes):
     x = np.random.default_rng(1).normal(size=(20, 6, 35)).astype(np.float32)
     got = tn.compile(lambda x: x[1:].permute(*axes).contiguous(), tn.spec(*x.shape))(x)
     np.testing.assert_array_equal(got, x[1:].transpose(axes))
+
+
+@pytest.mark.parametrize("kernel, copies", [(1, 0), (3, 2)])
+def test_images_of_pointwise_convolutions_stay_as_they_are(kernel, copies):
+    x, w = np.ones((2, 20, 9, 7), np.float32), np.ones((33, 20, kernel, kernel), np.float32)
+    exe = tn.compile(lambda x, w: F.conv2d(x, w, padding=kernel // 2), tn.spec(*x.shape), tn.spec(*w.shape))
+    assert sum("copy" in call.label for call in exe.program.main) == copies
+    np.testing.assert_allclose(exe(x, w)[:, :, 4, 3], 20 * kernel**2)
