@@ -76,6 +76,7 @@ class _Line:
         self.lower, self.lasting = lower, lasting
         self.buffers = {b.name: b for b in schedule.buffers}
         self.kernels: dict[str, Kernel] = {}
+        self._labels: set[str] = set()
         self.loops: list[schedule_items.Loop] = []
         self._number = count()
         self.calls = self._flat(schedule.kernels, ())
@@ -91,7 +92,14 @@ class _Line:
             lowered = _guarded(_renamed(self.lower(item, self.lasting), next(self._number)), item.guard)
             self.buffers.update((b.name, b) for b in lowered.buffers)
             self.kernels.update((k.key, k) for k in lowered.kernels)
-            found += [(c, around) for c in lowered.calls]
+            found += [(replace(c, label=self._unique(c.label, item.name)), around) for c in lowered.calls]
+        return found
+
+    def _unique(self, label: str, name: str) -> str:
+        """``label``, or where another call has it, with a number behind the ``name`` of the kernel in it."""
+        candidates = (label.replace(name, f"{name}_{i}", 1) if i > 1 else label for i in count(1))
+        found = next(c for c in candidates if c not in self._labels)
+        self._labels.add(found)
         return found
 
     def _steady_first(self, inside: Placed, loop: schedule_items.Loop, around: Path) -> Placed:

@@ -15,11 +15,9 @@ from engine.graph import Graph, Group, Node, Value
 from engine.loops import has_check
 from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, fits
 from passes.guard import guards
+from passes.naming import kernel_name
 from passes.reach import Precedence
 from passes.views import is_free, look_through
-
-_SHORT = {"max_pool2d": "maxpool", "max_pool2d_grad": "maxpool_grad"}
-_LONGEST_NAME = 6
 
 
 def fuse(graph: Graph, merging: bool = True) -> Graph:
@@ -128,7 +126,7 @@ def _arrange(graph: Graph, clusters: list[Cluster], guard: Mapping[Node, Value])
     ordered = {key: tuple(sorted(nodes[key], key=index.__getitem__)) for key in _ordered(graph, unit, nodes, guard)}
     kernels = {index[c.nodes[-1]]: c for c in clusters}
     groups = tuple(
-        Group(_kernel_name(kernels[key]), members, guard.get(kernels[key].nodes[0]))
+        Group(kernel_name(kernels[key]), members, guard.get(kernels[key].nodes[0]))
         for key, members in ordered.items()
         if key in kernels
     )
@@ -196,17 +194,3 @@ def _ranks(dag: nx.DiGraph, nodes: dict[int, list[Node]], writers: set[int]) -> 
 def _is_number_of_state(node: Node) -> bool:
     """Whether all that the node makes are single numbers, and none of the program's inputs goes into it directly."""
     return not any(v.shape for v in node.outputs) and not any(v.node.op.name == "input" for v in node.inputs)
-
-
-def _kernel_name(cluster: Cluster) -> str:
-    """What the kernel does, from its ops in order: ``conv2d_add_maxpool_relu``; of many the cores and a few."""
-    words: list[str] = []
-    for node in cluster.nodes:
-        word = _SHORT.get(node.op.name, node.op.name).strip("_")
-        if not words or words[-1] != word:
-            words.append(word)
-    if len(words) > _LONGEST_NAME:
-        core = [_SHORT.get(n.op.name, n.op.name) for n in cluster.cores]
-        rest = [w for w in words if w not in core][:3] if core else words[: _LONGEST_NAME - 1]
-        words = [*core, *rest, "etc"]
-    return "_".join(words)

@@ -135,8 +135,8 @@ class Search:
                 return
             case = runner.run(item, memory)
             order = {n: i for i, n in enumerate(item.nodes)}
-            made_by = {n: full.get(shapes[n].node, "") if n in shapes else "" for n in case.written}
-            for name in sorted(case.written, key=lambda n, made=made_by, at=order: at.get(made[n], -1)):
+            made = {n: order.get(full.get(shapes[n].node, ""), -1) if n in shapes else -1 for n in case.written}
+            for name in sorted(case.written, key=made.__getitem__):
                 value = shapes.get(name)
                 bad = worst(*case.of(name))
                 if bad is not None:

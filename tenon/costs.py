@@ -75,7 +75,7 @@ def _as_named_by_passes(executable: Executable) -> tuple[Call, ...]:
 
 def is_aside(call: Call) -> bool:
     """Whether a step only lays out weights or data for others, and computes nothing."""
-    return call.label == "copy" or call.label.startswith("pack ")
+    return call.label == "copy" or call.label.startswith(("copy_", "pack "))
 
 
 def _shared_out(calls: tuple[Call, ...], flops: list[int]) -> list[int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import fields
+from itertools import count
 
 from engine import dims
 from engine.buffers import Buffer
@@ -138,10 +139,18 @@ def program_text(program: Program) -> str:
 
 
 def kernel_names(program: Program) -> dict[str, str]:
-    """What each kernel, by key, is called in a dump: its name, with part of its key where that is another's too."""
+    """What each kernel, by key, is called in a dump: what its only call is; where it serves several, its own name, with
+    a number where that is another's too."""
+    labels: dict[str, list[str]] = {}
+    for call in program.calls:
+        labels.setdefault(call.kernel, []).append(call.label)
     names: dict[str, str] = {}
     for kernel in program.kernels:
-        names[kernel.key] = f"{kernel.name}-{kernel.key[:8]}" if kernel.name in names.values() else kernel.name
+        calls = labels.get(kernel.key, [])
+        wanted = calls[0].replace(" ", "_") if len(calls) == 1 else kernel.name
+        candidates = (f"{wanted}_{i}" if i > 1 else wanted for i in count(1))
+        taken = set(names.values())
+        names[kernel.key] = next(c for c in candidates if c not in taken)
     return names
 
 

@@ -103,3 +103,13 @@ def test_listings_name_every_kernel_and_buffer(step):
     program = listings.program_text(step.program)
     assert all(call.label in program for call in step.program.main)
     assert "updates: " in program and "checks 1: index {value} is out of range" in program
+
+
+def test_kernels_are_named_by_what_they_do(step):
+    labels = [call.label for call in step.program.main]
+    assert "matmul_bias_relu_le_3x5" in labels and len(set(labels)) == len(labels)
+    names = listings.kernel_names(step.program)
+    assert len(set(names.values())) == len(names) == len(step.program.kernels)
+    assert not any(kernel.key[:8] in names[kernel.key] for kernel in step.program.kernels)
+    again = tn.compile(lambda x: F.conv2d(x, tn.ones(4, 2, 3, 3)).relu() * 2, tn.spec("B", 2, 8, 8))
+    assert "conv2d_relu_mul_4x3x3" in [call.label for call in again.program.main]

@@ -471,7 +471,7 @@ def kernel(name: str, lines: Sequence[str], table: ArgTable, comment: str = "",
     what it provides), from NumPy (types), mathlib and, all others, from intrinsics.
     """
     body = [*table.prologue(), *lines]
-    name = re.sub(r"\W", "_", name) + "_kernel"  # apart from the function of a kernel of one op
+    name = re.sub(r"\W", "_", re.sub(r"_\d+(x\d+)*$", "", name)) + "_kernel"  # without sizes: others may share it
     text = "\n".join(indent(body))
     source = "\n".join(
         ([f"# {comment}"] if comment else [])
