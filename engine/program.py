@@ -35,6 +35,10 @@ ERROR = "$error"
 """The buffer name under which a kernel reaches the error word: i64[2], a code (0: none) and the value found."""
 
 
+MEETING = "$meeting"
+"""The buffer name under which a kernel reaches memory of the call's own, in which its threads meet while it runs."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One step: run ``kernel`` (a Kernel's key) for tasks ``0..tasks`` on ``args``.

@@ -81,6 +81,29 @@ def test_results_are_bit_equal_on_any_number_of_threads(monkeypatch):
         np.testing.assert_array_equal(one, two)
 
 
+@pytest.mark.parametrize(("kind", "hidden"), [("LSTM", 128), ("GRU", 128), ("RNN", 256)])
+def test_few_examples_share_out_the_hidden_units(monkeypatch, kind, hidden):
+    """Weights of this size are divided among the threads for up to 16 examples, which changes no bit of any."""
+    layer = getattr(nn, kind)(INPUT, hidden)
+    inputs = tn.spec("T", "B", INPUT), tn.spec("B", dtype="i64")
+    exe = tn.compile(lambda x, lengths: layer(x, lengths=lengths), *inputs)
+    x, lengths = sequence(5, 20, INPUT), np.arange(20) % 5 + 1
+    found = {}
+    for threads, threading in (("1", "openmp"), ("2", "openmp"), ("3", "openmp"), ("2", "python")):
+        monkeypatch.setenv("TENON_THREADS", threads)
+        monkeypatch.setenv("TENON_THREADING", threading)
+        exe.reload()
+        for batch in (1, 3, 16, 20):
+            out, state = exe(x[:, :batch].copy(), lengths[:batch])
+            last = state[0] if kind == "LSTM" else state
+            found[threads, threading, batch] = np.concatenate([out[:, :1], last[:, :1]])
+    first = found["1", "openmp", 20]
+    assert all(np.array_equal(f, first) for f in found.values())
+    expected = tn.compile(lambda x, lengths: layer(x, lengths=lengths), *inputs, target="reference")(x, lengths)
+    np.testing.assert_allclose(exe(x, lengths)[0], expected[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(exe(x[:, :3].copy(), lengths[:3])[0], expected[0][:, :3], rtol=1e-5, atol=1e-6)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["rnn_tanh", "lstm", "gru"])
 def test_every_number_of_examples_and_units(name):

@@ -19,10 +19,10 @@ from engine.dims import Size
 from engine.dtypes import DType
 from engine.errors import VerifyError
 from engine.memory import place, round_up
-from engine.program import ERROR, Arg, Block, Call, Loop, Pointer, Program
+from engine.program import ERROR, MEETING, Arg, Block, Call, Loop, Pointer, Program
 from engine.state import address, aligned_empty
 from runtime.cpu.barriers import Begin, End, Range, Step, meetings
-from runtime.cpu.driver import ARGUMENTS, BARRIER, FIELDS, FLAGS, FUNCTION, GUARD, OWNER, TASKS, new_table
+from runtime.cpu.driver import ARGUMENTS, BARRIER, FIELDS, FLAGS, FUNCTION, GUARD, OWNER, TASKS, new_meeting, new_table
 from runtime.cpu.loop_blocks import LoopBlocks, Span
 
 Slots = list[tuple[int, int]]
@@ -125,6 +125,7 @@ class Binding:
         self._threads = threads
         self._addresses = {name: address(array) for name, array in self.arrays.items()} | {ERROR: error_address}
         self._arena_slots: Slots = []
+        self._meetings: list[np.ndarray] = []
         self.port_slots: dict[str, Slots] = {b.name: [] for b in program.buffers if b.kind in ("input", "output")}
 
         words: list[int] = []
@@ -234,6 +235,9 @@ class Binding:
             if delta:
                 self._patches[self._levels[name]].append((slot, delta, window.alternates))
             name = window.within
+        if name == MEETING:
+            self._meetings.append(new_meeting())
+            return address(self._meetings[-1])
         fixed = self._addresses.get(name)
         if fixed is not None:
             return fixed + offset

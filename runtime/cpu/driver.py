@@ -30,7 +30,6 @@ ERROR = 6  # address of the error word
 GOMP_PARALLEL = 7  # addresses of libgomp's functions
 OMP_THREAD_NUM = 8
 OMP_NUM_THREADS = 9
-YIELD = 10  # address of a function that gives up the processor, or 0
 MEETING = 11  # address of the spin barrier
 COUNT_STEPS = 12  # steps and barriers so far
 COUNT_BARRIERS = 13
@@ -86,10 +85,12 @@ PATCH_FIELDS = 3
 
 # The threads meet at a barrier of the driver's own, whoever started them: libgomp's took three times as long, and
 # milliseconds where the machine is busy, as it spins for long before it yields.
-# Its slots: how many have arrived and, on its own cache line, how often all have met.
+# Its slots: how many have arrived; on its own cache line, how often all have met; and, on a third, the address of a
+# function that gives up the processor, or 0.
 ARRIVED = 0
 GENERATION = 8
-MEETING_SLOTS = 16
+GIVE_WAY = 16
+MEETING_SLOTS = 24
 SPINS_BEFORE_YIELD = 2000
 
 ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64, ctypes.c_int64)
@@ -135,8 +136,7 @@ class Driver:
         self.count = count
         stride = -(-scratch_bytes // 64) * 64 + 64  # one line apart, so that no two threads share one
         self._scratch = aligned_empty((count * stride,), dtypes.u8)
-        self._meeting = aligned_empty((MEETING_SLOTS,), dtypes.i64)
-        self._meeting[:] = 0
+        self._meeting = new_meeting()
         self.error = aligned_empty((2,), dtypes.i64)
         self.error[:] = 0
         self._entry = ENTRY(address)
@@ -148,7 +148,6 @@ class Driver:
         control[SCRATCH] = self._scratch.ctypes.data
         control[SCRATCH_STRIDE] = stride
         control[ERROR] = self.error.ctypes.data
-        control[YIELD] = threads.yield_address()
         control[MEETING] = self._meeting.ctypes.data
         if self._runtime is not None:
             control[GOMP_PARALLEL] = self._runtime.parallel
@@ -210,6 +209,14 @@ class Driver:
         code, value = int(self.error[0]), int(self.error[1])
         self.error[:] = 0
         return code, value
+
+
+def new_meeting() -> np.ndarray:
+    """A spin barrier that nobody has come to: i64[MEETING_SLOTS]."""
+    meeting = aligned_empty((MEETING_SLOTS,), dtypes.i64)
+    meeting[:] = 0
+    meeting[GIVE_WAY] = threads.yield_address()
+    return meeting
 
 
 def new_table(steps: int) -> np.ndarray:

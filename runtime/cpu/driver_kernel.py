@@ -9,12 +9,13 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from runtime.cpu.driver import (  # isort: skip
-    ARGUMENTS, ARRIVED, BARRIER, BEGIN, CHECK, COUNT_BARRIERS, COUNT_STEPS, COUNTER, DELTA, END, ENDED, ENTERED, ERROR,
-    FIELDS, FLAGS, FUNCTION, GENERATION, GOMP_PARALLEL, GUARD, LEFT, LOG, LOG_HEAD, LOG_STRIDE, LOOPED, MEETING,
-    OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, PATCH_COUNT, PATCH_FIELDS, PATCHES, PRIVATE, PRIVATE_STRIDE, PRIVATE_WORDS,
-    RECORD_WORDS, RECORDS, RELOCATION_COUNT, RELOCATIONS, ROW, SCRATCH, SCRATCH_STRIDE, SELF, SHARED,
-    SPINS_BEFORE_YIELD, STARTED, STEP_COUNT, STEPS, TASKS, THREADS, TIMES, TURNS, WORD, YIELD,
+    ARGUMENTS, BARRIER, BEGIN, CHECK, COUNT_BARRIERS, COUNT_STEPS, COUNTER, DELTA, END, ENDED, ENTERED, ERROR,
+    FIELDS, FLAGS, FUNCTION, GOMP_PARALLEL, GUARD, LEFT, LOG, LOG_HEAD, LOG_STRIDE, LOOPED, MEETING,
+    OMP_NUM_THREADS, OMP_THREAD_NUM, OWNER, PATCH_COUNT, PATCH_FIELDS, PATCHES, PRIVATE, PRIVATE_STRIDE,
+    PRIVATE_WORDS, RECORD_WORDS, RECORDS, RELOCATION_COUNT, RELOCATIONS, ROW, SCRATCH, SCRATCH_STRIDE, SELF, SHARED,
+    STARTED, STEP_COUNT, STEPS, TASKS, THREADS, TIMES, TURNS, WORD,
 )  # fmt: skip
+from runtime.cpu.meeting import meet
 
 TIMED = False
 """Whether it also writes down when each thread ran which step. Another driver is compiled for that, see driver.py: this
@@ -26,7 +27,6 @@ _ASK = ir.FunctionType(_INT, [])
 _REGION = ir.FunctionType(_VOID, [_BYTES])
 _PARALLEL = ir.FunctionType(_VOID, [_REGION.as_pointer(), _BYTES, _INT, _INT])
 
-_SPIN_HINTS = {"x86_64": "pause", "aarch64": "isb", "arm64": "isb"}
 _COUNTERS = {"aarch64": "mrs $0, cntvct_el0", "arm64": "mrs $0, cntvct_el0"}
 
 
@@ -76,17 +76,6 @@ def load_shared(typingctx, address, index):
 
 
 @intrinsic
-def store_shared(typingctx, address, index, value):
-    """Write a slot that other threads read (release)."""
-
-    def emit(context, builder, signature, args):
-        builder.store_atomic(args[2], _slot(builder, *args[:2]), "release", 8)
-        return context.get_dummy_value()
-
-    return types.void(types.int64, types.int64, types.int64), emit
-
-
-@intrinsic
 def fetch_add(typingctx, address, index, value):
     """Add to a slot atomically; returns what was there before."""
 
@@ -105,30 +94,6 @@ def call_kernel(typingctx, function, args, lo, hi, scratch):
         return context.get_dummy_value()
 
     return types.void(*[types.int64] * 5), emit
-
-
-@intrinsic
-def ask(typingctx, function):
-    """Call the C function ``int function(void)``; one that returns nothing gives a meaningless number."""
-
-    def emit(context, builder, signature, values):
-        answer = builder.call(builder.inttoptr(values[0], _ASK.as_pointer()), [])
-        return builder.sext(answer, _WORD)
-
-    return types.int64(types.int64), emit
-
-
-@intrinsic
-def relax(typingctx):
-    """Tell the processor that this thread is spinning: it yields the core's resources to the sibling thread."""
-
-    def emit(context, builder, signature, values):
-        hint = next((h for start, h in _SPIN_HINTS.items() if builder.module.triple.startswith(start)), None)
-        if hint:
-            builder.asm(ir.FunctionType(_VOID, []), hint, "~{memory}", [], True)
-        return context.get_dummy_value()
-
-    return types.void(), emit
 
 
 @intrinsic
@@ -168,22 +133,6 @@ def open_region(typingctx, control, threads, gomp_parallel):
         return context.get_dummy_value()
 
     return types.void(types.int64, types.int64, types.int64), emit
-
-
-@njit
-def spin_barrier(meeting, threads, give_way):
-    """A central barrier whose generation number takes the place of a sense flag."""
-    generation = load_shared(meeting, GENERATION)
-    if fetch_add(meeting, ARRIVED, 1) == threads - 1:
-        store_shared(meeting, ARRIVED, 0)
-        store_shared(meeting, GENERATION, generation + 1)
-        return
-    spins = 0
-    while load_shared(meeting, GENERATION) == generation:
-        spins += 1
-        relax()
-        if spins >= SPINS_BEFORE_YIELD and give_way != 0:
-            ask(give_way)
 
 
 @njit
@@ -245,7 +194,7 @@ def driver(control, thread, threads, _unused):
         flags = load(step, FLAGS)
         if flags & BARRIER:
             if threads > 1:
-                spin_barrier(meeting, threads, load(control, YIELD))
+                meet(meeting, 1, threads)
                 barriers += 1
             if flags & CHECK and load_shared(load(control, ERROR), 0) != 0:
                 break

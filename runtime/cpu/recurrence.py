@@ -2,8 +2,11 @@
 
 The recurrent weights are packed once. A task is a few examples; a thread takes all of its tasks at once, in blocks of
 examples. At each step the microkernel multiplies the states of a block with the weights, and the cell's scalar
-expressions follow on the products while they are in the cache. Every example is computed for itself, in the same order
-whatever the block: results do not depend on the number of threads.
+expressions follow on the products while they are in the cache. Few examples would leave threads without any, and each
+step reads all weights for them: then the tasks forward are some of the hidden units instead, all gates of a unit
+together, so each thread's cache holds a part of the weights; the states lie in shared memory, and the threads meet at
+every step. Every element is computed in the same order whatever the block: results do not depend on the number of
+threads.
 """
 
 from __future__ import annotations
@@ -11,10 +14,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from engine import dtypes, scalar
+from engine.buffers import Buffer
 from engine.cells import Lines, names_in, needed
-from engine.dims import ceil_div
+from engine.dims import Size, ceil_div
 from engine.dtypes import DType
-from engine.program import Lowered, Pointer
+from engine.program import MEETING, Lowered, Pointer
 from engine.schedule import Access, KernelSpec, Recurrence
 from runtime.cpu.emit import ArgTable, call, cast, constant, indent, kernel, load, loop, store, vocabulary
 from runtime.cpu.packing import Axis, Packed, Panels, pack
@@ -25,6 +29,10 @@ TASK = 4
 """Examples of a task."""
 BLOCK = 32
 """The most examples that a thread walks through time together."""
+FEW = 16
+"""Up to so many examples tasks are hidden units."""
+WORTH_MEETING = 96 * 1024
+"""The least bytes of weights for which that is worth a meeting of all threads at every step."""
 
 
 def lower_recurrence(spec: KernelSpec, core: Recurrence) -> Lowered:
@@ -44,6 +52,8 @@ class _Walk:
     """What both directions share. ``pieces`` are parts of the scratch memory, in elements of the computed dtype."""
 
     pieces: dict[str, _Piece]
+    units: tuple[str, str] = ("0", "hidden")
+    """The hidden units that a thread computes."""
 
     def __init__(self, spec: KernelSpec, core: Recurrence):
         self.spec, self.core, self.cell = spec, core, core.cell
@@ -75,26 +85,29 @@ class _Walk:
         return -(-size // self.tile.columns) * self.tile.columns
 
     def lowered(self) -> Lowered:
+        share, tasks = self.share()
         body = self.block()
         self.table.declare(**{f"{name}_step": p.size * self.dtype.itemsize for name, p in self.pieces.items()})
         parts = scratch_parts(
             {name: p.rows * p.size * self.dtype.itemsize for name, p in self.pieces.items()}
-            | {f"{name}_rows": (BLOCK + self.tile.rows) * 8 for name in self.tabled()}
+            | {f"{name}_rows": size for name, size in self.tabled().items()}
         )
         lines = [
             *scratch_lines(parts, self.table),
             *self.once(),
-            f"last = minimum(hi * {TASK}, batch)",
-            f"for first in range(lo * {TASK}, last, {BLOCK}):",
+            *share,
+            f"for first in range(least, last, {BLOCK}):",
             *indent([f"rows = minimum({BLOCK}, last - first)", *body]),
         ]
-        code = kernel(self.spec.name, lines, self.table, modules={"runtime.cpu.microkernel": self.tiles})
-        walk = call(self.spec, code, self.table, ceil_div(self.core.batch, TASK), parts["end"])
-        walk = replace(walk, reads=(*walk.reads, *(p.buffer.name for p in self.packs)))
+        modules = {"runtime.cpu.microkernel": self.tiles, "runtime.cpu.meeting": ["meet"]}
+        code = kernel(self.spec.name, lines, self.table, modules=modules)
+        walk = call(self.spec, code, self.table, tasks, parts["end"])
+        shared = self.shared()
+        walk = replace(walk, reads=(*walk.reads, *(p.buffer.name for p in self.packs), *(b.name for b in shared)),
+                       writes=(*walk.writes, *(b.name for b in shared)))  # fmt: skip
         kernels = {k.key: k for k in (*(p.kernel for p in self.packs), code)}
-        return Lowered(
-            (*(p.call for p in self.packs), walk), tuple(kernels.values()), tuple(p.buffer for p in self.packs)
-        )
+        buffers = (*(p.buffer for p in self.packs), *shared)
+        return Lowered((*(p.call for p in self.packs), walk), tuple(kernels.values()), buffers)
 
     # -- to be given by the direction
 
@@ -102,9 +115,18 @@ class _Walk:
         """The lines that walk one block of examples through time."""
         raise NotImplementedError
 
-    def tabled(self) -> tuple[str, ...]:
-        """The pieces whose rows the microkernel reads."""
+    def tabled(self) -> dict[str, int]:
+        """The pieces whose rows the microkernel reads, and the bytes of the tables of these rows."""
         raise NotImplementedError
+
+    def share(self) -> tuple[list[str], Size]:
+        """Lines that say which examples, from ``least`` to ``last``, tasks ``lo`` to ``hi`` are, and how many tasks
+        there are."""
+        return [f"least = lo * {TASK}", f"last = minimum(hi * {TASK}, batch)"], ceil_div(self.core.batch, TASK)
+
+    def shared(self) -> list[Buffer]:
+        """The memory that the threads share."""
+        return []
 
     def once(self) -> list[str]:
         """Lines before the first block."""
@@ -162,10 +184,14 @@ class _Walk:
         inside = f"t < {cast(length, access.dtype, dtypes.i64)}"
         return [f"if {inside}:", *indent(live), "else:", *indent(beyond)]
 
-    def row_table(self, name: str) -> list[str]:
+    @property
+    def table_bytes(self) -> int:
+        return (BLOCK + self.tile.rows) * 8
+
+    def row_table(self, name: str, table: str = "") -> list[str]:
         at = f"{name} + minimum(r, rows - 1) * {name}_step"
         return loop("r", "0", f"rows + {self.tile.rows - 1}",
-                    [store(dtypes.i64, f"{name}_rows", "r", at, self.scratch(f"{name}_rows"))])  # fmt: skip
+                    [store(dtypes.i64, table or f"{name}_rows", "r", at, self.scratch(f"{name}_rows"))])  # fmt: skip
 
     def product(self, left: str, weights: str, turned: bool, out: str, deep: str = "", add: bool = False) -> list[str]:
         """``out = left @ weights``, or with its transpose, row by row; only over ``deep`` terms where given. The sizes
@@ -182,22 +208,29 @@ class _Walk:
         self.table.declare(**{f"{weights}_panels": Pointer(packed.buffer.name)})
         self.table.declare(**{f"{weights}_depth": depth, f"{weights}_columns": columns})
         size = self.dtype.itemsize
+        rows = "state_table" if left == "state" and self.units[0] != "0" else f"{left}_rows"
         arguments = (
-            f"(1, {deep or f'{weights}_depth'}, {size}, {left}_rows + r * 8, panel, {wide * size}, "
+            f"(1, {deep or f'{weights}_depth'}, {size}, {rows} + r * 8, panel, {wide * size}, "
             f"{out} + r * {out}_step + c * {size}, {out}_step, {int(add)})"
         )
         big, middle, small = (f"{name}{arguments}" for name in self.tiles)
+        column = [
+            f"for r in range(0, rows, {self.heights[0]}):",
+            f"    if rows - r > {self.heights[1]}:",
+            f"        {big}",
+            "    elif rows - r > 1:",
+            f"        {middle}",
+            "    else:",
+            f"        {small}",
+            f"panel += {weights}_depth * {wide * size}",
+        ]
+        if self.units[0] == "0":
+            return [f"panel = {weights}_panels", f"for c in range(0, {weights}_columns, {wide}):", *indent(column)]
         return [
-            f"panel = {weights}_panels",
-            f"for c in range(0, {weights}_columns, {wide}):",
-            f"    for r in range(0, rows, {self.heights[0]}):",
-            f"        if rows - r > {self.heights[1]}:",
-            f"            {big}",
-            "        elif rows - r > 1:",
-            f"            {middle}",
-            "        else:",
-            f"            {small}",
-            f"    panel += {weights}_depth * {wide * size}",
+            f"for gate in range({self.gates}):",
+            f"    panel = {weights}_panels + (gate * hidden + {self.units[0]}) * {weights}_depth * {size}",
+            f"    for c in range(gate * hidden + {self.units[0]}, gate * hidden + {self.units[1]}, {wide}):",
+            *indent(column, 2),
         ]
 
     def compute(self, lines: Lines, known: dict[str, str]) -> list[str]:
@@ -219,8 +252,52 @@ class _Walk:
 
 
 class _Forward(_Walk):
-    def tabled(self) -> tuple[str, ...]:
-        return ("state", "inner") if self.projected else ("state",)
+    def __init__(self, spec: KernelSpec, core: Recurrence):
+        super().__init__(spec, core)
+        hidden, width = self.hidden, self.tile.columns
+        self.states = f"{spec.name}.states"
+        self.parts = 0
+        """How many tasks hidden units make, where they may be tasks."""
+        if isinstance(hidden, int) and not self.projected and hidden % width == 0:
+            size = self.gates * hidden * hidden * self.dtype.itemsize
+            if size >= WORTH_MEETING:
+                self.parts, self.units = hidden // width, ("left", "right")
+
+    def tabled(self) -> dict[str, int]:
+        found = {"state": self.table_bytes * (2 if self.parts else 1)}
+        return found | ({"inner": self.table_bytes} if self.projected else {})
+
+    def share(self) -> tuple[list[str], Size]:
+        lines, tasks = super().share()
+        if not self.parts:
+            return lines, tasks
+        few = (2 // (ceil_div(self.core.batch, FEW) + 1) + 1) // 2  # 1 or 0
+        half = FEW * self.whole(self.width) * self.dtype.itemsize
+        self.table.declare(few=few, parts=self.parts, states=Pointer(self.states), half=half, meeting=Pointer(MEETING))
+        lines = [
+            f"least = 0 if few != 0 else lo * {TASK}",
+            f"last = batch if few != 0 else minimum(hi * {TASK}, batch)",
+            f"left = lo * {self.tile.columns} if few != 0 else 0",
+            f"right = hi * {self.tile.columns} if few != 0 else hidden",
+        ]
+        return lines, few * self.parts + (1 - few) * tasks
+
+    def shared(self) -> list[Buffer]:
+        """Two places for the states of all threads: they are read from one while the next are written to the other."""
+        return [Buffer(self.states, "temp", self.dtype, 2 * FEW * self.whole(self.width))] if self.parts else []
+
+    def turn(self, step: str) -> list[str]:
+        """Lines that set where the states before and after this step are."""
+        if not self.parts:
+            return []
+        return [
+            f"state = first_state + ({step} & 1) * turned",
+            f"after = first_state + (1 - ({step} & 1)) * turned",
+            f"state_table = state_rows + ({step} & 1) * {self.table_bytes}",
+        ]
+
+    def meet(self) -> list[str]:
+        return ["if few != 0 and hi - lo < parts:", "    meet(meeting, hi - lo, parts)"] if self.parts else []
 
     def block(self) -> list[str]:
         cell = self.cell
@@ -235,22 +312,36 @@ class _Forward(_Walk):
         deep = "" if "h" in self.given else "minimum(step, 1) * weight_depth"
         step = [
             "t = begin + step * onward",
+            *self.turn("step"),
             *self.product("state", "weight", True, "product", deep),
             *self.each_row(self._gates()),
+            *self.meet(),
         ]
         if self.projected:
             step += [*self.product("inner", "projection", True, "projected"), *self.each_row(self._project())]
-        return [
-            *self.each_row(self._begin()),
-            *(line for name in self.tabled() for line in self.row_table(name)),
-            *loop("step", "0", "steps", step),
-            *self.each_row(self._end()),
-        ]
+        if self.parts:
+            begin = ["first_state = states if few != 0 else state", "turned = half if few != 0 else 0"]
+            for place in ("1", "0"):
+                begin += [*self.turn(place), *self.row_table("state", "state_table")]
+            begin += [*self.each_row(self._begin()), *self.meet()]
+        else:
+            begin = self.each_row(self._begin())
+            begin += [line for name in self.tabled() for line in self.row_table(name)]
+        return [*begin, *loop("step", "0", "steps", step), *self.turn("steps"), *self.each_row(self._end())]
 
     def _states(self) -> list[tuple[str, str, str, str, str]]:
         """For each kind of state: its piece, where it starts, the array of all of them, of the last, and its size."""
         found = [("state", "h", "hs", "h_last", "width")]
         return [*found, ("memory", "c", "cs", "c_last", "hidden")] if self.cell.memory else found
+
+    def span(self, size: str) -> tuple[str, str]:
+        """The part of a row of a state that this thread has: all of a projected one."""
+        return ("0", size) if size == "width" and self.projected else self.units
+
+    def put_after(self, value: str) -> str:
+        """Stores an element of the state after the step, which without shared memory takes the place of that before."""
+        row = "after_row" if self.parts else "state_row"
+        return store(self.dtype, row, "j", value, self.scratch("after" if self.parts else "state"))
 
     def _begin(self) -> list[str]:
         lines = []
@@ -259,7 +350,7 @@ class _Forward(_Walk):
             if start in self.given:
                 value = self.get(start)
                 lines.append(self.array_row(start))
-            lines += [self.piece_row(piece), *loop("j", "0", size, [self.put(piece, value)])]
+            lines += [self.piece_row(piece), *loop("j", *self.span(size), [self.put(piece, value)])]
         return lines
 
     def _end(self) -> list[str]:
@@ -267,7 +358,7 @@ class _Forward(_Walk):
         for piece, _, _, last, size in self._states():
             if last in self.made:
                 lines += [self.piece_row(piece), self.array_row(last)]
-                lines += loop("j", "0", size, [self.put(last, self.get(piece))])
+                lines += loop("j", *self.span(size), [self.put(last, self.get(piece))])
         return lines
 
     def _gates(self) -> list[str]:
@@ -290,7 +381,7 @@ class _Forward(_Walk):
         if self.projected:
             body.append(self.put("inner", known["h_next"]))
         else:
-            body += [self.put("state", known["h_next"]), *self.keep("hs", known["h_next"])]
+            body += [self.put_after(known["h_next"]), *self.keep("hs", known["h_next"])]
         if cell.memory:
             body += [self.put("memory", known["c_next"]), *self.keep("cs", known["c_next"])]
         for k, name in enumerate(cell.saved):
@@ -298,13 +389,17 @@ class _Forward(_Walk):
         beyond = []
         for piece, _, every, _, size in self._states():
             if every in self.made and not (piece == "state" and self.projected):
-                beyond += loop("j", "0", size, [self.put(every, self.get(piece))])
+                beyond += loop("j", *self.span(size), [self.put(every, self.get(piece))])
+        if self.parts:
+            beyond += loop("j", *self.units, [self.put_after(self.get("state"))])
         if self.projected:
             beyond += loop("j", "0", "hidden", [self.put("inner", self.zero())])
         if "saved" in self.made:
             beyond += loop("j", "0", f"{len(cell.saved)} * hidden", [self.put("saved", self.zero())])
         lines += [self.array_row(name) for name in rows] + [self.piece_row(name) for name in pieces]
-        return [*lines, *self.if_live(loop("j", "0", "hidden", body), beyond or ["pass"])]
+        if self.parts:
+            lines.append("after_row = after + r * state_step")
+        return [*lines, *self.if_live(loop("j", *self.units, body), beyond or ["pass"])]
 
     def _project(self) -> list[str]:
         """The state after a step, for one example."""
@@ -316,8 +411,8 @@ class _Forward(_Walk):
 
 
 class _Backward(_Walk):
-    def tabled(self) -> tuple[str, ...]:
-        return ("inward", "outward") if self.projected else ("inward",)
+    def tabled(self) -> dict[str, int]:
+        return dict.fromkeys(("inward", "outward") if self.projected else ("inward",), self.table_bytes)
 
     @property
     def before(self) -> dict[str, tuple[str, str]]:
