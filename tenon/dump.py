@@ -15,7 +15,7 @@ from engine.errors import TenonError
 from engine.graph import Graph
 from engine.program import Program
 from engine.schedule import Schedule
-from tenon import listings, text
+from tenon import listings, text, viewer
 from tenon.diff import of_stages
 from tenon.text_format import plural
 
@@ -27,6 +27,9 @@ _MARK = ".tenon-dump"
 
 _UNSAID = 64
 """The size of every dim that no inputs settle, in what a dump says of memory."""
+
+_CALLS = 10
+"""From how many calls on the given inputs a dump takes its times."""
 
 
 def dump(executable: Executable, folder: Path, inputs: Sequence[Any] = ()) -> Path:
@@ -53,6 +56,7 @@ def dump(executable: Executable, folder: Path, inputs: Sequence[Any] = ()) -> Pa
 def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
     (folder / _MARK).write_text(f"{executable!r}\n", encoding="utf-8")
     changes = of_stages(list(executable.stages.items()))
+    code: dict[str, dict[str, str]] = {}
     for number, (name, stage) in enumerate(executable.stages.items()):
         if isinstance(stage, Graph):
             what = f'after pass "{name}"' if number else "as traced"
@@ -66,32 +70,39 @@ def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
         elif isinstance(stage, Schedule):
             _save(folder / "schedule.txt", listings.schedule_text(stage))
         elif isinstance(stage, Program):
-            _write_program(stage, folder)
+            code = _write_program(stage, folder)
+    profile = None
     if inputs:
         ports = binding.ports(executable.graph.inputs)
         arrays = binding.arrange(ports, inputs)
         sizes = binding.solve(ports, [a.shape for a in arrays])
         state = {n: np.array(c.array) for n, c in executable.cells.items()}
         text.write_inputs(folder, dict(zip((p.name for p in ports), arrays, strict=True)), state)
+        if executable.target == "cpu":
+            profile = executable.profile(*arrays, repeats=_CALLS)
     else:
         sizes = dict.fromkeys(executable.graph.dims(), _UNSAID)
     _save(folder / "report.txt", f"{executable.report}\n")
     if executable.target == "cpu":
         _write_memory(executable, folder, sizes)
+    _save(folder / "index.html", viewer.page(viewer.record(executable, sizes, profile), code))
 
 
-def _write_program(program: Program, folder: Path) -> None:
+def _write_program(program: Program, folder: Path) -> dict[str, dict[str, str]]:
+    """Write the program, and what each kernel is compiled from and to; returns the latter by kernel and suffix."""
     from runtime.cpu.compile import inspect_kernel
 
     _save(folder / "program.txt", listings.program_text(program))
-    kernels = folder / "kernels"
-    kernels.mkdir()
+    (folder / "kernels").mkdir()
     names = listings.kernel_names(program)
+    code = {}
     for kernel in program.kernels:
-        name = names[kernel.key]
         llvm, assembly = inspect_kernel(kernel)
-        for suffix, content in ((".py", kernel.source), (".ll", llvm), (".s", assembly)):
-            _save(kernels / f"{name}{suffix}", content)
+        code[names[kernel.key]] = {".py": kernel.source, ".ll": llvm, ".s": assembly}
+    for name, texts in code.items():
+        for suffix, content in texts.items():
+            _save(folder / "kernels" / f"{name}{suffix}", content)
+    return code
 
 
 def _write_memory(executable: Executable, folder: Path, sizes: Mapping[str, int]) -> None:

@@ -176,7 +176,8 @@ class Executable:
         """Write everything that can be read into ``folder``, which is new or an older dump. Returns it.
 
         The graph after every pass as a runnable Python file, the schedule, each kernel's source, LLVM IR and assembly,
-        the program, memory over time; and ``inputs``, with which those files then run.
+        the program, memory over time, and ``index.html``, a page to look through all of it in a browser. Where there
+        are ``inputs`` those files run with them, and the page has the times of a call on them.
         """
         from tenon.dump import dump
 

@@ -20,7 +20,7 @@ def schedule_text(schedule: Schedule) -> str:
     rows = [(b.name, b.kind, str(b.dtype), str(b.size), _window(b)) for b in schedule.buffers]
     lines += [table([("buffer", "kind", "dtype", "elements", ""), *rows]), ""]
     for number, item in enumerate(schedule.kernels):
-        first, *rest = _item(item)
+        first, *rest = item_lines(item)
         lines += [f"{number:3} {first}", *(f"    {line}" for line in rest), ""]
     return "\n".join(lines)
 
@@ -33,7 +33,8 @@ def _window(buffer: Buffer) -> str:
     return f"{buffer.within}, from {buffer.start} + ({buffer.step}) * {turn}"
 
 
-def _item(item: Item) -> Iterator[str]:
+def item_lines(item: Item) -> Iterator[str]:
+    """A kernel, a bundle or a loop, a line at a time."""
     if isinstance(item, Bundle):
         yield f"bundle {item.name}: {plural(len(item.parts), 'kernel')} in one call"
         for part in item.parts:
@@ -43,7 +44,7 @@ def _item(item: Item) -> Iterator[str]:
         if item.guard is not None:
             yield f"  if {_access(item.guard)}"
         for inner in item.kernels:
-            yield from (f"  {line}" for line in _item(inner))
+            yield from (f"  {line}" for line in item_lines(inner))
     else:
         yield from _kernel(item)
 
