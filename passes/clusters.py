@@ -51,22 +51,39 @@ def _ancestors(core: Node, members: set[Node]) -> set[Node]:
     return found
 
 
-def fits(cluster: Cluster, stored: Callable[[Value], bool]) -> bool:
-    """Whether the nodes make one kernel; ``stored(value)`` tells whether anything else reads a member's value."""
+REFUSALS = {
+    "kind": "one of them has a kernel of its own, which takes in nothing else",
+    "buffers": f"one kernel would read more than {MAX_BUFFERS} buffers",
+    "index": "an index may name an element that is not computed yet",
+    "gather": "a product, convolution or pooling reads its operands in order, not where indices send it",
+    "cores": "each of them is a product, convolution or pooling, and a kernel holds one",
+    "spaces": "they run over different loops, or reduce over different axes",
+    "rows": "a value between them lies along some of the loops only, and somebody else reads it",
+    "window": "what a pooling window reads is seen by others too, or is no value at each point of its input",
+    "operand": "a product, convolution or pooling reads many elements for each of its own: they must be there first",
+    "reduction": "a reduction follows a product, convolution or pooling, whose tiles end before its rows do",
+    "shape": "what follows does not run along the same axes as the product, convolution or pooling",
+}
+"""The rules by which nodes do not make one kernel, in words."""
+
+
+def refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
+    """The rule, of REFUSALS, by which the nodes do not make one kernel; empty where they do. ``stored(value)`` tells
+    whether anything else reads a member's value."""
     if any(n.op.kind not in LOOP_KINDS and n.op.kind not in CORE_KINDS for n in cluster.nodes):
-        return False
+        return "kind"
     if len(_buffers(cluster)) > MAX_BUFFERS:
-        return False
+        return "buffers"
     gathers = [n for n in cluster.nodes if n.op.kind == "gather"]
     if any(look_through(n.inputs[0])[0].node in cluster.nodes for n in gathers):
-        return False  # an index may name an element that is yet to be computed
+        return "index"
     if cluster.core is None:
-        return _fits_loops(cluster.nodes, stored)
+        return _loops_refusal(cluster.nodes, stored)
     if gathers:
-        return False
+        return "gather"
     if len(cluster.cores) != 1 + (cluster.source is not None):
-        return False
-    return _fits_inner(cluster, stored) and _fits_epilogue(cluster, stored)
+        return "cores"
+    return _window_refusal(cluster, stored) or _epilogue_refusal(cluster, stored)
 
 
 def _buffers(cluster: Cluster) -> set[Value]:
@@ -74,46 +91,49 @@ def _buffers(cluster: Cluster) -> set[Value]:
     return {v for v in read - set(cluster.values) if not is_free(v.node)}
 
 
-def _fits_loops(nodes: Sequence[Node], stored: Callable[[Value], bool]) -> bool:
+def _loops_refusal(nodes: Sequence[Node], stored: Callable[[Value], bool]) -> str:
     """Elementwise ops and reductions: every value runs along all loops, or all that are kept, or is one number."""
     space = Space(nodes)
     if not space.valid or space.reduced is None:
-        return False
+        return "spaces"
     every = space.axes
     allowed = (every, every - space.reduced)
-    return all(space.axes_of(v) in allowed or not (space.axes_of(v) or stored(v)) for v in space.members)
+    fits = all(space.axes_of(v) in allowed or not (space.axes_of(v) or stored(v)) for v in space.members)
+    return "" if fits else "rows"
 
 
-def _fits_inner(cluster: Cluster, stored: Callable[[Value], bool]) -> bool:
+def _window_refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
     """What a pooling core reads: elementwise at each point of its input, seen by nobody else."""
     assert cluster.core is not None
     hidden = [*cluster.inner, *([cluster.source] if cluster.source else [])]
     if not hidden:
-        return True
+        return ""
     if cluster.source is not None and (cluster.source.op.name != "conv2d" or cluster.core.op.name != "max_pool2d"):
-        return False
+        return "cores"
     if any(n.op.kind == "reduce" or any(stored(v) for v in n.outputs) for n in hidden):
-        return False
+        return "window"
     outside = {look_through(v)[0].node for n in cluster.outer for v in n.inputs if n is not cluster.core}
     outside |= {look_through(v)[0].node for v in cluster.core.inputs[1:]}
     if outside & set(hidden):
-        return False
+        return "window"
     read, axes = look_through(cluster.core.inputs[0])
     if axes != (0, 1, 2, 3) or read.shape != cluster.core.inputs[0].shape:
-        return False
+        return "window"
     space = Space([n for n in cluster.nodes if n in set(hidden)])
-    return space.valid and all(space.axes_of(v) in (space.axes_of(read), frozenset()) for v in space.members)
+    fits = space.valid and all(space.axes_of(v) in (space.axes_of(read), frozenset()) for v in space.members)
+    return "" if fits else "window"
 
 
-def _fits_epilogue(cluster: Cluster, stored: Callable[[Value], bool]) -> bool:
+def _epilogue_refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
     """What follows a core: elementwise at each point of its output."""
     assert cluster.core is not None
-    if any(n.op.kind == "reduce" for n in cluster.outer):
-        return False
     if any(look_through(v)[0].node in cluster.outer for v in cluster.core.inputs):
-        return False
+        return "operand"
+    if any(n.op.kind == "reduce" for n in cluster.outer):
+        return "reduction"
     space = Space(cluster.outer)
     if not space.valid:
-        return False
+        return "spaces"
     every = space.axes_of(cluster.core.outputs[0])
-    return all(space.axes_of(v) == every or not (space.axes_of(v) or stored(v)) for v in space.members)
+    fits = all(space.axes_of(v) == every or not (space.axes_of(v) or stored(v)) for v in space.members)
+    return "" if fits else "shape"

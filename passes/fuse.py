@@ -7,17 +7,27 @@ cluster: readers see through them, or make them on the spot.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import networkx as nx
 
 from engine.graph import Graph, Group, Node, Value
-from engine.loops import has_check
-from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, fits
+from engine.loops import body_of, has_check
+from passes import clusters
+from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, refusal
 from passes.guard import guards
 from passes.naming import kernel_name
 from passes.reach import Precedence
 from passes.views import is_free, look_through
+
+REFUSALS = clusters.REFUSALS | {
+    "guard": "they run under different conditions",
+    "view": "what the one has made has to be moved in memory for the other",
+    "level": "this level of optimisation lowers every op by itself",
+    "detour": "another kernel stands between them: it reads from the one and is read by the other",
+}
+"""Why kernels that read one from the other are not one, in words."""
 
 
 def fuse(graph: Graph, merging: bool = True) -> Graph:
@@ -30,6 +40,37 @@ def fuse(graph: Graph, merging: bool = True) -> Graph:
     if merging:
         fusion.merge()
     return _arrange(graph, fusion.clusters(), guard)
+
+
+@dataclass(frozen=True)
+class Apart:
+    """Two kernels of which the second reads from the first, and the rule, of REFUSALS, by which they are two."""
+
+    first: Group
+    second: Group
+    rule: str
+
+
+def kept_apart(graph: Graph) -> list[Apart]:
+    """The kernels of a fused graph, and of the loops in it, that read one from the other."""
+    guard = {n: g.guard for g in graph.groups if g.guard is not None for n in g.nodes}
+    fusion = _Fusion(graph, guard)
+    groups: dict[int, Group] = {}
+    for group in graph.groups:
+        first, *others = dict.fromkeys(fusion.owner[n] for n in group.nodes if n in fusion.owner)
+        for other in others:
+            fusion.join(first, other)
+        groups[first] = group
+    found: list[Apart] = []
+    for first, second, moved in fusion.edges():
+        if first in groups and second in groups:
+            rule = "view" if moved else fusion.refusal(first, second) or "level"
+            found.append(Apart(groups[first], groups[second], rule))
+    for node in graph.nodes:
+        body = body_of(node)
+        if body is not None:
+            found += kept_apart(body)
+    return found
 
 
 class _Fusion:
@@ -73,21 +114,47 @@ class _Fusion:
                         changed |= self._try(self.owner[source], self.owner[node])
 
     def _try(self, first: int, second: int) -> bool:
-        if self.guard.get(self.members[first][0]) is not self.guard.get(self.members[second][0]):
+        if self.refusal(first, second):
             return False
-        both = sorted(self.members[first] + self.members[second], key=self.index.__getitem__)
+        self.join(first, second)
+        return True
+
+    def refusal(self, first: int, second: int) -> str:
+        """The rule, of REFUSALS, by which two clusters stay apart, or an empty text."""
+        if self.guard.get(self.members[first][0]) is not self.guard.get(self.members[second][0]):
+            return "guard"
+        both = self._both(first, second)
         inside = set(both)
 
         def stored(value: Value) -> bool:
             return value in self.escapes or any(n not in inside for n in self.readers.get(value, ()))
 
-        if not fits(Cluster(both), stored) or self.order.detour(first, second):
-            return False
-        self.members[first] = both
+        return refusal(Cluster(both), stored) or ("detour" if self.order.detour(first, second) else "")
+
+    def join(self, first: int, second: int) -> None:
+        """Make two clusters one."""
+        self.members[first] = self._both(first, second)
         for node in self.members.pop(second):
             self.owner[node] = first
         self.order.contract(first, second)
-        return True
+
+    def _both(self, first: int, second: int) -> list[Node]:
+        return sorted(self.members[first] + self.members[second], key=self.index.__getitem__)
+
+    def edges(self) -> Iterator[tuple[int, int, bool]]:
+        """The pairs of clusters of which the second reads from the first, in order, and whether that is by a view that
+        kernels cannot see through."""
+        seen: set[tuple[int, int]] = set()
+        for node, second in self.owner.items():
+            for v in node.inputs if node.op.kind != "view" else ():
+                source = look_through(v)[0].node
+                moved = source.op.kind == "view"
+                while source.op.kind == "view":
+                    source = look_through(source.inputs[0])[0].node
+                first = self.owner.get(source, second)
+                if first != second and (first, second) not in seen:
+                    seen.add((first, second))
+                    yield first, second, moved
 
     def clusters(self) -> list[Cluster]:
         """What is a kernel; opaque views are none."""

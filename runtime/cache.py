@@ -214,6 +214,14 @@ class Cache:
             with contextlib.suppress(OSError):
                 yield path, path.stat().st_size
 
+    def why(self, kind: str, identity: str) -> str:
+        """What the latest lookup of ``identity`` found, and of a miss the reason; empty where it was not looked up."""
+        lookup = next((x for x in reversed(self.lookups) if (x.kind, x.identity) == (kind, identity)), None)
+        if lookup is None or lookup.outcome != "absent":
+            return lookup.outcome if lookup else ""
+        others = list(self._others(lookup))
+        return f"absent: there is one {others[0]}" if others else "absent: it was never compiled into this cache"
+
     def _others(self, lookup: Lookup) -> Iterator[str]:
         """For each entry of the same thing from another environment: in what that one differs."""
         here = cpu_environment() if lookup.kind == OBJECT else program_environment()

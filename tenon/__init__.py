@@ -205,6 +205,8 @@ from tenon.counting import flops, memory
 from tenon.custom import custom_op
 from tenon.diff import GraphDiff, diff
 from tenon.executable import Executable
+from tenon.explain import explain
+from tenon.explanation import Explanation
 from tenon.functions import Function, function, train_step
 from tenon.generation import generate
 from tenon.gradients import grad, value_and_grad
@@ -225,6 +227,7 @@ int8, int32, int64, uint8 = i8, i32, i64, u8
 def __getattr__(name: str) -> object:
     import sys
 
-    from frontend.absent import FUNCTIONS, explain
+    from frontend.absent import FUNCTIONS
+    from frontend.absent import explain as error
 
-    raise explain(name, sys.modules[__name__], FUNCTIONS)
+    raise error(name, sys.modules[__name__], FUNCTIONS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -30,12 +30,12 @@ class Executor(Protocol):
 @dataclass(frozen=True)
 class Origin:
     """Where code came from: the program from the cache (``from_cache``) or from the ``passes``, each with its seconds;
-    kernels ``compiled`` now, with the seconds of each, ``loaded`` from the cache, or ``shared`` with other programs of
-    this process. ``code_seconds`` is what getting their code took: many are compiled side by side."""
+    kernels, by their keys, ``compiled`` now, with the seconds of each, ``loaded`` from the cache, or ``shared`` with
+    other programs of this process. ``code_seconds`` is what getting their code took: many are compiled side by side."""
 
     from_cache: bool = False
     passes: tuple[tuple[str, float], ...] = ()
-    compiled: tuple[tuple[str, float], ...] = ()
+    compiled: Mapping[str, float] = field(default_factory=dict)
     loaded: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     code_seconds: float = 0.0

@@ -129,6 +129,11 @@ class Executable:
         return self._built.program
 
     @property
+    def origin(self) -> backends.Origin:
+        """Where its program and its code came from."""
+        return self._built.origin
+
+    @property
     def executor(self) -> backends.Executor:
         """What runs it, below this class."""
         return self._built.executor

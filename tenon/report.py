@@ -37,6 +37,7 @@ class Report:
 
     @classmethod
     def of(cls, target: str, graph: Graph, built: Built, seconds: float) -> Report:
+        names = {kernel.key: kernel.name for kernel in built.program.kernels} if built.program else {}
         return cls(
             name=graph.name,
             target=target,
@@ -50,7 +51,7 @@ class Report:
             seconds=seconds,
             passes=built.origin.passes,
             code_seconds=built.origin.code_seconds,
-            kernel_seconds=built.origin.compiled,
+            kernel_seconds=tuple((names.get(key, "driver"), took) for key, took in built.origin.compiled.items()),
         )
 
     @property

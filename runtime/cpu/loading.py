@@ -22,10 +22,10 @@ _in_memory: dict[str, Code] = {}
 
 @dataclass(frozen=True)
 class Report:
-    """Where the code came from: kernels compiled, with the seconds that each took, loaded from the cache, and already
-    in this process; the driver counts as one. ``seconds`` is the time it all took."""
+    """Where the code came from, by the kernels' keys: compiled, with the seconds that each took, loaded from the cache,
+    and already in this process; the driver counts as one. ``seconds`` is the time it all took."""
 
-    compiled: tuple[tuple[str, float], ...]
+    compiled: Mapping[str, float]
     loaded: tuple[str, ...]
     shared: tuple[str, ...]
     seconds: float
@@ -42,16 +42,16 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
     took: dict[str, float] = {}
     with _lock:
         for kernel in {k.key: k for k in kernels}.values():
-            identity = _identity(kernel)
+            identity = identity_of(kernel)
             if identity in _in_memory:
                 code[kernel.key] = _in_memory[identity]
-                shared.append(kernel.name)
+                shared.append(kernel.key)
                 continue
             data = cache.load(OBJECT, identity, environment, kernel.name)
             if data is not None:
                 try:
                     code[kernel.key] = _in_memory[identity] = link(data, symbol(kernel.name), kernel.libm)
-                    loaded.append(kernel.name)
+                    loaded.append(kernel.key)
                     continue
                 except CompileError as error:
                     cache.reject(OBJECT, identity, environment, error.message)
@@ -60,11 +60,10 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
             from runtime.cpu.compile import compile_kernels
 
             for key, data in compile_kernels(list(missing.values()), seconds=took).items():
-                identity = _identity(missing[key])
+                identity = identity_of(missing[key])
                 code[key] = _in_memory[identity] = link(data, symbol(missing[key].name), missing[key].libm)
                 cache.store(OBJECT, identity, environment, data)
-    compiled = tuple((missing[key].name, spent) for key, spent in took.items())
-    return code, Report(compiled, tuple(loaded), tuple(shared), time.perf_counter() - start)
+    return code, Report(took, tuple(loaded), tuple(shared), time.perf_counter() - start)
 
 
 def timed_driver(cache: Cache) -> Code:
@@ -73,7 +72,8 @@ def timed_driver(cache: Cache) -> Code:
     return load_code([kernel], cache)[0][kernel.key]
 
 
-def _identity(kernel: Kernel) -> str:
+def identity_of(kernel: Kernel) -> str:
+    """What the cache knows its code by."""
     return digest(kernel.name, kernel.source)
 
 
