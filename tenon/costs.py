@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -73,9 +74,14 @@ def _as_named_by_passes(executable: Executable) -> tuple[Call, ...]:
     return again.main if same else steps
 
 
-def is_aside(call: Call) -> bool:
-    """Whether a step only lays out weights or data for others, and computes nothing."""
-    return call.label == "copy" or call.label.startswith(("copy_", "pack "))
+def only_moves(label: str) -> bool:
+    """Whether the step of that name only lays out weights or data for others, and computes nothing."""
+    return _unnumbered(label) == "copy" or label.startswith("pack ")
+
+
+def _unnumbered(label: str) -> str:
+    """The name of a step without the number that tells it from others of the same name."""
+    return re.sub(r"_\d+$", "", label)
 
 
 def _shared_out(calls: tuple[Call, ...], flops: list[int]) -> list[int]:
@@ -83,11 +89,11 @@ def _shared_out(calls: tuple[Call, ...], flops: list[int]) -> list[int]:
     all, and equal steps as much each."""
     doing: dict[tuple[str, ...], list[int]] = {}
     for i, call in enumerate(calls):
-        if call.nodes and not is_aside(call):
+        if call.nodes and not only_moves(call.label):
             doing.setdefault(call.nodes, []).append(i)
     found = [0] * len(calls)
     for steps in doing.values():
-        parts = [i for i in steps if calls[i].label.endswith((" tiles", "_partial"))]
+        parts = [i for i in steps if _unnumbered(calls[i].label).endswith((" tiles", "_partial"))]
         for i in parts or steps:
             found[i] = flops[i] // len(parts or steps)
     return found

@@ -10,7 +10,7 @@ from engine.errors import TenonError
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
 from engine.program import Call, Program
-from tenon.costs import is_aside, named_nodes
+from tenon.costs import named_nodes, only_moves
 from tenon.executable import Executable
 from tenon.explanation import Advice, Code, Copy, Explanation, Fused, KeptApart, Layout, Recomputed
 from tenon.functions import Function
@@ -120,13 +120,13 @@ def _copies(program: Program, nodes: Mapping[str, Node], sizes: Mapping[str, int
         return sum(dims.evaluate(b.size, sizes) * b.dtype.itemsize for b in found)
 
     for call in program.prepare:
-        if is_aside(call):
+        if only_moves(call.label):
             why = "the kernel reads it in that order"
             yield Copy(call.label, _named(call.reads, nodes), why, "when the state changes", nbytes(call))
     for call in program.main:
-        if not is_aside(call):
+        if not only_moves(call.label):
             continue
-        if call.label == "copy":
+        if not call.label.startswith("pack "):
             why = _why_copied(call, nodes)
         elif updated.intersection(call.reads):
             why = "the kernel reads it in that order, and this program changes it at every call"
@@ -149,7 +149,7 @@ def _why_copied(call: Call, nodes: Mapping[str, Node]) -> str:
     reader = nodes.get(call.writes[0].partition("_for_")[2])
     if reader is not None:
         return f"{reader.op.name} of {reader.location or NO_LINE} reads it in another order"
-    ops = {nodes[n].op.name for n in call.nodes if n in nodes}
+    ops = {nodes[n].op.name for n in (*call.nodes, *call.writes) if n in nodes}
     if "identity" in ops:
         return "its readers want another layout"
     if "reshape" in ops:
@@ -204,7 +204,7 @@ def _measured(profile: Profile) -> Iterator[Advice]:
         yield Advice(
             f"larger inputs: {share:.0%} of a call is the overhead of calling it, whatever its inputs are", share
         )
-    moving = [s for s in profile.steps if s.name == "copy" or s.name.startswith("pack ")]
+    moving = [s for s in profile.steps if only_moves(s.name)]
     share = sum(s.seconds for s in moving) / profile.seconds
     if share > _MUCH:
         most = max(moving, key=lambda s: s.seconds)
