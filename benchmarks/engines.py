@@ -96,19 +96,23 @@ def jax(case: Case) -> Build:
     import jax
 
     from benchmarks import jax_models
+    from tenon import F, nn
+
+    shapes = {name: tuple(w.shape) for name, w in case.build(nn, F).state_dict().items()}  # the names are Tenon's, too
 
     def build() -> Step:
-        forward, shapes = jax_models.MODELS[case.model]
+        model = jax_models.MODELS[case.model]
         values = {name: jax.numpy.asarray(x) for name, x in weights(shapes).items()}
-        inputs = [jax.numpy.asarray(x) for x in case.arrays()]
+        given = [jax.numpy.asarray(x) for x in case.arrays()]
         if case.target is None:
-            infer = jax.jit(forward)
-            return lambda: np.asarray(infer(values, *inputs))
-        step = jax.jit(jax_models.sgd_step(forward, case.rate), donate_argnums=0)
+            infer = jax.jit(lambda values, *inputs: model(values, False, *inputs)[0])
+            return lambda: np.asarray(infer(values, *given))
+        step = jax.jit(jax_models.train_step(model, case.optimizer, case.rate), donate_argnums=(0, 1))
+        state = jax_models.first_state(values) if case.optimizer == "Adam" else ()
 
         def train() -> float:
-            nonlocal values
-            values, loss = step(values, *inputs)
+            nonlocal values, state
+            values, state, loss = step(values, state, *given)
             return float(loss)
 
         return train
@@ -159,10 +163,6 @@ class Engine:
         return [p for p in self.packages if importlib.util.find_spec(p) is None]
 
 
-def _in_jax(case: Case) -> bool:
-    return case.model in ("mlp", "cnn")
-
-
 ENGINES = {
     "tenon": Engine(tenon, (), cached=True),
     "torch": Engine(torch, ("torch",)),
@@ -170,7 +170,7 @@ ENGINES = {
         lambda case: torch(case, "channels_last"), ("torch",), lambda case: len(case.inputs[0].shape) == 4
     ),
     "torch.compile": Engine(lambda case: torch(case, "compile"), ("torch",), cached=True),
-    "jax": Engine(jax, ("jax",), _in_jax),
+    "jax": Engine(jax, ("jax",)),
     "onnxruntime": Engine(onnxruntime, ("onnxruntime", "onnx", "torch"), lambda case: case.target is None),
 }
 
