@@ -30,15 +30,18 @@ class Executor(Protocol):
 @dataclass(frozen=True)
 class Origin:
     """Where code came from: the program from the cache (``from_cache``) or from the ``passes``, each with its seconds;
-    kernels, by their keys, ``compiled`` now, with the seconds of each, ``loaded`` from the cache, or ``shared`` with
-    other programs of this process. ``code_seconds`` is what getting their code took: many are compiled side by side."""
+    kernels ``compiled`` now, ``loaded`` from the cache, or ``shared`` with other programs of this process. By the keys
+    of kernels, ``took`` holds the seconds of each that was compiled, ``known`` those that are shared. ``code_seconds``
+    is what getting their code took: many are compiled side by side."""
 
     from_cache: bool = False
     passes: tuple[tuple[str, float], ...] = ()
-    compiled: Mapping[str, float] = field(default_factory=dict)
-    loaded: tuple[str, ...] = ()
-    shared: tuple[str, ...] = ()
+    compiled: int = 0
+    loaded: int = 0
+    shared: int = 0
     code_seconds: float = 0.0
+    took: Mapping[str, float] = field(default_factory=dict)
+    known: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -105,7 +108,9 @@ class CPU:
         from runtime.cpu.loading import build
 
         executor, report = build(program, cells, cache.default())
-        origin = Origin(from_cache, (), report.compiled, report.loaded, report.shared, report.seconds)
+        origin = Origin(
+            from_cache, (), report.compiled, report.loaded, report.shared, report.seconds, report.took, report.known
+        )
         return Built(executor, origin, program, lambda: dict(vars(executor.counters)), executor.memory)
 
     def observe(self, graph: Graph, level: int, observe: Observe) -> None:

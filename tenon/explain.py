@@ -173,10 +173,10 @@ def _code(executable: Executable) -> Iterator[Code]:
     store = cache.default()
     origin = executable.origin
     for kernel in executable.program.kernels:
-        seconds = origin.compiled.get(kernel.key)
+        seconds = origin.took.get(kernel.key)
         if seconds is not None:
             why = store.why(cache.OBJECT, identity_of(kernel)) or "the cache does not say why"
-        elif kernel.key in origin.shared:
+        elif kernel.key in origin.known:
             why = "another program of this process has the same"
         else:
             why = "the cache had it"

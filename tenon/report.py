@@ -43,15 +43,15 @@ class Report:
             target=target,
             nodes=len(graph.nodes),
             kernels=built.program.statistics["kernels"] if built.program else 0,
-            compiled=len(built.origin.compiled),
-            loaded=len(built.origin.loaded),
-            shared=len(built.origin.shared),
+            compiled=built.origin.compiled,
+            loaded=built.origin.loaded,
+            shared=built.origin.shared,
             from_cache=built.origin.from_cache,
             arena_bytes=built.counters().get("arena_bytes", 0),
             seconds=seconds,
             passes=built.origin.passes,
             code_seconds=built.origin.code_seconds,
-            kernel_seconds=tuple((names.get(key, "driver"), took) for key, took in built.origin.compiled.items()),
+            kernel_seconds=tuple((names.get(key, "driver"), took) for key, took in built.origin.took.items()),
         )
 
     @property

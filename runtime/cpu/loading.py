@@ -22,13 +22,16 @@ _in_memory: dict[str, Code] = {}
 
 @dataclass(frozen=True)
 class Report:
-    """Where the code came from, by the kernels' keys: compiled, with the seconds that each took, loaded from the cache,
-    and already in this process; the driver counts as one. ``seconds`` is the time it all took."""
+    """Where the code came from: kernels compiled, loaded from the cache, and already in this process; the driver counts
+    as one. ``seconds`` is the time it all took, ``took`` that of each compiled kernel, and ``known`` those that were in
+    this process, by their keys."""
 
-    compiled: Mapping[str, float]
-    loaded: tuple[str, ...]
-    shared: tuple[str, ...]
+    compiled: int
+    loaded: int
+    shared: int
     seconds: float
+    took: Mapping[str, float]
+    known: frozenset[str]
 
 
 def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code], Report]:
@@ -37,21 +40,21 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
     environment = cpu_environment()
     code: dict[str, Code] = {}
     missing: dict[str, Kernel] = {}
-    loaded: list[str] = []
-    shared: list[str] = []
+    loaded = 0
+    known: set[str] = set()
     took: dict[str, float] = {}
     with _lock:
         for kernel in {k.key: k for k in kernels}.values():
             identity = identity_of(kernel)
             if identity in _in_memory:
                 code[kernel.key] = _in_memory[identity]
-                shared.append(kernel.key)
+                known.add(kernel.key)
                 continue
             data = cache.load(OBJECT, identity, environment, kernel.name)
             if data is not None:
                 try:
                     code[kernel.key] = _in_memory[identity] = link(data, symbol(kernel.name), kernel.libm)
-                    loaded.append(kernel.key)
+                    loaded += 1
                     continue
                 except CompileError as error:
                     cache.reject(OBJECT, identity, environment, error.message)
@@ -63,7 +66,8 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
                 identity = identity_of(missing[key])
                 code[key] = _in_memory[identity] = link(data, symbol(missing[key].name), missing[key].libm)
                 cache.store(OBJECT, identity, environment, data)
-    return code, Report(took, tuple(loaded), tuple(shared), time.perf_counter() - start)
+    seconds = time.perf_counter() - start
+    return code, Report(len(missing), loaded, len(known), seconds, took, frozenset(known))
 
 
 def timed_driver(cache: Cache) -> Code:
