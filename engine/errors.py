@@ -103,6 +103,10 @@ class IndexRangeError(TenonError, IndexError):
     """A label or index outside its range, found while running; no state has been changed."""
 
 
+class BoundsError(TenonError, IndexError):
+    """A kernel that reaches outside of a buffer, caught where kernels run in Python: Tenon's defect."""
+
+
 class StateError(TenonError, KeyError):
     """Named state that is missing, unexpected or of another type."""
 

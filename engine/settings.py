@@ -70,6 +70,7 @@ SETTINGS = {
         _switch("verify", False),
         Setting("opt", "0, 1, 2 or 3", _one_of(**{str(level): level for level in range(4)}), 2),
         Setting("cache", "a folder, or 0 for none", lambda text: False if text == "0" else text, None),
+        _switch("jit", True),
         Setting("threads", "a whole number of at least 1", _count, None),
         Setting("threading", "'openmp' or 'python'", _one_of(openmp="openmp", python="python"), "openmp"),
     )

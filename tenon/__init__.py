@@ -15,6 +15,7 @@ _settings.check_environment()
 from engine.dtypes import DType, bf16, f16, f32, f64, i8, i32, i64, u8
 from engine.dtypes import bool_ as bool
 from engine.errors import (
+    BoundsError,
     CacheError,
     CompileError,
     DTypeError,

@@ -5,7 +5,6 @@ Numba is imported when the first kernel is compiled, never before: a warm start 
 
 from __future__ import annotations
 
-import linecache
 import sys
 import threading
 import time
@@ -20,6 +19,7 @@ from engine.errors import CompileError, TenonError
 from engine.program import Kernel
 from runtime.cpu import helpers
 from runtime.cpu.objects import externals, link, symbol
+from runtime.cpu.sources import load_source
 from runtime.cpu.threads import thread_count
 
 if TYPE_CHECKING:
@@ -59,16 +59,6 @@ def inspect_kernel(kernel: Kernel) -> tuple[str, str]:
     """The optimised LLVM IR of ``kernel`` and its assembly. Raises CompileError."""
     module = _optimised(kernel)
     return str(module), _machine().emit_assembly(module)
-
-
-def load_source(kernel: Kernel) -> ModuleType:
-    """The kernel's source, executed as a module that debuggers and tracebacks can show."""
-    filename = f"<tenon {kernel.name} {kernel.key[:8]}>"
-    linecache.cache[filename] = (len(kernel.source), None, kernel.source.splitlines(keepends=True), filename)
-    module = ModuleType(f"tenon_kernel_{kernel.key[:16]}")
-    module.__file__ = filename
-    exec(compile(kernel.source, filename, "exec"), module.__dict__)
-    return module
 
 
 def _optimised(kernel: Kernel) -> ModuleRef:

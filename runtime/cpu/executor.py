@@ -62,8 +62,8 @@ class Executor:
         self._functions = {key: found.address for key, found in code.items()}
         self._lock = threading.RLock()
         self._counters = Counters()
-        self._cells = {port.buffer: _cell(cells, port) for port in program.state}
-        self._constants = {b.name: _constant(program, b) for b in program.buffers if b.kind == "const"}
+        self._cells = program_cells(program, cells)
+        self._constants = {b.name: constant_array(program, b) for b in program.buffers if b.kind == "const"}
         self._packed = PackedState(program, self._cells)
         shapes = [self._cells[port.buffer].array.shape for port in program.state]
         self._state_dims = ports.solve(program.state, shapes, "state")
@@ -93,16 +93,7 @@ class Executor:
     def memory(self, values: Mapping[str, int]) -> dict[str, int]:
         """Bytes by class at these dims, before anything runs: one entry a kind of buffer (``temp`` is the arena)
         and ``scratch``. Raises ShapeError where a dim is missing."""
-        try:
-            sizes = Sizes(self._state_dims | dict(values))
-            found = plan(self.program, sizes)
-        except KeyError as error:
-            raise ShapeError(f"no size is given for the dim {error.args[0]}") from None
-        result = dict.fromkeys(("input", "output", "state", "const", "packed"), 0)
-        for buffer in self.program.buffers:
-            if buffer.kind in result:
-                result[buffer.kind] += found.nbytes[buffer.name]
-        return result | {"temp": found.arena, "scratch": self._driver.scratch_bytes}
+        return memory_by_class(self.program, self._state_dims | dict(values), self._driver.scratch_bytes)
 
     # --- a call --------------------------------------------------------------------------------------------
 
@@ -273,16 +264,37 @@ class Executor:
             array[...] = source.reshape(array.shape)
 
     def _failure(self) -> IndexRangeError:
-        code, value = self._driver.take_error()
-        check = self.program.checks[code - 1]
-        message = check.message.format(value=value)
-        return IndexRangeError(message, _location(check.location))
+        return check_failure(self.program, *self._driver.take_error())
+
+
+def memory_by_class(program: Program, values: Mapping[str, int], scratch: int) -> dict[str, int]:
+    """As :meth:`Executor.memory`, with the bytes of ``scratch``."""
+    try:
+        found = plan(program, Sizes(values))
+    except KeyError as error:
+        raise ShapeError(f"no size is given for the dim {error.args[0]}") from None
+    result = dict.fromkeys(("input", "output", "state", "const", "packed"), 0)
+    for buffer in program.buffers:
+        if buffer.kind in result:
+            result[buffer.kind] += found.nbytes[buffer.name]
+    return result | {"temp": found.arena, "scratch": scratch}
+
+
+def check_failure(program: Program, code: int, value: int) -> IndexRangeError:
+    """The error that the error word spells."""
+    check = program.checks[code - 1]
+    return IndexRangeError(check.message.format(value=value), _location(check.location))
 
 
 def _location(text: str) -> SourceLocation | None:
     """The line that a Check's ``location`` names (``file:line in function``), if it names one."""
     found = re.fullmatch(r"(.*):(\d+) in (.*)", text)
     return SourceLocation(found[1], int(found[2]), found[3]) if found else None
+
+
+def program_cells(program: Program, cells: Mapping[str, Cell]) -> dict[str, Cell]:
+    """The cells of the program's state by buffer. Raises StateError where one is missing or of another dtype."""
+    return {port.buffer: _cell(cells, port) for port in program.state}
 
 
 def _cell(cells: Mapping[str, Cell], port: Port) -> Cell:
@@ -294,7 +306,8 @@ def _cell(cells: Mapping[str, Cell], port: Port) -> Cell:
     return cell
 
 
-def _constant(program: Program, buffer: Buffer) -> np.ndarray:
+def constant_array(program: Program, buffer: Buffer) -> np.ndarray:
+    """The data of a const buffer, aligned."""
     data = np.frombuffer(program.constants[buffer.name], buffer.dtype.numpy)
     array = aligned_empty(data.shape, buffer.dtype)
     array[...] = data

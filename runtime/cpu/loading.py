@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from engine.errors import CompileError
+from engine import settings
+from engine.errors import CompileError, UnsupportedError
 from engine.program import Kernel, Program
 from engine.state import Cell
 from runtime.cache import OBJECT, Cache, digest
@@ -15,6 +17,9 @@ from runtime.cpu.driver import driver_kernel, timed_driver_kernel
 from runtime.cpu.executor import Executor
 from runtime.cpu.objects import Code, link, symbol
 from runtime.fingerprint import cpu_environment
+
+if TYPE_CHECKING:
+    from runtime.cpu.unjitted import UnjittedExecutor
 
 _lock = threading.RLock()
 _in_memory: dict[str, Code] = {}
@@ -72,6 +77,8 @@ def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code],
 
 def timed_driver(cache: Cache) -> Code:
     """The driver that writes down when each thread ran which step; compiled where it is missing."""
+    if not settings.get("jit"):
+        raise UnsupportedError("kernels run in Python (TENON_JIT=0): a profile of them would say nothing")
     kernel = timed_driver_kernel()
     return load_code([kernel], cache)[0][kernel.key]
 
@@ -81,10 +88,15 @@ def identity_of(kernel: Kernel) -> str:
     return digest(kernel.name, kernel.source)
 
 
-def build(program: Program, cells: Mapping[str, Cell], cache: Cache) -> tuple[Executor, Report]:
+def build(program: Program, cells: Mapping[str, Cell], cache: Cache) -> tuple[Executor | UnjittedExecutor, Report]:
     """An executor of ``program`` over the state in ``cells``; compiles what neither memory nor ``cache`` holds.
 
-    Raises CompileError, and StateError where ``cells`` does not fit the program.
+    Where ``TENON_JIT=0`` is set, kernels run in Python, and nothing is compiled. Raises CompileError, and StateError
+    where ``cells`` does not fit the program.
     """
+    if not settings.get("jit"):
+        from runtime.cpu.unjitted import UnjittedExecutor
+
+        return UnjittedExecutor(program, cells), Report((), (), (), 0.0)
     code, report = load_code([driver_kernel(), *program.kernels], cache)
     return Executor(program, cells, code), report
