@@ -46,8 +46,9 @@ def _parser() -> argparse.ArgumentParser:
 
     dump = commands.add_parser("dump", help="run a script and dump each program that it compiles")
     dump.add_argument(
-        "-o", "--output", type=Path, default=Path("tenon-dump"), metavar="DIR", help="default: tenon-dump"
+        "-o", "--output", "--out", type=Path, default=Path("tenon-dump"), metavar="DIR", help="default: tenon-dump"
     )
+    dump.add_argument("--open", action="store_true", help="open each dump's page in the browser")
     _add_script(dump)
     dump.set_defaults(action=_dump)
 
@@ -106,10 +107,15 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _dump(options: argparse.Namespace) -> int:
+    import webbrowser
+
     created: list[Executable] = []
     status = _run_script(options, created)
     for one in created:
-        print(f"dumped {one.dump(unused_folder(options.output, one.name))}", file=sys.stderr)
+        folder = one.dump(unused_folder(options.output, one.name))
+        print(f"dumped {folder}", file=sys.stderr)
+        if options.open and not webbrowser.open((folder / "index.html").resolve().as_uri()):
+            print(f"no browser was found to open {folder / 'index.html'}", file=sys.stderr)
     return status
 
 

@@ -85,7 +85,11 @@ def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
     _save(folder / "report.txt", f"{executable.report}\n")
     if executable.target == "cpu":
         _write_memory(executable, folder, sizes)
-    _save(folder / "index.html", viewer.page(viewer.record(executable, sizes, profile), code))
+    record = viewer.record(executable, sizes, profile)
+    _save(folder / "index.html", viewer.page(record, code))
+    drawn = viewer.picture(record)
+    _save(folder / "graph.svg", viewer.to_svg(drawn))
+    _save(folder / "graph.dot", viewer.to_dot(drawn))
 
 
 def _write_program(program: Program, folder: Path) -> dict[str, dict[str, str]]:

@@ -48,6 +48,11 @@ def test_bisect_looks_at_each_program(script, python):
     assert found.stdout.strip() == "[] [2.0, 2.0] __main__" and found.stderr.strip() == "double: no difference"
 
 
+def test_dump_opens_the_page(script, python, tmp_path):
+    found = python("-m", "tenon", "dump", "--out", tmp_path / "out", "--open", script, BROWSER="echo opened %s")
+    assert f"opened {(tmp_path / 'out' / 'double' / 'index.html').as_uri()}" in found.stdout
+
+
 def test_tenon_dump_works_with_any_script(script, python, tmp_path):
     python(script, TENON_DUMP=str(tmp_path / "out"))
     kernels = list((tmp_path / "out" / "double" / "kernels").iterdir())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from browser import Browser, find_browser
 import tenon as tn
 from engine.graph import Graph
 from tenon import F, nn, optim, viewer
+from tenon.viewer.layered import layered
 from tenon.viewer.phases import BACKWARD, FORWARD, UPDATE, phases
 
 needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome is installed")
@@ -116,6 +118,42 @@ def test_a_page_needs_nothing_else(page):
     html = page.read_text("utf-8")
     assert not re.search(r"""(?:src|href)=["'](?!data:)|@import|url\((?!data:)""", html.partition("<script type")[0])
     assert not re.search(r"\b(?:fetch|XMLHttpRequest|WebSocket|importScripts)\b", html.rpartition("<script>")[2])
+
+
+# --- pictures ----------------------------------------------------------------------------------------------
+
+
+def test_the_drawing_has_every_kernel(step, page):
+    drawn = viewer.picture(data_of(page))
+    specs = list(step.stages["schedule"].specs)
+    assert len(drawn.boxes) == len(specs) + len(step.graph.inputs) + len(step.graph.outputs)
+    assert all(a < b for a, b in drawn.edges)
+    svg = ElementTree.parse(page.with_name("graph.svg")).getroot()
+    titles = [e.text for e in svg.iter() if e.get("class") == "t"]
+    assert titles == [b.title for b in drawn.boxes]
+    dot = page.with_name("graph.dot").read_text()
+    assert all(f"k{a} -> k{b} " in dot for a, b in drawn.edges) and dot.count("[label=") == len(drawn.boxes)
+
+
+def test_without_kernels_the_ops_are_drawn():
+    exe = tn.compile(lambda x: (x * x).sum(), tn.spec("N"), target="reference")
+    drawn = viewer.picture(viewer.record(exe, {"N": 4}))
+    assert [b.title for b in drawn.boxes] == ["x", "mul", "sum", f"returns {exe.graph.outputs[0].name}"]
+    assert drawn.edges == ((0, 1), (1, 2), (2, 3))
+
+
+def test_boxes_lie_apart_and_edges_go_right():
+    rng = np.random.default_rng(0)
+    sizes = [(float(w), float(h)) for w, h in rng.uniform(20, 200, (60, 2))]
+    edges = sorted({(int(min(p)), int(max(p))) for p in rng.integers(0, 60, (120, 2)) if p[0] != p[1]})
+    places = layered(sizes, edges)
+    boxes = [(x, y, x + w, y + h) for (x, y), (w, h) in zip(places.corners, sizes, strict=True)]
+    for i, a in enumerate(boxes):
+        assert a[0] >= 0 and a[2] <= places.width + 1e-6 and a[1] >= -1e-6 and a[3] <= places.height + 1e-6
+        for b in boxes[:i]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+    assert all(boxes[a][2] < boxes[b][0] for a, b in edges)
+    assert layered([], []).corners == []
 
 
 # --- in a browser ------------------------------------------------------------------------------------------
