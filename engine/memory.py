@@ -1,10 +1,15 @@
-"""Placing buffers with known lifetimes in one arena."""
+"""The memory that a program takes at given sizes: its buffers with known lifetimes, placed in one arena."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
+
+from engine import dims
+from engine.dims import Size
+from engine.program import Program
 
 ALIGNMENT = 64
 """Every buffer starts on a cache line; sizes are rounded up to it."""
@@ -43,3 +48,51 @@ def _smallest_gap(need: int, starts: np.ndarray, ends: np.ndarray) -> int:
     if not fitting.size:
         return int(free_from[-1])
     return int(free_from[fitting[np.argmin(gaps[fitting])]])
+
+
+class Sizes:
+    """The program's sizes as numbers."""
+
+    def __init__(self, values: Mapping[str, int]):
+        self.values = dict(values)
+        self._known: dict[Size, int] = {}
+
+    def __call__(self, size: Size) -> int:
+        if isinstance(size, int):
+            return size
+        found = self._known.get(size)
+        if found is None:
+            found = self._known[size] = dims.evaluate(size, self.values)
+        return found
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Bytes of every buffer and, for the temps, where in the arena each starts."""
+
+    nbytes: dict[str, int]
+    offsets: dict[str, int]
+    arena: int
+
+
+def plan(program: Program, sizes: Sizes) -> Plan:
+    """The memory that ``program`` takes at these sizes. A temp that ``main`` never touches lives throughout, one
+    that is an output as it is to the end."""
+    nbytes = {b.name: sizes(b.size) * b.dtype.itemsize for b in program.buffers}
+    end = len(program.main)
+    returned = {port.buffer for port in program.outputs}
+    lifetimes = {}
+    for buffer in program.buffers:
+        if buffer.kind == "temp":
+            first, last = program.lifetimes.get(buffer.name, (0, end))
+            lifetimes[buffer.name] = first, end if buffer.name in returned else last
+    offsets, arena = place(lifetimes, nbytes)
+    return Plan(nbytes, offsets, arena)
+
+
+@dataclass(frozen=True)
+class MemoryLimit:
+    """At most so many bytes of arena, for these sizes of the dims."""
+
+    nbytes: int
+    sizes: Mapping[str, int]

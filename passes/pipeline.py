@@ -8,6 +8,7 @@ from engine import settings
 from engine.collecting import no_collecting
 from engine.graph import Graph
 from engine.loops import map_bodies
+from engine.memory import MemoryLimit, Sizes, plan
 from engine.program import Program
 from engine.rewrites import recording
 from engine.schedule import Target
@@ -19,6 +20,7 @@ from passes.fuse import fuse
 from passes.layout import assign_layouts
 from passes.legalise import legalise
 from passes.loops import hoist
+from passes.rematerialise import rematerialise
 from passes.schedule import schedule
 from passes.simplify import relax, remove_dead, simplify, simplify_traced
 
@@ -26,11 +28,13 @@ Observe = Callable[[str, object], None]
 Pass = tuple[str, Callable[[Graph], Graph]]
 
 
-def graph_passes(target: Target, level: int = 2) -> Iterator[Pass]:
+def graph_passes(
+    target: Target, level: int = 2, limit: MemoryLimit | None = None, lower: Lower | None = None
+) -> Iterator[Pass]:
     """The passes over the graph, by name, in order.
 
     Level 0 lowers every op that is needed by itself; 1 simplifies; 2 chooses layouts and fuses too; 3 rounds otherwise
-    where that is faster.
+    where that is faster. Under a ``limit`` values are computed again where ``lower`` makes programs that take too much.
     """
     if level >= 1:
         yield "simplify", inside_out(simplify_traced)
@@ -45,7 +49,13 @@ def graph_passes(target: Target, level: int = 2) -> Iterator[Pass]:
     yield "hoist", hoist
     if level >= 2:
         yield "layout", inside_out(lambda graph: assign_layouts(graph, target))
-    yield "fuse", inside_out(lambda graph: fuse(graph, merging=level >= 2 and target.fuses))
+    fusing = inside_out(lambda graph: fuse(graph, merging=level >= 2 and target.fuses))
+    if limit is not None:
+        assert lower is not None
+        sizes = Sizes(limit.sizes)
+        arena = lambda graph: plan(_finished(fusing(graph), lower), sizes).arena  # noqa: E731
+        yield "rematerialise", lambda graph: rematerialise(graph, limit, arena)
+    yield "fuse", fusing
 
 
 def inside_out(change: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
@@ -59,16 +69,23 @@ def inside_out(change: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
 
 @no_collecting()
 def compile_graph(
-    graph: Graph, target: Target, lower: Lower, level: int = 2, observe: Observe | None = None
+    graph: Graph,
+    target: Target,
+    lower: Lower,
+    level: int = 2,
+    observe: Observe | None = None,
+    limit: MemoryLimit | None = None,
 ) -> Program:
     """Run every pass on ``graph`` and lower it; ``observe(name, stage)`` sees each stage as it is made.
+
+    Raises TenonError where the program cannot be made to take less memory than the ``limit``.
 
     Every graph is verified where ``TENON_VERIFY=1`` is set; to an observer each tells its ``rewrites``.
     """
     checking = settings.get("verify")
     seen = observe or (lambda name, stage: None)
     expanded = False
-    for name, run in graph_passes(target, level):
+    for name, run in graph_passes(target, level, limit, lower):
         if observe is None:
             graph = run(graph)
         else:
@@ -79,8 +96,13 @@ def compile_graph(
         if checking:
             verify(graph, expanded=expanded)
         seen(name, graph)
-    plan = schedule(graph)
-    seen("schedule", plan)
-    program = assemble(graph, plan, lower)
+    program = _finished(graph, lower, seen)
     seen("program", program)
     return program
+
+
+def _finished(graph: Graph, lower: Lower, seen: Observe = lambda name, stage: None) -> Program:
+    """The program of a fused graph."""
+    kernels = schedule(graph)
+    seen("schedule", kernels)
+    return assemble(graph, kernels, lower)

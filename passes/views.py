@@ -45,7 +45,7 @@ def view_of(node: Node, source: View) -> View | None:
     """How the output of a view op reads its input's buffer; None where a reshape needs the elements moved."""
     x, out = node.inputs[0], node.outputs[0]
     match node.op.name:
-        case "identity" | "detach" | "check_index":
+        case "identity" | "detach" | "later" | "check_index":
             return source
         case "permute":
             axes = node.attrs["axes"]

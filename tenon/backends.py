@@ -12,6 +12,7 @@ import numpy as np
 from engine import canonical
 from engine.errors import UnsupportedError
 from engine.graph import Graph
+from engine.memory import MemoryLimit
 from engine.program import Program
 from engine.state import Cell
 
@@ -59,13 +60,13 @@ class Built:
 class Backend(Protocol):
     """One target."""
 
-    def build(self, graph: Graph, cells: Cells, level: int) -> Built:
+    def build(self, graph: Graph, cells: Cells, level: int, limit: MemoryLimit | None = None) -> Built:
         """Make the graph run over the state in ``cells``."""
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
         """The same program and code with a new executor; where it came from stays what it was."""
 
-    def observe(self, graph: Graph, level: int, observe: Observe) -> None:
+    def observe(self, graph: Graph, level: int, observe: Observe, limit: MemoryLimit | None = None) -> None:
         """Run the passes again, and show what each one made."""
 
 
@@ -85,16 +86,16 @@ class _Stopwatch:
 class CPU:
     """Passes, Numba kernels and the native program; programs and object code are cached on disk."""
 
-    def build(self, graph: Graph, cells: Cells, level: int) -> Built:
+    def build(self, graph: Graph, cells: Cells, level: int, limit: MemoryLimit | None = None) -> Built:
         from runtime import cache
 
         store = cache.default()
-        key = f"{_identity(graph)} cpu level={level}"
+        key = f"{_identity(graph)} cpu level={level}{_limited(limit)}"
         program = store.load_program(key, graph.name)
         found = program is not None
         watch = _Stopwatch()
         if program is None:
-            program = _compile(graph, level, watch)
+            program = _compile(graph, level, watch, limit)
             store.store_program(key, program)
         built = self._load(_located(program, graph), cells, found)
         return replace(built, origin=replace(built.origin, passes=tuple(watch.laps)))
@@ -113,14 +114,14 @@ class CPU:
         )
         return Built(executor, origin, program, lambda: dict(vars(executor.counters)), executor.memory)
 
-    def observe(self, graph: Graph, level: int, observe: Observe) -> None:
-        _compile(graph, level, observe)
+    def observe(self, graph: Graph, level: int, observe: Observe, limit: MemoryLimit | None = None) -> None:
+        _compile(graph, level, observe, limit)
 
 
 class Reference:
     """The ops' NumPy references, one node at a time: slow, and what every other target is held to."""
 
-    def build(self, graph: Graph, cells: Cells, level: int) -> Built:
+    def build(self, graph: Graph, cells: Cells, level: int, limit: MemoryLimit | None = None) -> Built:
         from passes.autodiff import expand_gradients
         from runtime.reference import ReferenceExecutor
 
@@ -129,7 +130,7 @@ class Reference:
     def rebuild(self, built: Built, cells: Cells) -> Built:
         return built
 
-    def observe(self, graph: Graph, level: int, observe: Observe) -> None:
+    def observe(self, graph: Graph, level: int, observe: Observe, limit: MemoryLimit | None = None) -> None:
         from passes.autodiff import expand_gradients
 
         observe("autodiff", expand_gradients(graph))
@@ -159,12 +160,17 @@ def _no_plan(sizes: Mapping[str, int]) -> dict[str, int]:
     raise UnsupportedError("the reference interprets the graph: its memory is NumPy's, and is not planned")
 
 
-def _compile(graph: Graph, level: int, observe: Observe | None = None) -> Program:
+def _limited(limit: MemoryLimit | None) -> str:
+    """What of a limit belongs to the key of a program in the cache."""
+    return "" if limit is None else f" memory={limit.nbytes} at {sorted(limit.sizes.items())}"
+
+
+def _compile(graph: Graph, level: int, observe: Observe | None = None, limit: MemoryLimit | None = None) -> Program:
     from passes.pipeline import compile_graph
     from runtime.cpu.lower import lower
     from runtime.cpu.target import target
 
-    return compile_graph(graph, target(), lower, level, observe)
+    return compile_graph(graph, target(), lower, level, observe, limit)
 
 
 _BACKENDS: dict[str, Backend] = {"cpu": CPU(), "reference": Reference()}

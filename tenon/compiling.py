@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from engine.errors import TenonError
 from tenon.executable import Executable
 from tenon.levels import checked_level
+from tenon.memory import bytes_of, limit_at
 from tenon.specs import as_specs
 from tenon.tracing import trace
 
@@ -18,6 +19,8 @@ def compile(
     level: int | None = None,
     target: str = "cpu",
     name: str | None = None,
+    memory_limit: int | str | None = None,
+    memory_at: Mapping[str, int] | None = None,
 ) -> Executable:
     """Trace ``function`` once on inputs of these specs and make one program of it.
 
@@ -28,6 +31,10 @@ def compile(
     says, else 2. ``target`` is ``"cpu"`` or ``"reference"``
     (NumPy). ``name`` is what dumps and reports call it; by default the function's own.
 
+    ``memory_limit``, bytes or a text such as ``"200 MB"``, is how much memory the program may take for what it computes
+    on the way (``exe.memory().arena``), at the sizes of its dims that ``memory_at`` gives: ``{"B": 64}``. Where it
+    would take more, it computes some values twice instead of keeping them; results stay the same.
+
     Raises TenonError where the specs, the options or what the function does cannot be compiled.
     """
     if not callable(function) or isinstance(function, type):
@@ -36,4 +43,8 @@ def compile(
         )
     checked_level(level)  # before a trace that may take long
     found = as_specs(specs, "tn.compile")
-    return Executable(trace(function, found, name), level, target)
+    nbytes = None if memory_limit is None else bytes_of(memory_limit)
+    traced = trace(function, found, name)
+    if nbytes is None:
+        return Executable(traced, level, target)
+    return Executable(traced, level, target, limit_at(traced.graph, nbytes, memory_at or {}, target))

@@ -37,7 +37,7 @@ def step_costs(executable: Executable, sizes: Mapping[str, int]) -> list[StepCos
     Operations are counted by engine/costs.py. A step that packs, or adds up what another has summed in parts, counts
     none. Bytes are those of each buffer that a step touches, or of the part of it that its nodes read.
     """
-    from runtime.cpu.binding import Sizes, plan
+    from engine.memory import Sizes, plan
 
     program = executable.program
     graph = executable.stages["fuse"]

@@ -110,7 +110,7 @@ def _write_program(program: Program, folder: Path) -> dict[str, dict[str, str]]:
 
 
 def _write_memory(executable: Executable, folder: Path, sizes: Mapping[str, int]) -> None:
-    from runtime.cpu.binding import Sizes, plan
+    from engine.memory import Sizes, plan
 
     program = executable.program
     found = plan(program, Sizes(sizes))

@@ -15,6 +15,7 @@ import numpy as np
 from engine import settings
 from engine.errors import TenonError, UnsupportedError
 from engine.graph import Graph, Value
+from engine.memory import MemoryLimit
 from engine.program import Program
 from engine.state import Cell
 from frontend.nest import flatten, unflatten
@@ -43,13 +44,14 @@ class Executable:
     with every other program of the same model, and is updated in place.
     """
 
-    def __init__(self, traced: Traced, level: int | None = None, target: str = "cpu"):
+    def __init__(self, traced: Traced, level: int | None = None, target: str = "cpu", limit: MemoryLimit | None = None):
         start = time.perf_counter()
         self.name = traced.graph.name
         self.level = checked_level(level)
         self.target = target
         self._traced = traced
         self._backend = backends.get(target)
+        self._limit = limit
         self._compile_count = 0
         self._stages: dict[str, Graph | Schedule | Program] | None = None
         self._inputs = [v.node.attrs["name"] for v in traced.graph.inputs]
@@ -64,7 +66,7 @@ class Executable:
         self._compile_count += 1
         for cell in self._traced.cells.values():
             cell.in_use = True
-        return self._backend.build(self._traced.graph, self._traced.cells, self.level)
+        return self._backend.build(self._traced.graph, self._traced.cells, self.level, self._limit)
 
     def reload(self) -> None:
         """Bind the same code to memory and threads anew; nothing is compiled."""
@@ -117,7 +119,7 @@ class Executable:
             def keep(name: str, stage: Any) -> None:
                 found[_unused(name, found.__contains__)] = stage
 
-            self._backend.observe(self.graph, self.level, keep)
+            self._backend.observe(self.graph, self.level, keep, self._limit)
             self._stages = found
         return self._stages
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
 from engine import graph
@@ -37,11 +37,19 @@ class Function:
         level: int | None = None,
         target: str = "cpu",
         name: str | None = None,
+        memory_limit: int | str | None = None,
+        memory_at: Mapping[str, int] | None = None,
     ):
         functools.update_wrapper(self, function)
         self._function = function
         self._given_specs = specs
-        self._options: dict[str, Any] = {"level": level, "target": target, "name": name}
+        self._options: dict[str, Any] = {
+            "level": level,
+            "target": target,
+            "name": name,
+            "memory_limit": memory_limit,
+            "memory_at": memory_at,
+        }
         self._executable: Executable | None = None
         self._lock = threading.Lock()
 
@@ -75,7 +83,13 @@ class Function:
 def function(function: Callable[..., Any], /) -> Function: ...
 @overload
 def function(
-    *, specs: Sequence[object] | None = None, level: int | None = None, target: str = "cpu", name: str | None = None
+    *,
+    specs: Sequence[object] | None = None,
+    level: int | None = None,
+    target: str = "cpu",
+    name: str | None = None,
+    memory_limit: int | str | None = None,
+    memory_at: Mapping[str, int] | None = None,
 ) -> Callable[[Callable[..., Any]], Function]: ...
 def function(
     function: Callable[..., Any] | None = None,
@@ -85,6 +99,8 @@ def function(
     level: int | None = None,
     target: str = "cpu",
     name: str | None = None,
+    memory_limit: int | str | None = None,
+    memory_at: Mapping[str, int] | None = None,
 ) -> Any:
     """Make a function of Tensors one compiled program, whatever state it reads and updates::
 
@@ -94,11 +110,12 @@ def function(
             optimizer.minimize(loss)
             return loss
 
-    The specs are the annotations, or given: ``@tn.function(specs=[tn.spec(3)])``. It is traced at the first call.
+    The specs are the annotations, or given: ``@tn.function(specs=[tn.spec(3)])``. It is traced at the first call. The
+    other options are those of ``tn.compile``.
     """
 
     def decorate(f: Callable[..., Any]) -> Function:
-        return Function(f, specs, level=level, target=target, name=name)
+        return Function(f, specs, level=level, target=target, name=name, memory_limit=memory_limit, memory_at=memory_at)
 
     return decorate if function is None else decorate(function)
 
@@ -111,11 +128,13 @@ def train_step(
     *,
     level: int | None = None,
     target: str = "cpu",
+    memory_limit: int | str | None = None,
+    memory_at: Mapping[str, int] | None = None,
 ) -> Function:
     """One training step as one program: ``step(*inputs, y)`` updates the model and returns the loss before the update.
 
     ``specs`` are those of the model's inputs and, last, of what ``loss_fn(model(*inputs), y)`` compares with. The model
-    is traced in training mode.
+    is traced in training mode. The other options are those of ``tn.compile``.
     """
     found = as_specs(specs, "train_step")
     if len(found) < 2:
@@ -131,7 +150,7 @@ def train_step(
     names = ("x", "y") if len(found) == 2 else (*(f"x{i}" for i in range(len(found) - 1)), "y")
     kinds = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]
     train_step.__signature__ = inspect.Signature(kinds)  # type: ignore[attr-defined]
-    return Function(train_step, found, level=level, target=target)
+    return Function(train_step, found, level=level, target=target, memory_limit=memory_limit, memory_at=memory_at)
 
 
 def _annotated_specs(function: Callable[..., Any]) -> tuple[TensorSpec, ...]:

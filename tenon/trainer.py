@@ -34,7 +34,8 @@ class Trainer:
     ``"f1"`` ...), :class:`tn.metrics.Metric` objects or functions of the same form as the loss. ``scheduler`` takes a
     step after each epoch, or with ``schedule_every="batch"`` inside the program of each batch. Each of fit, evaluate
     and predict runs one compiled program, whatever the size of a batch: for fit the forward pass, loss, metrics,
-    gradients and the optimizer's update.
+    gradients and the optimizer's update. ``memory_limit`` is for that of fit, and as in ``tn.compile``; the dim of the
+    batch is called B: ``memory_limit="1 GB", memory_at={"B": 64}``.
     """
 
     def __init__(
@@ -48,6 +49,8 @@ class Trainer:
         schedule_every: str = "epoch",
         level: int | None = None,
         target: str = "cpu",
+        memory_limit: int | str | None = None,
+        memory_at: Mapping[str, int] | None = None,
     ):
         check_parts("Trainer", model, optimizer, loss)
         if schedule_every not in ("epoch", "batch"):
@@ -65,6 +68,7 @@ class Trainer:
         self._interrupted = False
         self._told: list[Callback] = []
         self._options: dict[str, Any] = {"level": level, "target": target}
+        self._limit: dict[str, Any] = {"memory_limit": memory_limit, "memory_at": memory_at}
         self._programs: dict[tuple, Executable] = {}
 
     # --- the verbs -----------------------------------------------------------------------------------------
@@ -240,7 +244,8 @@ class Trainer:
         key = (kind, source.specs, weighted, self.optimizer, self.loss, self.scheduler, tuple(self.metrics.values()))
         if key not in self._programs:
             with mode(self.model, training=kind == "train"):
-                self._programs[key] = compile(self._function(kind, weighted), *source.specs, **self._options)
+                limit = self._limit if kind == "train" else {}
+                self._programs[key] = compile(self._function(kind, weighted), *source.specs, **self._options, **limit)
         return self._programs[key]
 
     @property

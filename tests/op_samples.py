@@ -58,6 +58,7 @@ def _views() -> list[Sample]:
     bounds = {"start": (1, 2, 0), "stop": (2, -1, 4), "step": (1, -2, 3)}
     return [
         Sample("identity", (x,)),
+        Sample("later", (x,)),
         Sample("cast", (x,), {"dtype": dtypes.f64}),
         Sample("reshape", (x,), {"shape": (4, 6)}, "reshape"),
         Sample("permute", (x,), {"axes": (2, 0, 1)}, lambda t, a, axes: a.permute(axes)),

@@ -76,6 +76,17 @@ register(
         doc="``x`` itself, as a value of its own.",
     )
 )
+register(
+    Op(
+        "later",
+        "view",
+        ("x",),
+        lambda x: x,
+        lambda x: x,
+        lambda node, g: (g,),
+        doc="``x`` itself, for what is computed again later: no kernel makes ``x`` and reads this.",
+    )
+)
 register(Op("detach", "view", ("x",), lambda x: x, lambda x: x, doc="``x``, through which no gradient flows."))
 
 

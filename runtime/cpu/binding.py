@@ -13,12 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from engine import dims, dtypes
+from engine import dtypes
 from engine.buffers import Buffer
-from engine.dims import Size
 from engine.dtypes import DType
 from engine.errors import VerifyError
-from engine.memory import place, round_up
+from engine.memory import Sizes, plan, round_up
 from engine.program import ERROR, MEETING, Arg, Block, Call, Loop, Pointer, Program
 from engine.state import address, aligned_empty
 from runtime.cpu.barriers import Begin, End, Range, Step, meetings
@@ -27,46 +26,6 @@ from runtime.cpu.loop_blocks import LoopBlocks, Span
 
 Slots = list[tuple[int, int]]
 """Positions in the argument words, each with the byte offset to add to a buffer's address."""
-
-
-class Sizes:
-    """The program's sizes as numbers."""
-
-    def __init__(self, values: Mapping[str, int]):
-        self.values = dict(values)
-        self._known: dict[Size, int] = {}
-
-    def __call__(self, size: Size) -> int:
-        if isinstance(size, int):
-            return size
-        found = self._known.get(size)
-        if found is None:
-            found = self._known[size] = dims.evaluate(size, self.values)
-        return found
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Bytes of every buffer and, for the temps, where in the arena each starts."""
-
-    nbytes: dict[str, int]
-    offsets: dict[str, int]
-    arena: int
-
-
-def plan(program: Program, sizes: Sizes) -> Plan:
-    """The memory that ``program`` takes at these sizes. A temp that ``main`` never touches lives throughout, one
-    that is an output as it is to the end."""
-    nbytes = {b.name: sizes(b.size) * b.dtype.itemsize for b in program.buffers}
-    end = len(program.main)
-    returned = {port.buffer for port in program.outputs}
-    lifetimes = {}
-    for buffer in program.buffers:
-        if buffer.kind == "temp":
-            first, last = program.lifetimes.get(buffer.name, (0, end))
-            lifetimes[buffer.name] = first, end if buffer.name in returned else last
-    offsets, arena = place(lifetimes, nbytes)
-    return Plan(nbytes, offsets, arena)
 
 
 @dataclass

@@ -21,9 +21,10 @@ from engine import binding as ports
 from engine import dtypes
 from engine.buffers import Buffer
 from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError
+from engine.memory import Sizes, plan
 from engine.program import Port, Program
 from engine.state import Cell, address, aligned_empty
-from runtime.cpu.binding import Binding, Sizes, plan
+from runtime.cpu.binding import Binding
 from runtime.cpu.driver import Driver, driver_kernel
 from runtime.cpu.objects import Code
 from runtime.cpu.packed import PackedState
