@@ -181,7 +181,7 @@ def _space(spec: KernelSpec) -> str:
 
 
 def _steps(program: Program, sizes: Mapping[str, int]) -> dict[str, Any]:
-    from runtime.cpu.binding import Sizes
+    from engine.memory import Sizes
 
     names, size = listings.kernel_names(program), Sizes(sizes)
     main, prepare = (
@@ -215,7 +215,7 @@ def _measured(steps: list[dict[str, Any]], profile: Profile) -> dict[str, Any]:
 
 
 def _memory(executable: Executable, program: Program, sizes: Mapping[str, int]) -> dict[str, Any]:
-    from runtime.cpu.binding import Sizes, plan
+    from engine.memory import Sizes, plan
 
     found = plan(program, Sizes(sizes))
     end = len(program.main)
