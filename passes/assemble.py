@@ -15,7 +15,8 @@ from engine.loops import body_of, nested_nodes
 from engine.ops.sources import out_of_range
 from engine.program import Arg, Block, Call, Check, Kernel, Loop, Lowered, Pointer, Port, Program
 from engine.schedule import Access, Bundle, Item, KernelSpec, Schedule
-from passes.schedule import check_nodes, input_buffer, output_buffer, state_buffer
+from passes.places import input_buffer, output_buffer, state_buffer
+from passes.schedule import check_nodes
 
 Placed = list[tuple[Call, tuple[int, ...]]]
 Path = tuple[int, ...]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from engine import dims
 from engine.buffers import Buffer
-from engine.dims import Shape, Size
+from engine.dims import Size
 from engine.dtypes import DType
 from engine.graph import Graph, Group, Node, Value
 from engine.loops import has_check, nested_nodes
@@ -17,7 +16,6 @@ from engine.schedule import (
     Access,
     Along,
     Attention,
-    Core,
     Custom,
     KernelSpec,
     Loop,
@@ -29,14 +27,13 @@ from engine.schedule import (
     Sort,
     Stmt,
 )
-from passes.bodies import Body, Operands
 from passes.bundles import bundle_updates, core_buffers
 from passes.kernels import KernelWriter
 from passes.loop_plan import LoopPlan
 from passes.parts import places_of_parts
-from passes.spaces import Axis, Space
+from passes.places import Places, input_buffer, output_buffer, state_buffer
 from passes.splitting import Partial
-from passes.views import View, dense, is_free, look_through, same_places, view_of
+from passes.views import View, dense, is_free, look_through, same_places
 
 
 def schedule(graph: Graph) -> Schedule:
@@ -44,22 +41,7 @@ def schedule(graph: Graph) -> Schedule:
     return _Scheduler(graph).run()
 
 
-# The names of the buffers that a program's ports are carried in.
-
-
-def input_buffer(name: str) -> str:
-    return f"input.{name}"
-
-
-def state_buffer(name: str) -> str:
-    return f"state.{name}"
-
-
-def output_buffer(index: int) -> str:
-    return f"output.{index}"
-
-
-class _Scheduler:
+class _Scheduler(Places):
     """Schedules one graph. The body of a loop has one of its own, with ``prefix`` before the names of its buffers."""
 
     def __init__(
@@ -69,17 +51,11 @@ class _Scheduler:
         prefix: str = "",
         buffers: dict[str, Buffer] | None = None,
     ):
-        self.graph = graph
-        self.prefix = prefix
-        self.buffers: dict[str, Buffer] = {} if buffers is None else buffers
-        self.kernels: list[KernelSpec | Loop] = []
-        self.views: dict[Value, View] = {}
-        self.homes: dict[Value, View] = {}
+        super().__init__(graph, prefix, {} if buffers is None else buffers)
         self.group_of = {n: g for g in graph.groups for n in g.nodes}
         self.position = {id(g): i for i, g in enumerate(graph.groups)}
         self.users = graph.users()
         self.results = {*graph.results, *(g.guard for g in graph.groups if g.guard is not None)}
-        self.guard: Access | None = None
         self.readers = self._readers()
         self.codes = {n: i + 1 for i, n in enumerate(check_nodes(graph))} if codes is None else codes
         self.failing = [self.position[id(g)] for g in graph.groups if any(map(has_check, g.nodes))]
@@ -87,11 +63,11 @@ class _Scheduler:
     def run(self) -> Schedule:
         graph = self.graph
         for v in graph.inputs:
-            self._place(v, input_buffer(v.node.attrs["name"]), "input")
+            self.place(v, input_buffer(v.node.attrs["name"]), "input")
         for v in graph.state:
-            self._place(v, state_buffer(v.node.attrs["name"]), "state")
+            self.place(v, state_buffer(v.node.attrs["name"]), "state")
         self.outputs = [
-            dense(self._buffer(output_buffer(i), "output", v.dtype, v.type.size), v.shape)
+            dense(self.buffer(output_buffer(i), "output", v.dtype, v.type.size), v.shape)
             for i, v in enumerate(graph.outputs)
         ]
         self._emit_all()
@@ -114,78 +90,12 @@ class _Scheduler:
             group = self.group_of.get(node)
             if group is not None and id(group) not in started:
                 started.add(id(group))
-                guard = None if group.guard is None else self._access(group.guard, ())
-                with self._under(guard):
+                guard = None if group.guard is None else self.access(group.guard, ())
+                with self.under(guard):
                     self._emit(group)
         self._finish(late, saved)
 
     # -- buffers
-
-    def _buffer(self, name: str, kind: str, dtype: DType, size: Size) -> str:
-        name = self.prefix + name
-        self.buffers[name] = Buffer(name, kind, dtype, size)
-        return name
-
-    def _place(self, value: Value, name: str, kind: str, order: tuple[int, ...] | None = None) -> View:
-        name = self._buffer(name, kind, value.dtype, value.type.size)
-        self.views[value] = dense(name, value.shape, order)
-        return self.views[value]
-
-    def _temporary(self, value: Value, suffix: str = "", order: tuple[int, ...] | None = None) -> View:
-        name = self._buffer(f"{value.name}{suffix}", "temp", value.dtype, value.type.size)
-        return dense(name, value.shape, order)
-
-    def view(self, value: Value) -> View:
-        """Where a value lies; a view is followed, and what has no memory yet is copied into some."""
-        if value not in self.views:
-            with self._under(None):  # others may read it too
-                self._find(value)
-        return self.views[value]
-
-    @contextmanager
-    def _under(self, guard: Access | None) -> Iterator[None]:
-        """Kernels added meanwhile run under ``guard``."""
-        outer, self.guard = self.guard, guard
-        try:
-            yield
-        finally:
-            self.guard = outer
-
-    def _add(self, kernel: KernelSpec) -> None:
-        if self.prefix:  # a loop's body names its nodes as other graphs do
-            kernel = replace(kernel, nodes=tuple(self.prefix + name for name in kernel.nodes))
-        self.kernels.append(replace(kernel, guard=self.guard) if self.guard is not None else kernel)
-
-    def _find(self, value: Value) -> None:
-        node = value.node
-        if is_free(node):
-            self.views[value] = self._temporary(value)
-            self._copy(value, self.views[value])
-        elif node.op.name == "constant":
-            self._place(value, value.name, "const")
-        elif node.op.kind in ("view", "check"):
-            self.views[value] = self._through(node)
-        else:
-            raise AssertionError(f"{value.name} is read before it is made")
-
-    def _through(self, node: Node) -> View:
-        source, value = self.view(node.inputs[0]), node.output
-        order = self.graph.layouts.get(value)
-        found = view_of(node, source)
-        if found is not None and (order is None or found.order == order):
-            return found
-        if found is None:
-            # A reshape whose elements must move: written in row-major order of the old shape, read under the new one.
-            wanted = [i for i, v in enumerate(self.graph.outputs) if v is value]
-            if wanted:
-                packed = dense(output_buffer(wanted[0]), node.inputs[0].shape)
-            else:
-                packed = self._temporary(node.inputs[0], f"_for_{value.name}")
-            self._copy(node.inputs[0], packed)
-            return dense(packed.buffer, value.shape)
-        copied = self._temporary(value, order=order)
-        self._copy(node.inputs[0], copied)
-        return copied
 
     # -- where results go
 
@@ -223,7 +133,7 @@ class _Scheduler:
     def _choose_parts(self, group: Group) -> None:
         """Let what makes the parts of a joined tensor write them side by side."""
         whole = group.nodes[0].output
-        home = self.homes.setdefault(whole, self._home(whole))
+        home = self.homes.setdefault(whole, self.home(whole))
         if self.buffers[home.buffer].kind == "state":
             return  # which others may still read
         for made, place in places_of_parts(group.nodes[0], home, self.graph.layouts):
@@ -269,8 +179,8 @@ class _Scheduler:
         saved: dict[str, View] = {}
         for name, value in self.graph.updates.items():
             if self.aliases.get(value) in written:
-                saved[name] = self._temporary(value, f"_for_{len(saved)}")
-                self._copy(value, saved[name])
+                saved[name] = self.temporary(value, f"_for_{len(saved)}")
+                self.copy(value, saved[name])
         return late, saved
 
     def _finish(self, late: set[int], saved: dict[str, View]) -> None:
@@ -279,38 +189,15 @@ class _Scheduler:
             self._write_output(i, self.graph.outputs[i])
         for name, value in self.graph.updates.items():
             if not self._at_home(value, state_buffer(name)):
-                self._copy(value, dense(state_buffer(name), value.shape), source=saved.get(name))
+                self.copy(value, dense(state_buffer(name), value.shape), source=saved.get(name))
 
     def _write_output(self, i: int, value: Value) -> None:
         """Copy ``value`` into an output, unless finding out where it lies has put it there."""
         home = self.outputs[i]
         if is_free(look_through(value)[0].node) or self.view(value).buffer != home.buffer:
-            self._copy(value, home)
+            self.copy(value, home)
 
     # -- kernels
-
-    def _copy(self, value: Value, into: View, dtype: DType | None = None, source: View | None = None) -> None:
-        """Write ``value`` where ``into`` says, in another dtype or from another place where told."""
-        dtype = dtype or value.dtype
-        axes = [i for i in into.order if value.shape[i] != 1]
-        loops: list[Axis | None] = [("copy", i) if i in axes else None for i in range(len(value.shape))]
-        placement: dict[Axis, list[tuple[int, Size]]] = {("copy", i): [(place, 1)] for place, i in enumerate(axes)}
-        operands = Operands()
-        body = Body(operands, Space([]), placement, len(axes), lambda v: source or self.view(v))
-        name = body.cast(body.load(value, loops), dtype.computed)
-        write = Access(into.buffer, dtype, tuple(into.strides[i] for i in axes), into.offset)
-        body.emit("store", (operands.write(write), name), dtype.computed)
-        self._add(
-            KernelSpec(
-                "copy" if dtype == value.dtype else "cast",
-                tuple(value.shape[i] for i in axes),
-                tuple(operands.reads),
-                tuple(operands.writes),
-                tuple(body.statements),
-                nodes=(value.node.name,),
-                location=value.node.location,
-            )
-        )
 
     def _emit(self, group: Group) -> None:
         first = next(n for n in group.nodes if n.op.kind not in ("view", "source"))
@@ -336,7 +223,7 @@ class _Scheduler:
             self._compute(group)
 
     def _compute(self, group: Group) -> None:
-        stores = {v: self._home(v) for v in self._stored(group)}
+        stores = {v: self.home(v) for v in self._stored(group)}
         partials: list[str] = []
         specs = KernelWriter(group, self.view, stores, self._partials_in(partials)).write()
         if self._overwrites_what_it_reads(specs):
@@ -345,14 +232,11 @@ class _Scheduler:
             for v, home in stores.items():
                 if self.buffers[home.buffer].kind == "state":
                     del self.homes[v]
-                    stores[v] = self._temporary(v)
+                    stores[v] = self.temporary(v)
             specs = KernelWriter(group, self.view, stores, self._partials_in([])).write()
         self.views.update(stores)
         for spec in specs:
-            self._add(spec)
-
-    def _home(self, value: Value) -> View:
-        return self.homes.get(value) or self._temporary(value, order=self.graph.layouts.get(value))
+            self.add(spec)
 
     def _stored(self, group: Group) -> list[Value]:
         """The values of a group that something outside of it reads, directly or through a view inside."""
@@ -370,7 +254,7 @@ class _Scheduler:
         """A maker of buffers for partial results, which adds their names to ``names``."""
 
         def make(name: str, dtype: DType, size: Size) -> str:
-            names.append(self._buffer(f"{name}_{len(self.buffers)}", "temp", dtype, size))
+            names.append(self.buffer(f"{name}_{len(self.buffers)}", "temp", dtype, size))
             return names[-1]
 
         return make
@@ -399,11 +283,11 @@ class _Scheduler:
         )
         sizes = tuple(value.shape[i] for i in axes)
         nodes = (node.name,)
-        self._add(KernelSpec("check_index", sizes, (read,), (), body, nodes=nodes, location=node.location))
+        self.add(KernelSpec("check_index", sizes, (read,), (), body, nodes=nodes, location=node.location))
 
     def _pad(self, node: Node) -> None:
         x, out = node.inputs[0], node.output
-        home = self._home(out)
+        home = self.home(out)
         self.views[out] = home
         value = node.attrs["value"]
         axes = [i for i in home.order if out.shape[i] != 1]
@@ -411,43 +295,43 @@ class _Scheduler:
         body = (constant, Stmt("v1", "store", (0, "v0"), out.dtype))
         write = Access(home.buffer, out.dtype, tuple(home.strides[i] for i in axes), home.offset)
         sizes = tuple(out.shape[i] for i in axes)
-        self._add(KernelSpec("fill", sizes, (), (write,), body, nodes=(node.name,), location=node.location))
+        self.add(KernelSpec("fill", sizes, (), (write,), body, nodes=(node.name,), location=node.location))
         offset = home.offset
         for a, s in zip(node.attrs["low"], home.strides, strict=True):
             offset = offset + a * s
         strides = tuple(s * k for s, k in zip(home.strides, node.attrs["step"], strict=True))
-        self._copy(x, View(home.buffer, strides, home.order, offset))
+        self.copy(x, View(home.buffer, strides, home.order, offset))
 
     def _concat(self, node: Node) -> None:
         axis, out = node.attrs["axis"], node.output
-        home = self._home(out)
+        home = self.home(out)
         self.views[out] = home
         start: Size = 0
         for x in node.inputs:
             part = replace(home, offset=home.offset + start * home.strides[axis])
             if is_free(look_through(x)[0].node) or not same_places(self.view(x), part, x.shape):
-                self._copy(x, part, out.dtype)
+                self.copy(x, part, out.dtype)
             start = start + x.shape[axis]
 
     def _scatter(self, node: Node) -> None:
         """Copy what is there, unless it is there already, then write what comes."""
         x, index, src = node.inputs
         axis = node.attrs["axis"]
-        home = self._home(node.output)
+        home = self.home(node.output)
         self.views[node.output] = home
         if self.view(x) != home:
-            self._copy(x, home)
+            self.copy(x, home)
         space = dims.broadcast(index.shape, src.shape)
-        reads = tuple(self._access(v, space) for v in (index, src))
+        reads = tuple(self.access(v, space) for v in (index, src))
         strides = tuple(0 if i == axis or x.shape[i] == 1 else s for i, s in enumerate(home.strides))
         write = Access(home.buffer, x.dtype, strides, home.offset)
         core = Scatter(node.attrs["mode"], home.strides[axis], x.shape[axis])
-        self._add(self._plain_kernel(node, f"scatter_{core.mode}", space, reads, (write,), core))
+        self.add(self.plain_kernel(node, f"scatter_{core.mode}", space, reads, (write,), core))
 
     def _along_an_axis(self, node: Node) -> None:
         shape, axis = node.inputs[-1].shape, node.attrs["axis"]
-        reads = tuple(self._access(v, shape) for v in node.inputs)
-        homes = {v: self._home(v) for v in node.outputs}
+        reads = tuple(self.access(v, shape) for v in node.inputs)
+        homes = {v: self.home(v) for v in node.outputs}
         writes = tuple(Access(h.buffer, v.dtype, h.strides, h.offset) for v, h in homes.items())
         core: Along
         match node.op.name:
@@ -457,7 +341,7 @@ class _Scheduler:
                 core = Scan(axis, node.attrs["reverse"])
             case name:
                 core = RunningExtremum(axis, name == "cummax")
-        spec = self._plain_kernel(node, node.op.name, shape, reads, writes, core)
+        spec = self.plain_kernel(node, node.op.name, shape, reads, writes, core)
         if self._overwrites_what_it_reads([spec]):
             for v, home in homes.items():
                 if self.buffers[home.buffer].kind == "state":
@@ -465,7 +349,7 @@ class _Scheduler:
             self._along_an_axis(node)
             return
         self.views.update(homes)
-        self._add(spec)
+        self.add(spec)
 
     def _recurrence(self, node: Node) -> None:
         """A recurrence, or its gradient. What nobody reads it does not write."""
@@ -473,16 +357,16 @@ class _Scheduler:
         given = node.attrs["given"]
         names = recurrent.input_names(node.op, given), recurrent.output_names(node.op, given)
         known = dict(zip(names[0], node.inputs, strict=True))
-        reads = tuple(self._rows(v, f"{v.name}_for_{node.name}") for v in node.inputs)
+        reads = tuple(self.rows(v, f"{v.name}_for_{node.name}") for v in node.inputs)
         wanted = self._wanted(node, names[1])
-        writes = [self._fresh(v) for v in wanted.values()]
+        writes = [self.fresh(v) for v in wanted.values()]
         rows, width = known["weight"].shape
         assert isinstance(rows, int) and isinstance(width, int)
         steps, batch = known["hs" if backward else "x"].shape[:2]
         core = Recurrence(
             cell, backward, node.attrs["reverse"], names[0], tuple(wanted), steps, batch, rows // cell.gates, width
         )
-        self._add(self._plain_kernel(node, node.op.name, (batch,), reads, tuple(writes), core))
+        self.add(self.plain_kernel(node, node.op.name, (batch,), reads, tuple(writes), core))
 
     def _attention(self, node: Node) -> None:
         """Attention, or its gradient. What nobody reads it does not write."""
@@ -493,13 +377,13 @@ class _Scheduler:
         assert isinstance(features, int) and isinstance(width, int)
         spaces = {"mask": (batch, heads, queries, keys), "offset": (batch,)}
         reads = tuple(
-            self._rows(v, f"{v.name}_for_{node.name}")
+            self.rows(v, f"{v.name}_for_{node.name}")
             if n in ("q", "k", "v", "g")
-            else self._access(v, spaces.get(n, v.shape))
+            else self.access(v, spaces.get(n, v.shape))
             for n, v in known.items()
         )
         wanted = self._wanted(node, ("dq", "dk", "dv") if backward else ("out", "lse"))
-        writes = tuple(self._fresh(v) for v in wanted.values())
+        writes = tuple(self.fresh(v) for v in wanted.values())
         core = Attention(
             backward=backward,
             **{k: node.attrs[k] for k in ("causal", "scale", "dropout", "stream")},
@@ -513,59 +397,43 @@ class _Scheduler:
             features=features,
             width=width,
         )
-        self._add(self._plain_kernel(node, node.op.name, (batch, heads, queries), reads, writes, core))
+        self.add(self.plain_kernel(node, node.op.name, (batch, heads, queries), reads, writes, core))
 
     def _wanted(self, node: Node, names: Sequence[str]) -> dict[str, Value]:
         """The outputs that anybody reads, by these names."""
         return {n: v for n, v in zip(names, node.outputs, strict=True) if v in self.results or self.users[v]}
 
-    def _fresh(self, value: Value) -> Access:
-        """Where a kernel writes ``value``: never over state, which it may read again."""
-        if value in self.homes and self.buffers[self.homes[value].buffer].kind == "state":
-            del self.homes[value]
-        self.views[value] = home = self._home(value)
-        return Access(home.buffer, value.dtype, home.strides, home.offset)
-
-    def _rows(self, value: Value, name: str) -> Access:
-        """``value`` with a contiguous last axis: where it is, or in a copy."""
-        view = self.view(value)
-        if view.strides[-1] != 1 and value.shape[-1] != 1:
-            copied = self._temporary(value, name.removeprefix(value.name))
-            self._copy(value, copied)
-            view = copied
-        return Access(view.buffer, value.dtype, view.strides, view.offset)
-
     def _custom(self, node: Node) -> None:
         """A user's kernel. What it reads is packed before where it must be, what it writes converted afterwards."""
         assert node.op.kernel is not None
-        reads = tuple(self._packed(v, f"{v.name}_for_{node.name}") for v in node.inputs)
+        reads = tuple(self.packed(v, f"{v.name}_for_{node.name}") for v in node.inputs)
         for v in node.outputs:
-            self._fresh(v)
+            self.fresh(v)
         writes = []
         for v in node.outputs:
             wide, home = v.dtype.computed, self.views[v]
             name = home.buffer
             if wide != v.dtype:
-                name = self._buffer(f"{v.name}_wide", "temp", wide, v.type.size)
+                name = self.buffer(f"{v.name}_wide", "temp", wide, v.type.size)
             writes.append(Access(name, wide, dense("", v.shape).strides, home.offset if name == home.buffer else 0))
         shapes = tuple(v.shape for v in (*node.inputs, *node.outputs))
         core = Custom(node.op.kernel, shapes, tuple(node.attrs.items()))
-        spec = self._plain_kernel(node, node.op.name, node.outputs[0].shape, reads, tuple(writes), core)
-        self._add(spec)
+        spec = self.plain_kernel(node, node.op.name, node.outputs[0].shape, reads, tuple(writes), core)
+        self.add(spec)
         for v, made in zip(node.outputs, writes, strict=True):
             if made.dtype != v.dtype:
-                self._convert(v, made, self._access(v, v.shape))
+                self.convert(v, made, self.access(v, v.shape))
 
     def _loop(self, node: Node) -> None:
         """A loop: its body's kernels, over windows that move through what it reads and keeps."""
-        self._keep_out_of_state(node)
+        self.keep_out_of_state(node)
         plan = LoopPlan(node, self.prefix, self.view)
         for v in node.outputs:
             if v not in plan.results:
-                plan.keep(v, self._home(v))
+                plan.keep(v, self.home(v))
         self.buffers.update((b.name, b) for b in plan.buffers)
         for value, place in plan.before:
-            self._copy(value, place)
+            self.copy(value, place)
         body = _Scheduler(plan.body, self.codes, f"{self.prefix}{node.name}.", self.buffers)
         kernels = tuple(body.run_body(plan.inputs, plan.outputs))
         times, nodes = node.attrs["length"], (self.prefix + node.name,)
@@ -573,45 +441,7 @@ class _Scheduler:
         self.views.update(plan.results)
         for v in node.outputs:
             if v in self.homes and self.homes[v] != plan.results[v]:
-                self._copy(v, self.homes[v])
-
-    def _keep_out_of_state(self, node: Node) -> None:
-        """Let the results of a node that writes them while it still reads be copied into state afterwards."""
-        for v in node.outputs:
-            if v in self.homes and self.buffers[self.homes[v].buffer].kind == "state":
-                del self.homes[v]
-
-    def _packed(self, value: Value, name: str) -> Access:
-        """``value`` as a C-contiguous array in the dtype that kernels compute with: where it is, or in a copy."""
-        view, strides = self.view(value), dense("", value.shape).strides
-        wide = value.dtype.computed
-        moved = any(n != 1 and a != b for n, a, b in zip(value.shape, view.strides, strides, strict=True))
-        if not moved and wide == value.dtype:
-            return Access(view.buffer, wide, strides, view.offset)
-        packed = Access(self._buffer(name, "temp", wide, value.type.size), wide, strides)
-        self._convert(value, self._access(value, value.shape), packed)
-        return packed
-
-    def _convert(self, value: Value, source: Access, target: Access) -> None:
-        """Copy the elements of ``value`` from one place and dtype to another."""
-        wide = value.dtype.computed
-        body = (Stmt("v0", "load", (0,), wide), Stmt("v1", "store", (0, "v0"), wide))
-        names, where = (value.node.name,), value.node.location
-        spec = KernelSpec("copy", value.shape, (source,), (target,), body, nodes=names, location=where)
-        self._add(spec)
-
-    def _access(self, value: Value, space: Shape) -> Access:
-        """``value``, broadcast to ``space``, read along its axes."""
-        view = self.view(value)
-        extra = len(space) - len(value.shape)
-        strides = [0] * extra + [0 if n == 1 else s for n, s in zip(value.shape, view.strides, strict=True)]
-        return Access(view.buffer, value.dtype, tuple(strides), view.offset)
-
-    def _plain_kernel(
-        self, node: Node, name: str, axes: Shape, reads: tuple[Access, ...], writes: tuple[Access, ...], core: Core
-    ) -> KernelSpec:
-        """A kernel whose core writes its results itself."""
-        return KernelSpec(name, axes, reads, writes, (), core, nodes=(node.name,), location=node.location)
+                self.copy(v, self.homes[v])
 
 
 def _made_as(value: Value) -> Value:

@@ -24,7 +24,7 @@ Arrays = dict[str, np.ndarray]
 def schedule_memory(graph: Graph, plan: Schedule, sizes: Mapping[str, int], inputs: Arrays, state: Arrays) -> Memory:
     """The memory on which a schedule of ``graph`` starts."""
     from passes.assemble import constants
-    from passes.schedule import input_buffer, state_buffer
+    from passes.places import input_buffer, state_buffer
 
     given = {input_buffer(n): a for n, a in inputs.items()} | {state_buffer(n): a for n, a in state.items()}
     given |= {name: node.attrs["value"] for name, node in constants(graph)}
@@ -33,7 +33,7 @@ def schedule_memory(graph: Graph, plan: Schedule, sizes: Mapping[str, int], inpu
 
 def results_of(graph: Graph, memory: Memory) -> Arrays:
     """What a schedule has left in ``memory``: outputs and new state, named as tn.bisect names them."""
-    from passes.schedule import output_buffer, state_buffer
+    from passes.places import output_buffer, state_buffer
 
     buffers = {f"output {i}": (output_buffer(i), v) for i, v in enumerate(graph.outputs)}
     buffers |= {f"state {name}": (state_buffer(name), v) for name, v in graph.updates.items()}
@@ -66,7 +66,7 @@ class Kept:
 
 def buffer_values(graph: Graph, prefix: str = "") -> dict[str, Kept]:
     """What is kept in which buffer."""
-    from passes.schedule import output_buffer, state_buffer
+    from passes.places import output_buffer, state_buffer
 
     found: dict[str, Kept] = {}
     for node in graph.nodes:

@@ -17,7 +17,8 @@ from engine.graph import Graph
 from engine.schedule import Access, KernelSpec, Stmt
 from passes.autodiff import expand_gradients
 from passes.pipeline import graph_passes
-from passes.schedule import input_buffer, output_buffer, schedule, state_buffer
+from passes.places import input_buffer, output_buffer, state_buffer
+from passes.schedule import schedule
 from runtime.cpu.target import target
 
 
