@@ -97,6 +97,6 @@ def build(program: Program, cells: Mapping[str, Cell], cache: Cache) -> tuple[Ex
     if not settings.get("jit"):
         from runtime.cpu.unjitted import UnjittedExecutor
 
-        return UnjittedExecutor(program, cells), Report({}, (), (), 0.0)
+        return UnjittedExecutor(program, cells), Report(0, 0, 0, 0.0, {}, frozenset())
     code, report = load_code([driver_kernel(), *program.kernels], cache)
     return Executor(program, cells, code), report
