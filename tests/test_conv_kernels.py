@@ -76,6 +76,9 @@ CASES = {
     "pointwise": Case((6, 5), (9, 33), kernel=(1, 1), padding=(0, 0), stride=(2, 1)),
     "strides and dilations that share a factor": Case((16, 13), (3, 6), (3, 4), (4, 3), (2, 4), (2, 2)),
     "pixels times weights": Case((6, 5), (37, 20), kernel=(1, 1), padding=(0, 0)),
+    "small, strided": Case((4, 3), (12, 70), (3, 5), (2, 1), (1, 2)),
+    "four pixels": Case((2, 2), (33, 32)),
+    "one pixel": Case((1, 1), (24, 40), dilation=(2, 1), padding=(2, 1)),
     "mostly padding": Case((2, 3), (4, 3), kernel=(5, 4), padding=(4, 3)),
 }
 
@@ -127,7 +130,7 @@ def test_convolution(name: str) -> None:
     rng = np.random.default_rng(0)
     w = rng.standard_normal(case.weight_shape).astype(np.float32)
     b = rng.standard_normal(case.channels[1]).astype(np.float32)
-    for n in (2, 0):
+    for n in (2, 40 if case.size[0] * case.size[1] < 50 else 9, 0):
         stored, x = case.image(rng, n, case.size, case.channels[0])
         found = np.full((n, *case.out_size, case.channels[1]), np.nan, np.float32)
         run(lowered, {"x": stored, "w": w, "bias": b, "y": found}, {"B": n}, splits=2)

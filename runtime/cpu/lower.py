@@ -29,6 +29,7 @@ from runtime.cpu.bundle import lower_bundle
 from runtime.cpu.columns import lower_columns
 from runtime.cpu.contraction import lower_contraction
 from runtime.cpu.conv import lower_conv2d
+from runtime.cpu.conv_inside import has_idle_taps, lower_inside, reads_inside, trimmed
 from runtime.cpu.conv_phases import has_phases, phases
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
@@ -59,10 +60,14 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_contraction(item, lasting)
         case Conv2d() if has_phases(item):
             return joined([lower(phase, lasting) for phase in phases(item)])
+        case Conv2d() as core if has_idle_taps(core):
+            return lower(trimmed(item), lasting)
         case Conv2d() as core if is_depthwise(core):
             return lower_depthwise(item)
         case Conv2d() as core if is_pointwise(core):
             return lower_contraction(as_contraction(item), lasting)
+        case Conv2d() as core if reads_inside(core, item.axes[0]):
+            return lower_inside(item)
         case Conv2d():
             return lower_conv2d(item)
         case ConvWeightGrad() as core if is_pointwise_gradient(core):

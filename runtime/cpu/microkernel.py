@@ -26,21 +26,22 @@ _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
 
 def __getattr__(name: str) -> Callable[..., None]:
     """The microkernel that :meth:`runtime.cpu.tiles.Tile.name` names, for ``from runtime.cpu.microkernel import``."""
-    found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed)?", name)
+    found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps)?", name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     dtype, rows, vectors, lanes, unit_k, packed = found.groups()
-    return microkernel(dtype, int(rows), int(vectors), int(lanes), bool(unit_k), bool(packed))
+    return microkernel(dtype, int(rows), int(vectors), int(lanes), bool(unit_k), packed or "")
 
 
 @cache
-def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, packed: bool) -> Callable[..., None]:
+def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, packed: str) -> Callable[..., None]:
     """The intrinsic ``tile(outer, inner, a_step, table, b, b_step, c, c_step, accumulate)``; all arguments int64.
 
     ``table`` holds ``outer * rows`` addresses, those of one ``t`` side by side. ``a_step`` is the distance in bytes
     from one k to the next in A (the element size where ``unit_k``), ``b_step`` that between rows of B (one packed
     row of ``columns`` elements where ``packed``), ``c_step`` that between rows of the result at ``c``, which is
-    overwritten, or added to where ``accumulate`` is not 0.
+    overwritten, or added to where ``accumulate`` is not 0. Where ``packed`` is ``_jumps``, rows of B are packed too,
+    and ``b_step`` is the distance from the first row of one ``t`` to that of the next.
     """
     element, size = _ELEMENT[dtype]
     vector = ir.VectorType(element, lanes)
@@ -62,6 +63,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         outer, inner, a_step, table, b, b_step, c, c_step, accumulate = args
         if unit_k:
             a_step = _INT(size)
+        b_jump = b_step
         if packed:
             b_step = _INT(vectors * width)
         function, module = builder.function, builder.module
@@ -184,6 +186,8 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         sums_after = phis(rows * vectors)
         join(sums_after, sums_middle, block["middle"])
         join(sums_after, after, block["single"])
+        if packed == "_jumps":
+            b_after = address(builder, b_outer, b_jump)
         t_next = builder.add(t, _INT(1))
         t.add_incoming(t_next, block["next"])
         b_outer.add_incoming(b_after, block["next"])
