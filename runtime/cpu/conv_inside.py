@@ -206,7 +206,7 @@ def _multiply(spec: KernelSpec, core: Conv2d, weights: str) -> tuple[Call, Kerne
     offsets = scratch_parts({
         "block": ROWS * plan.channels * size, "bases": (ROWS + tile.rows) * 8, "table": ROWS * core.kernel[0] * 8,
     })  # fmt: skip
-    names = [tile.name(dtype, height, True, True, jumps=True) for height in tile.heights]
+    names = [tile.name(dtype, height, True, True, "jumps") for height in tile.heights]
     call = (
         f"{{tile}}(run_h, run_w * inputs, {size}, table + r * run_h * 8, panel, tap_row, "
         f"block + (r * block_channels + c) * {size}, block_channels * {size}, 0)"

@@ -1,12 +1,13 @@
 """Lowering the weight gradient of a convolution: partial sums over parts of the batch, then their total.
 
-One tile of one image is a product: its rows are (tap, input channel), read from the padded copy of the image that
+One tile of one image is a product: its rows are (input channel, tap), read from the padded copy of the image that
 the convolution uses too; its columns are output channels; k runs over the tile's points. A task adds up the tiles of
 one chunk of the batch for one block of channels. How many chunks there are depends on shapes alone.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from engine import dtypes
@@ -22,14 +23,14 @@ from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tasks import coordinates, divisor, piece, typical
-from runtime.cpu.tiles import Tile, host_tile
+from runtime.cpu.tiles import Tile, host_tile, transpose_name
 
 TILE_BYTES = 32768
 """The most that a tile's part of dy, or of x, should take: both stay in the first-level cache."""
 WIDEST = 64
 """The most columns of a tile."""
 ROWS = 320
-"""About how many (tap, input channel) rows a task computes."""
+"""About how many (input channel, tap) rows a task computes."""
 PANELS = 4
 """The most panels of output channels that a task computes."""
 
@@ -58,8 +59,9 @@ class GradTile:
 
     @property
     def block(self) -> int:
-        """Elements of a task's block, filled up to whole microkernels."""
-        return -(-self.rows // self.tile.rows) * self.tile.rows * self.outputs
+        """Elements of a task's block, filled up to whole microkernels, and to whole squares of a vector's width."""
+        whole = math.lcm(self.tile.rows, self.tile.lanes)
+        return -(-self.rows // whole) * whole * self.outputs
 
     @property
     def points(self) -> int:
@@ -125,8 +127,8 @@ def lower_conv_weight_grad(spec: KernelSpec) -> Lowered:
     blocks = plan.chunks * core.groups * product(plan.channel_blocks)
     partial = Buffer(f"{spec.name}.partial", "temp", plan.dtype, blocks * plan.block)
     sums, sums_code = _sum_tiles(spec, plan, partial)
-    combine, combine_code = _combine(spec, plan, partial)
-    return Lowered((sums, combine), (sums_code, combine_code), (partial,))
+    total, total_code = combine(spec, plan, partial)
+    return Lowered((sums, total), (sums_code, total_code), (partial,))
 
 
 def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:
@@ -141,6 +143,7 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
         group_inputs=core.group_inputs, group_outputs=core.group_outputs, inputs=plan.inputs, outputs=plan.outputs,
         out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1], rows=plan.rows,
         block_size=plan.block, units=units, per_chunk=ceil_div(units, plan.chunks), kernel_w=core.kernel[1],
+        taps=product(core.kernel),
         step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
     )  # fmt: skip
     space: dict[str, Size] = {"chunk": plan.chunks, "group": core.groups}
@@ -192,10 +195,11 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
         f"    high = {sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}",
         *indent(loop("i", "0", "high", [
             "tap_row = minimum(r + i, rows - 1)",
-            "tap = quotient(tap_row, inputs)",
+            "channel = quotient(tap_row, taps)",
+            "tap = tap_row - channel * taps",
             "kh = quotient(tap, kernel_w)",
             "kw = tap - kh * kernel_w",
-            f"base = patch + kh * tap_h + kw * tap_w + (tap_row - tap * inputs) * {size}",
+            f"base = patch + kh * tap_h + kw * tap_w + channel * {size}",
             *loop("t", "0", "tall", [entry]),
         ])),
     ]  # fmt: skip
@@ -225,68 +229,98 @@ def _copy_gradient(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
     return loop("r", "0", "tile_h", loop("s", "0", "tile_w", point))
 
 
-def _combine(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:
-    """The call that adds up the chunks and runs the body on the total.
-
-    A task takes one vector of output channels of one block of input channels. Partial sums lie with output channels
-    side by side, weights with the taps of one channel side by side: the totals are turned over in scratch, and the
-    body walks memory in the order of the weights."""
+def combine(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:
+    """The call that adds up the chunks and runs the body on the total. A task takes one vector of output channels of
+    one block of input channels."""
     core, size, lanes = plan.core, plan.dtype.itemsize, plan.tile.lanes
-    spec, inside = _by_output(spec)
     table = ArgTable()
     scope, read = table.scope(SCRATCH), table.scope(partial.name)
     table.declare(
-        partial=Pointer(partial.name), inputs=plan.inputs, outputs=plan.outputs, rows=plan.rows,
-        taps=core.kernel[0] * core.kernel[1], in_blocks=plan.channel_blocks[0], out_blocks=plan.channel_blocks[1],
+        partial=Pointer(partial.name), in_blocks=plan.channel_blocks[0], out_blocks=plan.channel_blocks[1],
         group_outputs=core.group_outputs, block_size=plan.block, chunks=plan.chunks,
         chunk_bytes=core.groups * product(plan.channel_blocks) * plan.block * size,
     )  # fmt: skip
-    offsets = scratch_parts({"line": lanes * size, "sums": lanes * plan.rows * size})
-    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
-                          core={0: load(plan.dtype, "values", "at", scope)})  # fmt: skip
-    lines = [*scratch_lines(offsets, table), *emitter.start()]
+    finish = Finish(spec, plan, table)
+    offsets = scratch_parts({"total": finish.padded * lanes * size, **finish.parts})
+    lines = [*scratch_lines(offsets, table), *finish.emitter.start()]
     space: dict[str, Size] = {"group": core.groups, "in_block": plan.channel_blocks[0]}
     space["strip"] = ceil_div(core.group_outputs, lanes)
-    element, held = load(plan.dtype, "row", "j", read), load(plan.dtype, "line", "j", scope)
+    here, there, at = load(plan.dtype, "to", "j", scope), load(plan.dtype, "row", "j", read), f"r * {lanes * size}"
 
-    def vector(pointer: str, index: str, value: str) -> list[str]:
-        return loop("j", "0", str(lanes), [store(plan.dtype, pointer, index, value, scope)])
+    def vector(value: str) -> list[str]:
+        return loop("j", "0", str(lanes), [store(plan.dtype, "to", "j", value, scope)])
 
     task = [
         *coordinates(table, "task", space),
-        *emitter.enter(0, "group"),
         f"first = strip * {lanes}",
         f"columns = minimum({lanes}, group_outputs - first)",
         "out_block = quotient(first, outputs)",
         "number = (group * in_blocks + in_block) * out_blocks + out_block",
         f"start = partial + (number * block_size + first - out_block * outputs) * {size}",
-        *loop("tap", "0", "taps", loop("i", "0", "inputs", [
-            "row = start",
-            *vector("line", "j", element),
-            *loop("chunk", "1", "chunks", ["row += chunk_bytes", *vector("line", "j", f"{held} + {element}")]),
-            *vector("sums", "j * rows + i * taps + tap", held),
-            f"start += outputs * {size}",
-        ])),
+        *loop("r", "0", "rows", [
+            f"to = total + {at}",
+            f"row = start + r * outputs * {size}",
+            *vector(there),
+            *loop("chunk", "1", "chunks", ["row += chunk_bytes", *vector(f"{here} + {there}")]),
+        ]),
+        *finish.start("group"),
+        *finish.lines("total", str(lanes * size), "first"),
     ]  # fmt: skip
-    channel = ["channel = first + j", *emitter.enter(1, "channel"), f"values = sums + j * rows * {size}"]
-    loops = []
-    at = ""
-    for number, (elements, blocked) in enumerate(inside):
-        variable, count = f"q{number}", table.size(plan.inputs * elements if blocked else elements)
-        at = f"({at}) * {count} + {variable}" if at else variable
-        place = f"in_block * {count} + {variable}" if blocked else variable
-        loops.append((variable, count, emitter.enter(2 + number, place, inline=number == len(inside) - 1)))
-    variable, count, head = loops.pop()
-    walk = loop(variable, "0", count, [f"at = {at}", *head])
-    for variable, count, head in reversed(loops):
-        walk = loop(variable, "0", count, head + walk)
-    task += loop("j", "0", "columns", [*channel, *walk])
-    code = kernel(f"conv_weight_grad_total_{plan.dtype}", [*lines, *loop("task", "lo", "hi", task)], table)
+    code = kernel(f"conv_weight_grad_total_{plan.dtype}", [*lines, *loop("task", "lo", "hi", task)], table,
+                  modules=finish.modules)  # fmt: skip
     reads = dict.fromkeys([partial.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
     made = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes),
                 offsets["end"], spec.nodes)  # fmt: skip
     return made, code
+
+
+class Finish:
+    """Runs the body on sums that lie with output channels side by side.
+
+    Weights lie with the taps of one channel side by side: the sums of one vector of output channels are turned over in
+    scratch, and the body walks memory in the order of the weights."""
+
+    def __init__(self, spec: KernelSpec, plan: GradTile, table: ArgTable):
+        self.plan, self.table = plan, table
+        self.lanes = plan.tile.lanes
+        self.padded = -(-plan.rows // self.lanes) * self.lanes
+        self.parts = {"sums": self.lanes * self.padded * plan.dtype.itemsize}
+        """What scratch it needs."""
+        self.turn = transpose_name(plan.dtype, self.lanes)
+        self.modules = {"runtime.cpu.transpose": [self.turn]}
+        spec, self.inside = _by_output(spec)
+        table.declare(inputs=plan.inputs, outputs=plan.outputs, rows=plan.rows, padded=self.padded)
+        self.emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
+                                   core={0: load(plan.dtype, "values", "at", table.scope(SCRATCH))})  # fmt: skip
+
+    def start(self, group: str) -> list[str]:
+        """The lines that follow from the number of the group."""
+        return self.emitter.enter(0, group)
+
+    def lines(self, source: str, step: str, first: str) -> list[str]:
+        """Lines for the ``columns`` output channels from ``first`` on, whose sums are at the address ``source``, rows
+        ``step`` bytes apart, with room for whole squares."""
+        size, emitter = self.plan.dtype.itemsize, self.emitter
+        turned = [
+            f"for r in range(0, rows, {self.lanes}):",
+            f"    {self.turn}({source} + r * {step}, {step}, sums + r * {size}, padded * {size})",
+        ]
+        channel = [f"channel = {first} + j", *emitter.enter(1, "channel"), f"values = sums + j * padded * {size}"]
+        loops = []
+        at = ""
+        for number, (elements, blocked) in enumerate(self.inside):
+            count = self.table.size(self.plan.inputs * elements if blocked else elements)
+            variable = f"q{number}"
+            at = f"({at}) * {count} + {variable}" if at else variable
+            place = f"in_block * {count} + {variable}" if blocked else variable
+            head = emitter.enter(2 + number, place, inline=number == len(self.inside) - 1)
+            loops.append((variable, count, head))
+        variable, count, head = loops.pop()
+        walk = loop(variable, "0", count, [f"at = {at}", *head])
+        for variable, count, head in reversed(loops):
+            walk = loop(variable, "0", count, head + walk)
+        return [*turned, *loop("j", "0", "columns", [*channel, *walk])]
 
 
 def _by_output(spec: KernelSpec) -> tuple[KernelSpec, list[tuple[Size, bool]]]:

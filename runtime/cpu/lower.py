@@ -30,6 +30,7 @@ from runtime.cpu.columns import lower_columns
 from runtime.cpu.contraction import lower_contraction
 from runtime.cpu.conv import lower_conv2d
 from runtime.cpu.conv_inside import has_idle_taps, lower_inside, reads_inside, trimmed
+from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
 from runtime.cpu.conv_phases import has_phases, phases
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
@@ -74,6 +75,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_contraction(gradient_as_contraction(item), lasting)
         case ConvWeightGrad() as core if is_depthwise_gradient(core):
             return lower_depthwise_weight_grad(item)
+        case ConvWeightGrad() as core if is_small(core):
+            return lower_inside_grad(item)
         case ConvWeightGrad():
             return lower_conv_weight_grad(item)
         case MaxPool2d(source=Conv2d()):

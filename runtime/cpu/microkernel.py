@@ -26,7 +26,7 @@ _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
 
 def __getattr__(name: str) -> Callable[..., None]:
     """The microkernel that :meth:`runtime.cpu.tiles.Tile.name` names, for ``from runtime.cpu.microkernel import``."""
-    found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps)?", name)
+    found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?", name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     dtype, rows, vectors, lanes, unit_k, packed = found.groups()
@@ -41,7 +41,9 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
     from one k to the next in A (the element size where ``unit_k``), ``b_step`` that between rows of B (one packed
     row of ``columns`` elements where ``packed``), ``c_step`` that between rows of the result at ``c``, which is
     overwritten, or added to where ``accumulate`` is not 0. Where ``packed`` is ``_jumps``, rows of B are packed too,
-    and ``b_step`` is the distance from the first row of one ``t`` to that of the next.
+    and ``b_step`` is the distance from the first row of one ``t`` to that of the next. Where it is ``_near`` they are
+    packed, the rows of A are neighbours in memory, and ``table`` holds for each ``t`` two distances: that of A's first
+    element from the address ``b_step``, and that of B's first row from ``b``.
     """
     element, size = _ELEMENT[dtype]
     vector = ir.VectorType(element, lanes)
@@ -63,7 +65,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         outer, inner, a_step, table, b, b_step, c, c_step, accumulate = args
         if unit_k:
             a_step = _INT(size)
-        b_jump = b_step
+        b_jump = a_origin = b_step
         if packed:
             b_step = _INT(vectors * width)
         function, module = builder.function, builder.module
@@ -84,6 +86,19 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
                     at = i * vectors + j
                     result[at] = builder.call(multiply_add, [a_value, b_values[j], result[at]])
             return result
+
+        def first_addresses(t: ir.Value, b_outer: ir.Value) -> tuple[list[ir.Value], ir.Value]:
+            """Where the rows of A, and those of B, begin for this ``t``."""
+            width_of_entry = 2 if packed == "_near" else rows
+            entry = builder.gep(table, [builder.mul(t, _INT(width_of_entry))], source_etype=_INT)
+            words = [
+                builder.load(builder.gep(entry, [_INT(i)], source_etype=_INT), typ=_INT, align=8)
+                for i in range(width_of_entry)
+            ]
+            if packed != "_near":
+                return [builder.inttoptr(word, _POINTER) for word in words], b_outer
+            first = builder.inttoptr(builder.add(a_origin, words[0]), _POINTER)
+            return [address(builder, first, _INT(i * size)) for i in range(rows)], address(builder, b, words[1])
 
         def phis(entries: int) -> list[ir.PhiInstr]:
             return [builder.phi(vector) for _ in range(entries)]
@@ -120,13 +135,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         t.add_incoming(_INT(0), block["start"])
         b_outer.add_incoming(b, block["start"])
         join(sums_outer, initial, block["start"])
-        row_table = builder.gep(table, [builder.mul(t, _INT(rows))], source_etype=_INT)
-        bases = [
-            builder.inttoptr(
-                builder.load(builder.gep(row_table, [_INT(i)], source_etype=_INT), typ=_INT, align=8), _POINTER
-            )
-            for i in range(rows)
-        ]
+        bases, b_first = first_addresses(t, b_outer)
         builder.cbranch(builder.icmp_signed(">", unrolled_end, _INT(0)), block["unrolled"], block["middle"])
 
         # for k in range(0, inner - 3, 4)
@@ -141,7 +150,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         b_next = address(builder, b_unrolled, b_steps[UNROLL])
         k_next = builder.add(k, _INT(UNROLL))
         offset_next = builder.add(k_offset, a_steps[UNROLL])
-        for source, values in ((block["outer"], (_INT(0), _INT(0), b_outer)),
+        for source, values in ((block["outer"], (_INT(0), _INT(0), b_first)),
                                (block["unrolled"], (k_next, offset_next, b_next))):  # fmt: skip
             for target, value in zip((k, k_offset, b_unrolled), values, strict=True):
                 target.add_incoming(value, source)
@@ -156,7 +165,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         offset_middle = builder.phi(_INT)
         sums_middle = phis(rows * vectors)
         for source, state in (
-            (block["outer"], (b_outer, _INT(0), sums_outer)),
+            (block["outer"], (b_first, _INT(0), sums_outer)),
             (block["unrolled"], unrolled_state),
         ):
             b_middle.add_incoming(state[0], source)

@@ -35,9 +35,10 @@ class Tile:
         """One row and many columns, for a matrix that is met by a single vector and streams past."""
         return replace(self, rows=1, vectors=8)
 
-    def name(self, dtype: DType, rows: int, unit_k: bool, packed: bool, jumps: bool = False) -> str:
-        """The microkernel (see there) of this width and ``rows`` rows, as generated source imports it."""
-        flags = ("_unit" if unit_k else "") + ("_jumps" if jumps else "_packed" if packed else "")
+    def name(self, dtype: DType, rows: int, unit_k: bool, packed: bool, way: str = "") -> str:
+        """The microkernel (see there) of this width and ``rows`` rows, as generated source imports it. ``way`` is
+        ``jumps`` or ``near`` where packed rows of B are walked otherwise."""
+        flags = ("_unit" if unit_k else "") + (f"_{way or 'packed'}" if packed else "")
         return f"tile_{dtype}_{rows}x{self.vectors}x{self.lanes}{flags}"
 
 

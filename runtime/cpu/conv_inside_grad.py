@@ -1,0 +1,223 @@
+"""Lowering the weight gradient of a convolution of small images: for each tap one product over the points that meet it.
+
+A task copies what it needs of a few images, and of their gradients, into scratch, pixel by pixel and without padding.
+For one tap the outputs that meet it are a rectangle in each image, so its rows are runs of pixels of both copies: a
+table, which is the same for all images, says where. Where a task sees the whole batch, its sums never leave the cache:
+the body runs on them there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from engine import dtypes
+from engine.buffers import Buffer
+from engine.dims import Size, ceil_div, product
+from engine.program import Call, Kernel, Lowered, Pointer
+from engine.schedule import Access, ConvWeightGrad, KernelSpec
+from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
+from runtime.cpu.conv_weight_grad import Finish, GradTile, combine, plan_grad
+from runtime.cpu.emit import SCRATCH, ArgTable, cast, constant, indent, kernel, load, loop, store
+from runtime.cpu.scratch import scratch_lines, scratch_parts
+from runtime.cpu.tasks import coordinates, typical
+
+POINTS = 256
+"""About how many outputs are added up before sums are stored."""
+MOST_IMAGES = 64
+COPY_BYTES = 65536
+"""The most that the copy of some images should take."""
+
+
+def is_small(core: ConvWeightGrad) -> bool:
+    """Whether this kernel serves ``core``: images of a known, small size, and whole vectors of rows."""
+    sizes = (*core.in_size, *core.out_size)
+    if not all(isinstance(n, int) and n > 0 for n in sizes) or product(core.out_size) > POINTS:
+        return False
+    plan = plan_grad(core)
+    return plan.inputs % max(plan.tile.rows // 2, 1) == 0 and _image_bytes(plan) <= COPY_BYTES
+
+
+def _image_bytes(plan: GradTile) -> int:
+    return typical(product(plan.core.in_size)) * plan.inputs * plan.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Reach:
+    """The outputs along an axis that meet a tap: ``count`` from ``first`` on, and the input that the first meets."""
+
+    first: int
+    count: int
+    start: int
+
+
+def reaches(size: int, outputs: int, kernel: int, stride: int, padding: int, dilation: int) -> list[Reach]:
+    """Those of every tap along an axis."""
+    found = []
+    for tap in range(kernel):
+        met = [o for o in range(outputs) if 0 <= o * stride - padding + tap * dilation < size]
+        first = met[0] if met else 0
+        found.append(Reach(first, len(met), first * stride - padding + tap * dilation if met else 0))
+    return found
+
+
+def lower_inside_grad(spec: KernelSpec) -> Lowered:
+    """The calls for ``spec``, whose core is a ConvWeightGrad that :func:`is_small`: one, or with partial sums two."""
+    core = spec.core
+    assert isinstance(core, ConvWeightGrad)
+    plan = plan_grad(core)
+    points = typical(product(core.out_size))
+    images = max(min(POINTS // points, COPY_BYTES // _image_bytes(plan), MOST_IMAGES), 1)
+    blocks = core.groups * product(plan.channel_blocks)
+    units = ceil_div(core.batch, images)
+    plan = replace(plan, chunks=max(min(ENOUGH_TASKS // typical(blocks), typical(units)), 1))
+    if plan.chunks == 1:
+        made, code = _sum_images(spec, plan, images, None)
+        return Lowered((made,), (code,))
+    partial = Buffer(f"{spec.name}.partial", "temp", plan.dtype, plan.chunks * blocks * plan.block)
+    sums, sums_code = _sum_images(spec, plan, images, partial)
+    total, total_code = combine(spec, plan, partial)
+    return Lowered((sums, total), (sums_code, total_code), (partial,))
+
+
+def _sum_images(spec: KernelSpec, plan: GradTile, images: int, partial: Buffer | None) -> tuple[Call, Kernel]:
+    """The call that adds up chunks of the batch into ``partial`` or, where there is none, all of it, and then runs the
+    body."""
+    core, tile, dtype, size = plan.core, plan.tile, plan.dtype, plan.dtype.itemsize
+    table = ArgTable()
+    scope = table.scope(SCRATCH)
+    in_pixels, out_pixels, taps = product(core.in_size), product(core.out_size), product(core.kernel)
+    table.declare(
+        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize),
+        dy=Pointer(core.dy.buffer, core.dy.offset * core.dy.dtype.itemsize),
+        **{f"x_{axis}": stride for axis, stride in zip("nhwc", core.x.strides, strict=True)},
+        **{f"dy_{axis}": stride for axis, stride in zip("nhwc", core.dy.strides, strict=True)},
+        group_inputs=core.group_inputs, group_outputs=core.group_outputs, batch=core.batch,
+        in_h=core.in_size[0], in_w=core.in_size[1], out_h=core.out_size[0], out_w=core.out_size[1],
+        in_pixels=in_pixels, out_pixels=out_pixels, stride_h=core.stride[0], stride_w=core.stride[1],
+        kernel_h=core.kernel[0], kernel_w=core.kernel[1], taps=taps, block_size=plan.block, most=images,
+        per_chunk=ceil_div(ceil_div(core.batch, images), plan.chunks) * images,
+    )  # fmt: skip
+    down, across = (
+        table.block(tuple(number for reach in reaches(*axis) for number in (reach.first, reach.count, reach.start)))
+        for axis in zip(core.in_size, core.out_size, core.kernel, core.stride, core.padding, core.dilation, strict=True)
+    )  # fmt: skip
+    parts = {
+        "image": images * in_pixels * plan.inputs * size, "panels": images * out_pixels * plan.outputs * size,
+        "table": taps * images * core.out_size[0] * 16,
+    }  # fmt: skip
+    names = [tile.name(dtype, height, False, True, "near") for height in tile.heights]
+    call = (
+        f"{{tile}}(here * count_h, count_w, stride_w * inputs * {size}, entries, panel, image + r * {size}, "
+        f"block + ((r * taps + tap) * outputs + c) * {size}, taps * outputs * {size}, 1)"
+    )
+    finish = Finish(spec, plan, table)
+    if partial is None:
+        parts |= {"block": plan.block * size, **finish.parts}
+        place, target = [], scope
+    else:
+        table.declare(partial=Pointer(partial.name))
+        place, target = [f"block = partial + task * block_size * {size}"], table.scope(partial.name)
+    space: dict[str, Size] = {"chunk": plan.chunks, "group": core.groups}
+    space |= dict(zip(("in_block", "out_block"), plan.channel_blocks, strict=True))
+    offsets = scratch_parts({name: typical(part) for name, part in parts.items()})
+    by_tap = _by_tap(down, across)
+    pixel = "((i * in_h + start_h + t * stride_h) * in_w + start_w)"
+    output = "((i * out_h + first_h + t) * out_w + first_w)"
+    lines = [
+        *scratch_lines(offsets, table),
+        *(finish.emitter.start() if partial is None else []),
+        *by_tap([
+            "at = tap * most * out_h * 2",
+            *loop("i", "0", "most", loop("t", "0", "count_h", [
+                store(dtypes.i64, "table", "at", f"{pixel} * inputs * {size}", scope),
+                store(dtypes.i64, "table", "at + 1", f"{output} * {tile.columns * size}", scope),
+                "at += 2",
+            ])),
+        ]),
+    ]  # fmt: skip
+    task = [
+        *coordinates(table, "task", space),
+        "first_input = group * group_inputs + in_block * inputs",
+        "channel0 = group * group_outputs + out_block * outputs",
+        "columns = minimum(outputs, group_outputs - out_block * outputs)",
+        *place,
+        *loop("v", "0", "block_size", [store(dtype, "block", "v", constant(0, dtype), target)]),
+        "begin = chunk * per_chunk",
+        f"for n in range(begin, minimum(begin + per_chunk, batch), {images}):",
+        f"    here = minimum(minimum(begin + per_chunk, batch) - n, {images})",
+        *indent([
+            *_copy(plan, table, scope),
+            f"for c in range(0, outputs, {tile.columns}):",
+            f"    panel = panels + c * most * out_pixels * {size}",
+            *indent(by_tap([
+                "entries = table + tap * most * out_h * 16",
+                *row_blocks(names, tile.heights, call, "0", "inputs"),
+            ])),
+        ]),
+    ]  # fmt: skip
+    if partial is None:
+        lanes = tile.lanes
+        task += [
+            *finish.start("group"),
+            "all_columns = columns",
+            f"for strip in range(0, all_columns, {lanes}):",
+            f"    columns = minimum({lanes}, all_columns - strip)",
+            *indent(finish.lines(f"block + strip * {size}", f"outputs * {size}", "out_block * outputs + strip")),
+        ]  # fmt: skip
+    modules = {"runtime.cpu.microkernel": names} | (finish.modules if partial is None else {})
+    code = kernel(f"conv_weight_grad_{dtype}", [*lines, *loop("task", "lo", "hi", task)], table, modules=modules)
+    accesses = spec.reads if partial is None else ()
+    reads = dict.fromkeys([core.x.buffer, core.dy.buffer, *(access.buffer for access in accesses)])
+    writes = dict.fromkeys([access.buffer for access in spec.writes] if partial is None else [partial.name])
+    label = spec.name if partial is None else f"{spec.name} images"
+    made = Call(code.key, label, table.args, product(space.values()), tuple(reads), tuple(writes), offsets["end"],
+                spec.nodes)  # fmt: skip
+    return made, code
+
+
+def _by_tap(down: str, across: str) -> Callable[[list[str]], list[str]]:
+    """A function that puts lines into a loop over the taps that meet anything, told of their reaches."""
+
+    def told(block: str, tap: str, axis: str) -> list[str]:
+        return [f"{name}_{axis} = slot({block}, {tap} * 3 + {i})" for i, name in enumerate(("first", "count", "start"))]
+
+    def around(lines: list[str]) -> list[str]:
+        inside = [*told(across, "kw", "w"), "tap = kh * kernel_w + kw", "if count_w > 0:", *indent(lines)]
+        return loop("kh", "0", "kernel_h", [
+            *told(down, "kh", "h"), "if count_h > 0:", *indent(loop("kw", "0", "kernel_w", inside)),
+        ])  # fmt: skip
+
+    return around
+
+
+def _copy(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
+    """Lines that copy ``here`` images from number ``n`` on into ``image``, and their gradients into ``panels``."""
+    core, dtype, size, wide = plan.core, plan.dtype, plan.dtype.itemsize, plan.tile.columns
+    x, dy = core.x, core.dy
+
+    def element(access: Access, pointer: str, channel: str) -> str:
+        loaded = load(access.dtype, pointer, channel, table.scope(access.buffer))
+        return cast(loaded, access.dtype.computed, dtype)
+
+    x_channel = "c" if x.strides[3] == 1 else "c * x_c"
+    dy_channel = "c + j" if dy.strides[3] == 1 else "(c + j) * dy_c"
+    pixel = [
+        f"source = x + ((n + i) * x_n + h * x_h + w * x_w + first_input * x_c) * {x.dtype.itemsize}",
+        f"to = image + ((i * in_h + h) * in_w + w) * inputs * {size}",
+        *loop("c", "0", "inputs", [store(dtype, "to", "c", element(x, "source", x_channel), scope)]),
+    ]
+    gradient = [
+        f"source = dy + ((n + i) * dy_n + h * dy_h + w * dy_w + channel0 * dy_c) * {dy.dtype.itemsize}",
+        f"for c in range(0, outputs, {wide}):",
+        *indent([
+            f"to = panels + (c * most * out_pixels + ((i * out_h + h) * out_w + w) * {wide}) * {size}",
+            f"present = maximum(minimum({wide}, columns - c), 0)",
+            *loop("j", "0", "present", [store(dtype, "to", "j", element(dy, "source", dy_channel), scope)]),
+            *loop("j", "present", str(wide), [store(dtype, "to", "j", constant(0, dtype), scope)]),
+        ]),
+    ]  # fmt: skip
+    return loop("i", "0", "here", [
+        *loop("h", "0", "in_h", loop("w", "0", "in_w", pixel)),
+        *loop("h", "0", "out_h", loop("w", "0", "out_w", gradient)),
+    ])  # fmt: skip
