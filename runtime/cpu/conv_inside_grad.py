@@ -22,8 +22,10 @@ from runtime.cpu.emit import SCRATCH, ArgTable, cast, constant, indent, kernel, 
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tasks import coordinates, typical
 
-POINTS = 256
+POINTS = 128
 """About how many outputs are added up before sums are stored."""
+MOST_POINTS = 256
+"""The most outputs of an image that counts as small."""
 MOST_IMAGES = 64
 COPY_BYTES = 65536
 """The most that the copy of some images should take."""
@@ -32,7 +34,7 @@ COPY_BYTES = 65536
 def is_small(core: ConvWeightGrad) -> bool:
     """Whether this kernel serves ``core``: images of a known, small size, and whole vectors of rows."""
     sizes = (*core.in_size, *core.out_size)
-    if not all(isinstance(n, int) and n > 0 for n in sizes) or product(core.out_size) > POINTS:
+    if not all(isinstance(n, int) and n > 0 for n in sizes) or product(core.out_size) > MOST_POINTS:
         return False
     plan = plan_grad(core)
     return plan.inputs % max(plan.tile.rows // 2, 1) == 0 and _image_bytes(plan) <= COPY_BYTES
@@ -117,9 +119,12 @@ def _sum_images(spec: KernelSpec, plan: GradTile, images: int, partial: Buffer |
         place, target = [], scope
     else:
         table.declare(partial=Pointer(partial.name))
-        place, target = [f"block = partial + task * block_size * {size}"], table.scope(partial.name)
-    space: dict[str, Size] = {"chunk": plan.chunks, "group": core.groups}
-    space |= dict(zip(("in_block", "out_block"), plan.channel_blocks, strict=True))
+        table.declare(blocks=core.groups * product(plan.channel_blocks), chunks=plan.chunks)
+        place = [f"block = partial + (chunk * blocks + quotient(task, chunks)) * block_size * {size}"]
+        target = table.scope(partial.name)
+    # Chunks come last: of a small batch the last ones may be empty, and neighbouring tasks are one thread's.
+    space: dict[str, Size] = {"group": core.groups}
+    space |= dict(zip(("in_block", "out_block"), plan.channel_blocks, strict=True)) | {"chunk": plan.chunks}
     offsets = scratch_parts({name: typical(part) for name, part in parts.items()})
     by_tap = _by_tap(down, across)
     pixel = "((i * in_h + start_h + t * stride_h) * in_w + start_w)"
