@@ -50,9 +50,9 @@ class _Words:
             setattr(self, name, _of_dtype(VOCABULARY[name].numpy))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed)?", name):
+        if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?", name):
             rows, columns = int(found[2]), int(found[3]) * int(found[4])
-            return self._tile(_STORED[found[1]], rows, columns, bool(found[5]), bool(found[6]))
+            return self._tile(_STORED[found[1]], rows, columns, bool(found[5]), found[6] or "")
         if found := re.fullmatch(r"dot_(f32|f64)_(\d+)x(\d+)", name):
             return self._dot(_STORED[found[1]], int(found[2]))
         if found := re.fullmatch(r"transpose_(f32|f64)_(\d+)", name):
@@ -90,21 +90,25 @@ class _Words:
 
     # -- vectors
 
-    def _tile(self, dtype: np.dtype, rows: int, columns: int, unit_k: bool, packed: bool) -> Callable[..., None]:
+    def _tile(self, dtype: np.dtype, rows: int, columns: int, unit_k: bool, packed: str) -> Callable[..., None]:
         size, view = dtype.itemsize, self.memory.view
+        entry = 2 if packed == "_near" else rows
 
         def tile(
             outer: int, inner: int, a_step: int, table: int, b: int, b_step: int, c: int, c_step: int, accumulate: int
         ) -> None:
             a_step = size if unit_k else a_step
-            b_step = columns * size if packed else b_step
+            b_step, given = columns * size if packed else b_step, b_step
             target = view(c, (rows, columns), (c_step, size), dtype, "writes")
             total = np.array(target) if accumulate else np.zeros((rows, columns), dtype)
             if outer > 0 and inner > 0:
-                bases = view(table, (outer, rows), (8 * rows, 8), _I64, "reads")
-                for t in range(outer):
-                    a = np.stack([view(int(base), (inner,), (a_step,), dtype, "reads") for base in bases[t]])
-                    panel = view(b + t * inner * b_step, (inner, columns), (b_step, size), dtype, "reads")
+                entries = view(table, (outer, entry), (8 * entry, 8), _I64, "reads")
+                for t, words in enumerate(entries.tolist()):
+                    first = b + t * (given if packed == "_jumps" else inner * b_step)
+                    if packed == "_near":
+                        words, first = [given + words[0] + i * size for i in range(rows)], b + words[1]
+                    a = np.stack([view(base, (inner,), (a_step,), dtype, "reads") for base in words])
+                    panel = view(first, (inner, columns), (b_step, size), dtype, "reads")
                     total += a @ panel
             target[...] = total
 
