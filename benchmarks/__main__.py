@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import machine, report, work
 from benchmarks.engines import ENGINES
-from benchmarks.models import CASES, Case
+from benchmarks.models import CASES, Case, chosen
 from benchmarks.paired import Worker, answer, check_equal, compare
 from runtime import ceilings
 
@@ -64,17 +64,6 @@ def measure(case: Case, engines: list[str], threads: int, rounds: int, seconds: 
     flops, size = work.of_case(case)
     ceiling = {"peak": ceilings.peak_flops(threads), "bandwidth": ceilings.copy_bandwidth(threads)}
     return {"engines": found, "flops": flops, "bytes": size, **ceiling}
-
-
-def chosen(names: str) -> list[Case]:
-    """The cases that a comma list names. Raises SystemExit for one that is unknown."""
-    found: list[Case] = []
-    for name in names.split(","):
-        cases = [c for c in CASES.values() if name in ("all", c.name, c.model)]
-        if not cases:
-            raise SystemExit(f"unknown workload {name!r}; known are all, {', '.join(CASES)}")
-        found += cases
-    return found
 
 
 def available(names: list[str]) -> list[str]:

@@ -244,6 +244,17 @@ CASES = {
 }
 
 
+def chosen(names: str) -> list[Case]:
+    """The cases that a comma list names. Raises SystemExit for one that is unknown."""
+    found: list[Case] = []
+    for name in names.split(","):
+        cases = [c for c in CASES.values() if name in ("all", c.name, c.model)]
+        if not cases:
+            raise SystemExit(f"unknown workload {name!r}; known are all, {', '.join(CASES)}")
+        found += cases
+    return found
+
+
 def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
     """Small weights, each drawn from its own name; what norms multiply by and divide by is near one."""
     found = {}
@@ -255,7 +266,7 @@ def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
             found[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
         else:
             bound = np.prod(shape[1:], dtype=float) ** -0.5 if len(shape) > 1 else 0.05
-            found[name] = rng.uniform(-bound, bound, shape).astype(np.float32)
+            found[name] = (2 * rng.random(shape, np.float32) - 1) * np.float32(bound)
     return found
 
 

@@ -1,8 +1,10 @@
-"""Starting the CNN's Adam step: from ``python`` to the end of the process after its first loss, cold and warm.
+"""From ``python`` to the end of the process after its first result, with an empty compile cache and a full one.
 
-    python -m benchmarks.startup
+    python -m benchmarks.startup --workloads cnn:train,mlp
 
-Cold starts have an empty compile cache and compile everything; warm ones load from the cache that a cold one left.
+Cold starts compile everything; warm ones load from the cache that a cold one left, and import neither Numba nor a pass
+of the compiler. Every start is a process of its own, all imports, the model's initialisation and its data counted.
+Python's own bytecode is written by a start that is not counted, so PYTHONDONTWRITEBYTECODE must not be set.
 """
 
 from __future__ import annotations
@@ -14,41 +16,42 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import replace
 
-from benchmarks.engines import tenon
-from benchmarks.models import CASES
+from benchmarks.models import CASES, chosen
 
-_FIRST_LOSS = "from benchmarks.startup import first_loss; first_loss()"
+_FIRST = "import sys; from benchmarks.startup import first_result; first_result(sys.argv[1])"
 
 
-def first_loss() -> None:
-    """Run one step; say on standard error whether Numba was imported for it."""
-    tenon(replace(CASES["cnn:train"], optimizer="Adam"))()()
-    print("numba" in sys.modules, file=sys.stderr)
+def first_result(case: str) -> None:
+    """Run one step."""
+    from benchmarks.engines import tenon
+
+    tenon(CASES[case])()()
 
 
-def start(cache: str) -> float:
-    """Seconds that a process with this compile cache takes for its first loss."""
+def start(case: str, cache: str) -> float:
+    """Seconds that a process with this compile cache takes for its first result."""
     begin = time.perf_counter()
-    subprocess.run([sys.executable, "-c", _FIRST_LOSS], env=os.environ | {"TENON_CACHE": cache}, check=True)
+    subprocess.run([sys.executable, "-c", _FIRST, case], env=os.environ | {"TENON_CACHE": cache}, check=True)
     return time.perf_counter() - begin
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cold", type=int, default=3, help="cold starts")
-    parser.add_argument("--warm", type=int, default=9, help="warm starts")
+    parser.add_argument("--workloads", default="all", help="comma list (%(default)s)")
+    parser.add_argument("--cold", type=int, default=1, help="cold starts (%(default)s)")
+    parser.add_argument("--warm", type=int, default=9, help="warm starts (%(default)s)")
     args = parser.parse_args()
+    if sys.dont_write_bytecode:
+        raise SystemExit("PYTHONDONTWRITEBYTECODE is set: every start would compile all Python anew")
+    print("| workload | cold (s) | warm (s) | fastest | slowest |\n| --- | --- | --- | --- | --- |")
     with tempfile.TemporaryDirectory() as folder:
-        caches = [os.path.join(folder, str(i)) for i in range(args.cold + 1)]
-        # The first start writes Python's own bytecode, too, and is not counted.
-        report("cold", [start(cache) for cache in caches][1:])
-        report("warm", [start(caches[-1]) for _ in range(args.warm)])
-
-
-def report(name: str, times: list[float]) -> None:
-    print(f"{name}: {min(times):.2f} to {max(times):.2f} s, median {statistics.median(times):.2f}")
+        start(CASES["mlp:infer"].name, os.path.join(folder, "bytecode"))
+        for case in chosen(args.workloads):
+            caches = [os.path.join(folder, f"{case.name}-{i}") for i in range(args.cold)]
+            cold = statistics.median(start(case.name, cache) for cache in caches)
+            warm = [start(case.name, caches[-1]) for _ in range(args.warm)]
+            print(f"| {case.name} | {cold:.2f} | {statistics.median(warm):.2f} | {min(warm):.2f} | {max(warm):.2f} |")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ that lists what is known: a typing mistake is never taken for silence.
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from contextlib import ContextDecorator
@@ -102,6 +101,8 @@ def check_environment() -> None:
 
 
 def _unknown(name: str, known: list[str], kind: str) -> TenonError:
+    import difflib
+
     close = difflib.get_close_matches(name, known, 1)
     hint = f"; did you mean {close[0]}?" if close else "."
     return TenonError(f"Tenon knows no {kind} {name}{hint} The known ones: {', '.join(sorted(known))}")

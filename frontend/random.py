@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from functools import cached_property
 
 import numpy as np
 
@@ -18,7 +19,12 @@ class RandomState:
     def __init__(self, seed: int = 0):
         self.seed = Cell(np.asarray(seed), i64)
         self.step = Cell(np.zeros((), np.int64), i64)
-        self.generator = np.random.default_rng(seed)
+        self._first = seed
+
+    @cached_property
+    def generator(self) -> np.random.Generator:
+        """Made when it is first asked for: what NumPy's random numbers import takes a tenth of a start."""
+        return np.random.default_rng(self._first)
 
     def reset(self, seed: int) -> None:
         """Start over from ``seed``. Raises TenonError unless 0 <= seed < 2**63."""

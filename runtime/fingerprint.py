@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import os
 import platform
 import re
 import sys
@@ -18,11 +19,14 @@ def code_version(*packages: str) -> str:
     """A hash over the contents of every Python file of these of Tenon's packages."""
     digest = hashlib.sha256()
     for package in packages:
-        for path in sorted((_ROOT / package).rglob("*.py")):
-            digest.update(path.relative_to(_ROOT).as_posix().encode())
-            digest.update(b"\0")
-            digest.update(path.read_bytes())
-            digest.update(b"\0")
+        for folder, folders, names in os.walk(_ROOT / package):
+            folders.sort()
+            digest.update(Path(folder).relative_to(_ROOT).as_posix().encode())
+            for name in sorted(n for n in names if n.endswith(".py")):
+                with open(os.path.join(folder, name), "rb", buffering=0) as file:
+                    code = file.readall()
+                digest.update(f"\0{name}\0{len(code)}\0".encode())
+                digest.update(code)
     return digest.hexdigest()
 
 

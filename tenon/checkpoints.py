@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ def _library() -> Any:
 def write_atomically(path: str | Path, data: bytes) -> None:
     """Put ``data`` in the place of ``path`` at once: whoever reads it sees the old file or the new one, also after a
     crash. Raises OSError."""
+    import tempfile  # with it come shutil and all compressors
+
     path = Path(path)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:

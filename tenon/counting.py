@@ -12,7 +12,6 @@ from engine.errors import TenonError
 from engine.graph import Graph, Node, Value
 from engine.loops import map_bodies
 from engine.op import all_ops
-from engine.schedule import Target
 from tenon.compiling import compile
 from tenon.executable import Executable
 from tenon.functions import Function
@@ -71,6 +70,7 @@ def _program(what: Any, specs: tuple[Any, ...], make: Callable[[Any, tuple[Any, 
 def counted(graph: Graph) -> Graph:
     """``graph`` in ops that can be counted: gradients written out, composites without a rule of their own taken apart,
     and nothing that nobody needs."""
+    from engine.schedule import Target
     from passes.autodiff import expand_gradients
     from passes.decompose import decompose
     from passes.simplify import remove_dead

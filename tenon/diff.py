@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import sys
@@ -202,6 +201,8 @@ def _in_order(before: dict[str, str], after: dict[str, str]) -> Iterator[Change]
     same: dict[str, str] = {}
     keys = [[_shape_of(line) for line in lines.values()] for lines in (before, after)]
     old, new = list(before.items()), list(after.items())
+    import difflib
+
     matcher = difflib.SequenceMatcher(None, keys[0], keys[1], autojunk=False)
     for kind, i, i_end, j, j_end in matcher.get_opcodes():
         if kind != "equal":

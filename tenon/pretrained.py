@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 
 from engine.errors import StateError, TenonError
-from frontend.models import BERT, GPT
+from frontend import models
 from frontend.nn import Module
 from tenon.checkpoints import load
-
-MODELS = {kind.model_type: kind for kind in (GPT, BERT)}
 
 
 def load_pretrained(folder: str | Path, model: Module | None = None, **changes: Any) -> Any:
@@ -40,9 +38,10 @@ def load_pretrained(folder: str | Path, model: Module | None = None, **changes: 
 def _described(folder: Path, changes: dict[str, Any]) -> Any:
     settings = _json(folder / "config.json")
     kind = settings.get("model_type")
-    if kind not in MODELS:
-        raise TenonError(f"{folder / 'config.json'}: model_type is {kind!r}; expected one of {', '.join(MODELS)}")
-    model_class: Any = MODELS[kind]
+    known: dict[str, Any] = {model.model_type: model for model in (models.GPT, models.BERT)}
+    if kind not in known:
+        raise TenonError(f"{folder / 'config.json'}: model_type is {kind!r}; expected one of {', '.join(known)}")
+    model_class = known[kind]
     return model_class(model_class.config_type.of(settings, **changes))
 
 

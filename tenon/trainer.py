@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -215,6 +214,8 @@ class Trainer:
     def _interruptible(self) -> Iterator[None]:
         """The first Ctrl-C asks to stop after the running batch, the second stops at once. Only the main thread may say
         what Ctrl-C does."""
+        import signal
+
         if threading.current_thread() is not threading.main_thread():
             yield
             return

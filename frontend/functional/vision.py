@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -114,6 +113,8 @@ def _resized(x: Tensor, size: Any, scale_factor: Any, recompute: bool) -> tuple[
 def _grown(size: SizeLike, scale: float) -> SizeLike:
     if isinstance(size, int):
         return math.floor(size * scale)
+    from fractions import Fraction  # with it comes the decimal module
+
     ratio = Fraction(scale).limit_denominator(10_000)
     return size * ratio.numerator // ratio.denominator
 
