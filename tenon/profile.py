@@ -125,7 +125,8 @@ class Rows:
         return table(lines)
 
     def _line(self, row: Row) -> tuple[str, ...]:
-        name = row.name if row.runs == 1 else f"{row.name} ({row.runs} x)"
+        counted = self.others and row.runs != 1  # a module or a line is none of which there are several
+        name = f"{row.name} ({row.runs} x)" if counted else row.name
         numbers = (f"{row.threads:.1f}", _number(row.gflops), _number(row.gbs), f"{row.fraction:.0%}", row.limit)
         return self._plain(name, row.seconds, numbers)
 
