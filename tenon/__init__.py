@@ -197,6 +197,7 @@ from frontend.shaping import concat as concatenate
 from frontend.tensor import Tensor, as_tensor
 from frontend.tensor import as_tensor as from_numpy
 from tenon import cache, callbacks, data, metrics
+from tenon.attribution import attribute
 from tenon.beam_search import Hypothesis, beam_search
 from tenon.bisect import Difference, bisect
 from tenon.callbacks import Callback, History
@@ -213,6 +214,7 @@ from tenon.generation import generate
 from tenon.gradients import grad, value_and_grad
 from tenon.machine import Device, devices
 from tenon.nonfinite import NonFinite, check_nan
+from tenon.pictures import plot_attention, plot_attribution
 from tenon.pretrained import load_pretrained
 from tenon.specs import TensorSpec, spec
 from tenon.summary import Summary, summary
