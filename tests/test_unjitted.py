@@ -53,6 +53,12 @@ def test_every_op(level):
         check(*together([sample]), levels=(level,))
 
 
+def test_few_sequences_that_share_out_hidden_units():
+    layer = nn.LSTM(3, 128)
+    exe = tn.compile(lambda x: layer(x)[0], tn.spec("T", "B", 3))
+    check_step(exe, normal(2, 1, 3))
+
+
 class CNN(nn.Module):
     """The seed's, smaller."""
 

@@ -16,7 +16,7 @@ import numpy as np
 from engine import binding as ports
 from engine import dtypes
 from engine.errors import ShapeError
-from engine.program import ERROR, Arg, Block, Call, Loop, Pointer, Program
+from engine.program import ERROR, MEETING, Arg, Block, Call, Loop, Pointer, Program
 from engine.state import Cell
 from runtime.cpu.binding import Sizes
 from runtime.cpu.checked_memory import CheckedMemory
@@ -101,7 +101,8 @@ class _Run:
                 self.arrays[b.name] = _garbage(sizes(b.size), b.dtype)
         self.error = np.zeros(2, np.int64)
         self.addresses = {n: memory.add(n, a) for n, a in self.arrays.items()} | {
-            ERROR: memory.add("error", self.error)
+            ERROR: memory.add("error", self.error),
+            MEETING: 0,
         }
         self.starts: dict[str, int] = {}
         self.fixed = len(memory)

@@ -83,6 +83,9 @@ class _Words:
     def slot(self, args: int, index: int) -> int:
         return int(self.memory.load(args + 8 * index, _I64))
 
+    def meet(self, meeting: int, count: int, total: int) -> None:
+        assert count == total, "one thread runs all tasks: there is nobody to wait for"
+
     def report(self, pointer: int, failed: Any, code: int, value: Any) -> None:
         word = self.memory.view(pointer, (2,), (8,), _I64, "writes")
         if failed and word[0] == 0:
