@@ -25,12 +25,20 @@ Build = Callable[[], Step]
 def tenon_program(case: Case, **options: Any) -> Any:
     """Tenon's executable of a case, for every size of the batch. ``options`` go to the compiler."""
     import tenon as tn
+
+    function, specs = tenon_function(case)
+    return tn.compile(function, *specs, **options)
+
+
+def tenon_function(case: Case) -> tuple[Callable[..., Any], list[Any]]:
+    """What Tenon compiles of a case, and the specs of its inputs."""
+    import tenon as tn
     from tenon import F, nn, optim
 
     model = load(case.build(nn, F), lambda x: x)
     specs = [tn.spec("B", *g.shape[1:], dtype="i64" if g.below else "f32") for g in case.inputs]
     if case.target is None:
-        return tn.compile(model.eval(), *specs, **options)
+        return model.eval(), specs
     optimizer = getattr(optim, case.optimizer)(model.parameters(), lr=case.rate)
     classes = case.target.below
 
@@ -40,7 +48,7 @@ def tenon_program(case: Case, **options: Any) -> Any:
         optimizer.minimize(loss)
         return loss
 
-    return tn.compile(step, *specs, tn.spec("B", *case.target.shape[1:], dtype="i64"), **options)
+    return step, [*specs, tn.spec("B", *case.target.shape[1:], dtype="i64")]
 
 
 def tenon(case: Case) -> Build:
