@@ -173,7 +173,7 @@ class Executable:
         at least 5). State is afterwards as it was before: profiling a training step trains nothing.
 
         Printing the result shows tables by kernel, op, module and source line. Raises TenonError for ``repeats`` below
-        1, UnsupportedError on the reference, and whatever a call raises.
+        1, UnsupportedError where Python runs the program (the reference, ``TENON_JIT=0``), and whatever a call raises.
         """
         from tenon.profiling import profile
 
@@ -224,7 +224,7 @@ def _dump_if_asked(executable: Executable) -> None:
 
 
 def _profile_if_asked(executable: Executable) -> None:
-    if settings.get("profile") and executable.target != "reference":
+    if settings.get("profile"):
         from tenon.profiling import print_at_exit
 
         print_at_exit(executable)

@@ -15,6 +15,7 @@ from tenon.executable import Executable
 from tenon.explanation import Advice, Code, Copy, Explanation, Fused, KeptApart, Layout, Recomputed
 from tenon.functions import Function
 from tenon.profile import NO_LINE, Profile
+from tenon.profiling import is_native
 
 if TYPE_CHECKING:
     from engine.graph import Group
@@ -176,6 +177,8 @@ def _code(executable: Executable) -> Iterator[Code]:
         seconds = origin.took.get(kernel.key)
         if seconds is not None:
             why = store.why(cache.OBJECT, identity_of(kernel)) or "the cache does not say why"
+        elif not is_native(executable):
+            why = "it runs in Python"
         elif kernel.key in origin.known:
             why = "another program of this process has the same"
         else:

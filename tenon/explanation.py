@@ -147,7 +147,10 @@ class Explanation:
         return lines or ["no kernel reads what another has made"]
 
     def _recomputed(self) -> list[str]:
-        lines = [f"{r.op} of {r.line}, in {_some(r.kernels, 3)}" for r in self.recomputed]
+        together: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+        for r in self.recomputed:
+            together.setdefault((r.line, r.kernels), []).append(r.op)
+        lines = [f"{_ops(ops)} of {line}, in {_some(kernels, 3)}" for (line, kernels), ops in together.items()]
         return _shown(lines) or ["nothing: each value is computed once"]
 
     def _copies(self) -> list[str]:

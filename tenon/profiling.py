@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine.errors import TenonError
+from engine.errors import TenonError, UnsupportedError
 from engine.state import Cell
 from tenon import executable as executables
 from tenon.costs import step_costs
@@ -53,12 +53,18 @@ def profile(executable: Executable, args: Sequence[Any], kwargs: Mapping[str, An
 
 
 def _timed_driver(executable: Executable) -> Any:
-    """The code of the timed driver. Raises UnsupportedError where ``executable`` has no program."""
-    executable.program  # noqa: B018
+    """The code of the timed driver. Raises UnsupportedError where ``executable`` does not run by the native one."""
+    if not is_native(executable):
+        raise UnsupportedError(f"{executable.name} runs in Python: its times would say nothing of the program's speed")
     from runtime.cache import default
     from runtime.cpu.loading import timed_driver
 
     return timed_driver(default())
+
+
+def is_native(executable: Executable) -> bool:
+    """Whether it is machine code that runs, and can be timed: not the reference, nor kernels as Python."""
+    return hasattr(executable.executor, "logged")
 
 
 class Recording:
@@ -109,7 +115,7 @@ def recorded() -> Iterator[list[Recording]]:
     found: list[Recording] = []
 
     def watch(executable: Executable) -> None:
-        if executable.target != "reference":
+        if is_native(executable):
             found.append(Recording(executable))
 
     executables.on_created.append(watch)
@@ -124,6 +130,8 @@ _recordings: list[Recording] = []
 
 def print_at_exit(executable: Executable) -> None:
     """Record the calls of ``executable``, and print their profile to stderr when the process ends."""
+    if not is_native(executable):
+        return
     if not _recordings:
         atexit.register(_print_all)
     _recordings.append(Recording(executable))

@@ -134,5 +134,20 @@ def test_what_cannot_be_profiled_says_so():
     exe = tn.compile(lambda x: x + 1, tn.spec(2))
     with pytest.raises(tn.TenonError, match="repeats is 0"):
         exe.profile(np.ones(2, np.float32), repeats=0)
-    with pytest.raises(tn.UnsupportedError, match="has no program"):
-        tn.compile(lambda x: x + 1, tn.spec(2), target="reference").profile(np.ones(2, np.float32))
+    interpreted = tn.compile(lambda x: x + 1, tn.spec(2), target="reference")
+    with tn.config(jit=False):
+        unjitted = tn.compile(lambda x: x + 1, tn.spec(2))
+    for slow in (interpreted, unjitted):
+        with pytest.raises(tn.UnsupportedError, match="runs in Python"):
+            slow.profile(np.ones(2, np.float32))
+    assert [c.why for c in tn.explain(unjitted).code] == ["it runs in Python"]
+
+
+@pytest.mark.slow
+def test_a_program_that_is_not_profiled_does_not_look_at_the_clock():
+    from runtime.cpu.compile import inspect_kernel
+    from runtime.cpu.driver import driver_kernel, timed_driver_kernel
+
+    plain, timed = (inspect_kernel(kernel())[0] for kernel in (driver_kernel, timed_driver_kernel))
+    clocks = ("readcyclecounter", "cntvct_el0")
+    assert any(clock in timed for clock in clocks) and not any(clock in plain for clock in clocks)
