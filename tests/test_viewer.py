@@ -60,8 +60,8 @@ def data_of(page: Path, name: str = "record") -> dict:
 def test_every_stage_is_in_the_record(step, page):
     record = data_of(page)
     graphs = {name: stage for name, stage in step.stages.items() if isinstance(stage, Graph)}
-    assert [name for name, _ in record["stages"]] == list(graphs)
-    for name, number in record["stages"]:
+    assert [name for name, *_ in record["stages"]] == list(graphs)
+    for name, number, _ in record["stages"]:
         described = record["graphs"][number]
         names = [record["nodes"][i][0] for i in described["nodes"]]
         assert set(names) <= {n.name for n in graphs[name].nodes}
@@ -99,6 +99,23 @@ def test_phases(step):
     assert all(found[v.node.name] == UPDATE for name, v in last.updates.items() if name.endswith("weight"))
     assert {found[n.name] for n in last.nodes} == {FORWARD, BACKWARD, UPDATE}
     assert phases([tn.compile(lambda x: x + 1, tn.spec("N"), target="reference").graph]) == {}
+
+
+def test_updates_belong_where_the_weight_is(step, page):
+    last = [stage for stage in step.stages.values() if isinstance(stage, Graph)][-1]
+    found = {**data_of(page)["homes"], **{n.name: n.location.module for n in last.nodes if n.location.module}}
+    assert {state: found[v.node.name] for state, v in last.updates.items() if "weight" in state} == {
+        "body.0.weight": "Net.body.0",
+        "head.weight": "Net.head",
+    }
+
+
+def test_each_change_tells_its_rule(step, page):
+    for name, number, rules in data_of(page)["stages"]:
+        names = {data_of(page)["nodes"][i][0] for i in data_of(page)["graphs"][number]["nodes"]}
+        made = {m: r.rule for r in step.stages[name].rewrites for m in r.made}
+        assert rules["made"].items() <= made.items() and not rules["gone"].keys() & names
+    assert any(rules["made"] for *_, rules in data_of(page)["stages"])
 
 
 def test_text_in_the_data_cannot_leave_its_element(tmp_path):

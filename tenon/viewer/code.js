@@ -55,9 +55,12 @@ function codeTabs(name) {
 function excerpt(place, around = 4) {
   const lines = record.files[place.file] || {};
   const rows = [];
+  const shown = [];
+  for (let n = place.line - around; n <= place.line + around; n += 1) if (lines[n]?.trim()) shown.push(lines[n]);
+  const indent = Math.min(...shown.map((l) => l.length - l.trimStart().length));
   for (let n = place.line - around; n <= place.line + around; n += 1) {
     if (lines[n] === undefined) continue;
-    rows.push(h("div", { class: n === place.line ? "line here" : "line" }, h("span", { class: "number" }, n), coloured(lines[n], ".py"), "\n"));
+    rows.push(h("div", { class: n === place.line ? "line here" : "line" }, h("span", { class: "number" }, n), coloured(lines[n].slice(indent), ".py"), "\n"));
   }
   return rows.length ? h("pre", { class: "code source" }, rows) : h("p", { class: "faint" }, "The file was not there to be read.");
 }

@@ -93,7 +93,12 @@ function journey(app, node) {
     const words = { none: "not there yet", removed: "gone", added: "made here", kept: "as before", rewritten: "rewritten" }[state];
     return h("button", { class: `mark ${state}${i === app.stage ? " now" : ""}`, title: `${s.name}: ${words}`, "aria-label": `${s.name}: ${words}`, onclick: () => app.setStage(i) });
   });
-  return section("Through the passes", h("div", { class: "history" }, marks));
+  const told = stages.flatMap((s, i) => {
+    const made = s.rules.made[node.name];
+    const gone = s.rules.gone[node.name];
+    return [made && `${s.name} made it by the rule “${made}”`, gone && `${s.name} replaced it by the rule “${gone[0]}”${gone[1] ? `: it is ${gone[1]} now` : ""}`].filter(Boolean);
+  });
+  return section("Through the passes", h("div", { class: "history" }, marks), told.map((t) => h("p", { class: "doc" }, t)));
 }
 
 // --- kernels ---
@@ -200,13 +205,17 @@ function aboutStage(app) {
     for (const n of list) push(counts, n.op, n);
     return [...counts].sort((a, b) => b[1].length - a[1].length).map(([op, found]) => h("details", { class: `tally ${mark}` },
       h("summary", {}, h("b", {}, { added: "+", rewritten: "~", removed: "−" }[mark]), ` ${found.length} ${op}`),
-      h("div", {}, found.slice(0, 100).map((n) => link(n.name, () => app.showChange(n, mark), n.text)))));
+      h("div", {}, found.slice(0, 100).map((n) => link(n.name, () => app.showChange(n, mark), `${n.text}${stage.rules.made[n.name] ? ` (${stage.rules.made[n.name]})` : ""}`)))));
   };
+  const byRule = new Map();
+  for (const rule of Object.values(stage.rules.made)) byRule.set(rule, (byRule.get(rule) || 0) + 1);
+  for (const [rule] of Object.values(stage.rules.gone)) byRule.set(rule, (byRule.get(rule) || 0) + 1);
   const changed = added.length + rewritten.length + removed.length;
   return [
     head(`pass ${app.stage + 1} of ${stages.length}`, stage.name),
     facts([["ops", app.graph.nodes.length], ["kernels", app.graph.groups.length || ""], ["state", app.graph.state.length || ""]]),
     app.stage > 0 && section("What the pass changed", changed ? [tally(added, "added"), tally(rewritten, "rewritten"), tally(removed, "removed")] : h("p", { class: "faint" }, app.graph.groups.length ? "No op; it put them into kernels." : "Nothing.")),
+    byRule.size > 0 && section("By rule", bars([...byRule].sort((a, b) => b[1] - a[1]))),
     section("Program", h("p", { class: "doc" }, record.report), facts([
       ["sizes", Object.entries(record.sizes).map(([k, v]) => `${k} = ${v}`).join(", ")],
       ["kernels", kernels.length || ""],

@@ -9,7 +9,7 @@ const nodes = record.nodes.map(([name, op, title, inputs, types, text, location,
 const kernels = record.kernels || [];
 const steps = record.steps || [];
 const buffers = new Map((record.buffers || []).map((b) => [b.name, b]));
-const stages = record.stages.map(([name, graph]) => ({ name, graph }));
+const stages = record.stages.map(([name, graph, rules]) => ({ name, graph, rules }));
 const PHASES = ["forward", "backward", "update"];
 
 /** The line that a location number stands for. */
@@ -19,7 +19,7 @@ function lineOf(number) {
   return { file, line, where, module, text: `${baseName(file)}:${line}` };
 }
 
-const moduleOf = (node) => (node.location === null ? "" : record.locations[node.location][3]);
+const moduleOf = (node) => (node.location === null ? "" : record.locations[node.location][3]) || record.homes[node.name] || "";
 const phaseOf = (name) => record.phases[name] ?? 0;
 const hasPhases = Object.keys(record.phases).length > 0;
 

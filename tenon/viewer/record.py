@@ -18,6 +18,7 @@ from engine.text.literals import literals, type_text
 from tenon import listings
 from tenon.costs import StepCost, step_costs
 from tenon.profile import Profile
+from tenon.viewer.homes import homes
 from tenon.viewer.phases import phases
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def record(executable: Executable, sizes: Mapping[str, int], profile: Profile | 
     """
     tables = _Tables(sizes)
     graphs = {name: stage for name, stage in executable.stages.items() if isinstance(stage, Graph)}
-    stages = [[name, tables.graph(graph)] for name, graph in graphs.items()]
+    stages = [[name, tables.graph(graph), _rules(graph)] for name, graph in graphs.items()]
     found: dict[str, Any] = {
         "name": executable.name,
         "target": executable.target,
@@ -46,6 +47,7 @@ def record(executable: Executable, sizes: Mapping[str, int], profile: Profile | 
         "report": str(executable.report),
         "stages": stages,
         "phases": phases(list(graphs.values())),
+        "homes": {name: home for graph in graphs.values() for name, home in homes(graph).items()},
     }
     schedule, program = executable.stages.get("schedule"), executable.stages.get("program")
     if isinstance(schedule, Schedule) and isinstance(program, Program):
@@ -56,6 +58,15 @@ def record(executable: Executable, sizes: Mapping[str, int], profile: Profile | 
         else:
             found["profile"] = _measured(found["steps"], profile)
     return found | tables.contents()
+
+
+def _rules(graph: Graph) -> dict[str, Any]:
+    """By which rule of the pass that gave ``graph`` each node was made, and what became of those that are gone."""
+    kept = {n.name for n in graph.nodes}
+    return {
+        "made": {name: r.rule for r in graph.rewrites for name in r.made if name in kept},
+        "gone": {r.node: [r.rule, *r.after] for r in graph.rewrites if r.node not in kept},
+    }
 
 
 class _Tables:
