@@ -208,7 +208,6 @@ from tenon.custom import custom_op
 from tenon.diff import GraphDiff, diff
 from tenon.executable import Executable
 from tenon.explain import explain
-from tenon.explanation import Explanation
 from tenon.functions import Function, function, train_step
 from tenon.generation import generate
 from tenon.gradients import grad, value_and_grad
