@@ -105,7 +105,8 @@ class Conv2d(_Grouped):
     ``in_size``; elsewhere x counts as zero. ``x_dilation`` above 1 makes this a transposed convolution, with
     which the input gradient of a strided convolution is written. ``flip`` reads the taps in reverse order.
     ``x.strides`` runs over ``(n, h, w, c)`` with any values, ``w.strides`` over ``(oc, ic, kh, kw)`` within one
-    group, ``ic`` counting inside the group; ``w_group`` is w's stride from one group to the next.
+    group, ``ic`` counting inside the group; ``w_group`` is w's stride from one group to the next. ``relaxed`` allows an
+    algorithm that rounds more than the sum does.
     The kernel's axes are ``(N, OH, OW, OC)``, or the pooled ones where a MaxPool2d wraps this core.
     """
 
@@ -123,6 +124,7 @@ class Conv2d(_Grouped):
     groups: int = 1
     w_group: Size = 0
     flip: bool = False
+    relaxed: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from engine import settings
 from engine.collecting import no_collecting
@@ -11,7 +12,7 @@ from engine.loops import map_bodies
 from engine.memory import MemoryLimit, Sizes, plan
 from engine.program import Program
 from engine.rewrites import recording
-from engine.schedule import Target
+from engine.schedule import Conv2d, Item, KernelSpec, Loop, Target
 from engine.verify import verify
 from passes.assemble import Lower, assemble
 from passes.autodiff import expand_gradients
@@ -53,7 +54,7 @@ def graph_passes(
     if limit is not None:
         assert lower is not None
         sizes = Sizes(limit.sizes)
-        arena = lambda graph: plan(_finished(fusing(graph), lower), sizes).arena  # noqa: E731
+        arena = lambda graph: plan(_finished(fusing(graph), level, lower), sizes).arena  # noqa: E731
         yield "rematerialise", lambda graph: rematerialise(graph, limit, arena)
     yield "fuse", fusing
 
@@ -96,13 +97,24 @@ def compile_graph(
         if checking:
             verify(graph, expanded=expanded)
         seen(name, graph)
-    program = _finished(graph, lower, seen)
+    program = _finished(graph, level, lower, seen)
     seen("program", program)
     return program
 
 
-def _finished(graph: Graph, lower: Lower, seen: Observe = lambda name, stage: None) -> Program:
+def _finished(graph: Graph, level: int, lower: Lower, seen: Observe = lambda name, stage: None) -> Program:
     """The program of a fused graph."""
     kernels = schedule(graph)
+    if level >= 3:
+        kernels = replace(kernels, kernels=tuple(map(_relaxed, kernels.kernels)))
     seen("schedule", kernels)
     return assemble(graph, kernels, lower)
+
+
+def _relaxed(item: Item) -> Item:
+    """The same kernels, their convolutions by whatever algorithm is fastest."""
+    if isinstance(item, Loop):
+        return replace(item, kernels=tuple(map(_relaxed, item.kernels)))
+    if isinstance(item, KernelSpec) and isinstance(item.core, Conv2d):
+        return replace(item, core=replace(item.core, relaxed=True))
+    return item

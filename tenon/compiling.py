@@ -27,8 +27,9 @@ def compile(
     ``function`` is a Module (its forward, in the mode that it is in: train or eval) or any function of Tensors that
     returns Tensors, alone or in tuples, lists and dicts. ``level`` 0 lowers op by op, 1 simplifies, 2 chooses
     layouts and fuses too, and 3 also rounds otherwise where that is faster (quotients become products with reciprocals,
-    within 1.5 units in the last place; see passes/simplify/relaxed.py); by default what ``TENON_OPT`` or ``tn.config``
-    says, else 2. ``target`` is ``"cpu"`` or ``"reference"``
+    within 1.5 units in the last place; see passes/simplify/relaxed.py; 3 x 3 convolutions go by Winograd's algorithm
+    where their weights stay, with errors some ten times as large; see runtime/cpu/conv_winograd.py); by default what
+    ``TENON_OPT`` or ``tn.config`` says, else 2. ``target`` is ``"cpu"`` or ``"reference"``
     (NumPy). ``name`` is what dumps and reports call it; by default the function's own.
 
     ``memory_limit``, bytes or a text such as ``"200 MB"``, is how much memory the program may take for what it computes

@@ -232,6 +232,29 @@ def test_float64_and_half_precision() -> None:
         np.testing.assert_allclose(found, convolved(case, x, w), rtol=tolerance, atol=4 * tolerance)
 
 
+@pytest.mark.parametrize("case", [
+    Case((13, 15), (32, 32)), Case((18, 14), (45, 64), padding=(0, 2)), Case((12, 16), (32, 20), channels_last=True),
+])  # fmt: skip
+def test_winograd_stays_within_its_bound(case: Case) -> None:
+    y = Access("y", F32, elements((1, *case.out_size, case.channels[1])))
+    exact = convolution(case)
+    relaxed = KernelSpec("conv", (B, *case.out_size, case.channels[1]), (), (y,), finish(F32),
+                         replace(exact, relaxed=True))  # fmt: skip
+    kernels = [k.name for k in lower(relaxed, {"w"}).kernels]
+    assert "winograd_products_kernel" in kernels
+    for other, lasting in ((relaxed, set()), (replace(relaxed, core=exact), {"w"})):  # weights change, or level 2
+        assert "winograd_products_kernel" not in [k.name for k in lower(other, lasting).kernels]
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(case.weight_shape).astype(np.float32)
+    for n in (1, 3):
+        stored, x = case.image(rng, n, case.size, case.channels[0])
+        found = np.full((n, *case.out_size, case.channels[1]), np.nan, np.float32)
+        run(lower(relaxed, {"w"}), {"x": stored, "w": w, "y": found}, {"B": n}, splits=2)
+        largest = np.abs(x).max() * np.abs(w).max()
+        bound = 64 * np.finfo(np.float32).eps * (9 * case.channels[0]) ** 0.5 * largest
+        assert np.abs(found - convolved(case, x, w)).max() < bound
+
+
 def test_integers_are_refused() -> None:
     case = CASES["one channel"]
     axes = (1, *case.out_size, 32)

@@ -34,6 +34,7 @@ from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
 from runtime.cpu.conv_phases import has_phases, phases
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
+from runtime.cpu.conv_winograd import is_winograd, lower_winograd
 from runtime.cpu.custom import lower_custom
 from runtime.cpu.depthwise import is_depthwise, lower_depthwise
 from runtime.cpu.depthwise_weight_grad import is_depthwise_gradient, lower_depthwise_weight_grad
@@ -67,6 +68,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_depthwise(item)
         case Conv2d() as core if is_pointwise(core):
             return lower_contraction(as_contraction(item), lasting)
+        case Conv2d() as core if is_winograd(core, lasting):
+            return lower_winograd(item)
         case Conv2d() as core if reads_inside(core, item.axes[0]):
             return lower_inside(item)
         case Conv2d():
