@@ -269,6 +269,11 @@ class BodyEmitter:
         """The expression of a statement that has been placed."""
         return self._value[name]
 
+    def written(self, write: int) -> tuple[str, str, int]:
+        """Where a write goes at this point of the loops: its pointer, its index and its memory's scope."""
+        key = "store", write
+        return self._references[key].pointer, self._offset[key], self._references[key].scope
+
     def fork(self, only: Iterable[str] | None = None, known: Mapping[str, str] | None = None,
              core: Mapping[int, str] | None = None, tag: str = "") -> BodyEmitter:  # fmt: skip
         """A copy at the same point of the loops; lines placed so far count as visible to both. ``only`` leaves

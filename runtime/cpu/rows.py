@@ -2,11 +2,13 @@
 
 A row is one point of the kept axes. Its statements run in passes over the reduced axes, each pass ending in the
 reductions that the next one needs. What a later pass needs again is recomputed from the loads, which are in L1 by
-then, or, where that costs an exp or a division, kept in a row of scratch memory.
+then, or, where that costs an exp or a division, kept in a row of scratch memory. A row that is too long for that, or of
+symbolic length, is kept where the kernel's last pass writes a result: softmax makes its exponentials in place.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, replace
 
 from engine import dims
@@ -62,6 +64,7 @@ class _RowKernel(ReductionKernel):
         super().__init__(spec)
         self.kept = [a for a in range(len(spec.axes)) if a not in spec.reduced]
         self.places: dict[str, int] = {}
+        self.lent: dict[str, int] = {}  # what is kept in a result, and in which of the writes
 
     def lowered(self) -> Lowered:
         spec, table = self.spec, self.table
@@ -114,7 +117,7 @@ class _RowKernel(ReductionKernel):
                 if name in needed or is_reduction(by_name[name]) or not self.varies(name):
                     continue
                 earlier = next((q for q, names in enumerate(computed) if name in names), None)
-                if earlier is not None and self._worth_keeping(by_name, name):
+                if earlier is not None and self._worth_keeping(by_name, name, when):
                     put[earlier][name] = taken[phase][name] = by_name[name]
                     continue
                 needed.add(name)
@@ -126,9 +129,9 @@ class _RowKernel(ReductionKernel):
             for i, here in enumerate(roots) if here
         ]  # fmt: skip
 
-    def _worth_keeping(self, by_name: dict[str, Stmt], name: str) -> bool:
-        """Whether computing ``name`` again costs more than a load, and a row of it fits into scratch."""
-        if name in self.places:
+    def _worth_keeping(self, by_name: dict[str, Stmt], name: str, when: dict[str, int]) -> bool:
+        """Whether computing ``name`` again costs more than a load, and there is room for a row of it."""
+        if name in self.places or name in self.lent:
             return True
         stack, costly = [name], False
         while stack and not costly:
@@ -136,19 +139,37 @@ class _RowKernel(ReductionKernel):
             costly = stmt.op in _COSTLY
             if not is_reduction(stmt):
                 stack += [a for a in stmt.args if isinstance(a, str) and self.varies(a)]
-        points = self.points()
-        dtype = by_name[name].dtype
-        if not costly or not isinstance(points, int):
+        if not costly:
             return False
-        if self.scratch.size + points * dtype.itemsize > _SCRATCH_BYTES:
+        points, dtype = self.points(), by_name[name].dtype
+        if isinstance(points, int) and self.scratch.size + points * dtype.itemsize <= _SCRATCH_BYTES:
+            self.places[name] = self.scratch.take(points, max(dtype.itemsize, 4))
+            return True
+        write = next((k for k in self._lenders(when) if self.spec.writes[k].dtype == dtype), None)
+        if write is None:
             return False
-        self.places[name] = self.scratch.take(points, max(dtype.itemsize, 4))
+        self.lent[name] = write
         return True
+
+    def _lenders(self, when: dict[str, int]) -> list[int]:
+        """The writes of the last pass in which a row can be kept before: each point has its place, and nobody reads
+        there nor keeps anything."""
+        spec, last = self.spec, max(when.values())
+        late = [int(s.args[0]) for s in spec.body if s.op == "store" and when[s.name] == last]
+        read = {access.buffer for access in spec.reads}
+        others = Counter(access.buffer for access in spec.writes)
+        return [
+            k for k in late
+            if spec.writes[k].buffer not in read and others[spec.writes[k].buffer] == 1
+            and k not in self.lent.values() and 0 not in spec.writes[k].strides and spec.writes[k].dtype.is_float
+            and spec.writes[k].dtype == spec.writes[k].dtype.computed
+        ]  # fmt: skip
 
     def _pass(self, step: _Pass) -> list[str]:
         spec, table = self.spec, self.table
-        scope = table.scope(SCRATCH) if step.taken or step.put else 0
-        known = {s.name: f"kept{list(self.places).index(s.name)}" for s in step.taken}
+        scope = table.scope(SCRATCH) if self.places and (step.taken or step.put) else 0
+        kept = [*self.places, *self.lent]
+        known = {s.name: f"kept{kept.index(s.name)}" for s in step.taken}
         only = [str(a) for s in step.reductions for a in s.args] + list(step.effects) + [s.name for s in step.put]
         inner = self.emitter.fork(only=only, known=known)
         names = {s.name: f"a{i}" for i, s in enumerate(spec.body) if s in step.reductions}
@@ -158,10 +179,21 @@ class _RowKernel(ReductionKernel):
             heads.append(inner.enter(axis, f"i{axis}"))
         body = inner.enter(last, f"i{last}", inline=True) if last is not None else []
         at = self._position()
-        body = [f"{known[s.name]} = {load(s.dtype.computed, place, at, scope)}"
-                for s in step.taken for place in [total("scratch", str(self.places[s.name]))]] + body  # fmt: skip
-        body += [store(s.dtype.computed, total("scratch", str(self.places[s.name])), at, inner.value(s.name), scope)
-                 for s in step.put]  # fmt: skip
+
+        def place(name: str) -> tuple[str, str, int]:
+            if name in self.lent:
+                return inner.written(self.lent[name])
+            return total("scratch", str(self.places[name])), at, scope
+
+        def loaded(s: Stmt) -> str:
+            pointer, index, where = place(s.name)
+            return f"{known[s.name]} = {load(s.dtype.computed, pointer, index, where)}"
+
+        def stored(s: Stmt) -> str:
+            pointer, index, where = place(s.name)
+            return store(s.dtype.computed, pointer, index, inner.value(s.name), where)
+
+        body = [*map(loaded, step.taken), *body, *map(stored, step.put)]
         lines = self._loops(step.reductions, names, inner, heads, body)
         return lines + self.emitter.place_known(names)
 
