@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import report, work
+from benchmarks import profiling, report, work
 from benchmarks.models import CASES
 
 
@@ -69,3 +69,8 @@ def test_a_sweep_runs(python, tmp_path):
     assert {name: times.keys() for name, times in found.items()} == dict.fromkeys(found, {"tenon", "torch"})
     assert found.keys() == {"softmax:256x64", "matmul:NN:6x512x512"}
     assert "| matmul | 1 |" in (tmp_path / "found.md").read_text("utf-8")
+
+
+def test_what_profiling_costs_is_measured():
+    line = profiling.measure(CASES["mlp:infer1"], 0.2)
+    assert line.startswith("mlp:infer1") and "together 100.0%" in line
