@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from engine import interpreter, scheduled
+from engine import interpreter, scheduled, settings
+from engine.errors import TenonError
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
 from engine.program import Program
@@ -27,12 +28,14 @@ from tenon.bisect import Difference
 from tenon.comparing import Worst, moved, worst
 from tenon.costs import named_nodes
 from tenon.executable import Executable
-from tenon.one_kernel import KernelRunner, buffer_values, results_of, schedule_memory
+from tenon.one_kernel import Case, KernelRunner, buffer_values, results_of, schedule_memory
 
 Arrays = dict[str, np.ndarray]
 Steps = Mapping[str, tuple[str, tuple[str, ...]]]
 """What became of values, and by which rules."""
 Write = Callable[[Path, Difference], Path]
+SMALL_ENOUGH = 20_000
+"""The elements up to which a kernel that is wrong is also run in Python."""
 
 
 class Search:
@@ -122,10 +125,10 @@ class Search:
 
     # -- kernels
 
-    def _kernels(self, graph: Graph, plan: Schedule, built: Program) -> tuple[Difference, Write] | None:
+    def _kernels(self, graph: Graph, plan: Schedule, made: Program) -> tuple[Difference, Write] | None:
         memory = schedule_memory(graph, plan, self.sizes, self.inputs, self.state)
         shapes = buffer_values(graph)
-        runner = KernelRunner(graph, plan, built, self.sizes)
+        runner = KernelRunner(graph, plan, made, self.executable.program, self.sizes)
         known = dict(named_nodes(graph))
         full = {node: name for name, node in known.items()}
         found: list[tuple[Difference, Write]] = []
@@ -135,19 +138,20 @@ class Search:
                 return
             case = runner.run(item, memory)
             order = {n: i for i, n in enumerate(item.nodes)}
-            made = {n: order.get(full.get(shapes[n].node, ""), -1) if n in shapes else -1 for n in case.written}
-            for name in sorted(case.written, key=made.__getitem__):
+            place = {n: order.get(full.get(shapes[n].node, ""), -1) if n in shapes else -1 for n in case.written}
+            for name in sorted(case.written, key=place.__getitem__):
                 value = shapes.get(name)
                 bad = worst(*case.of(name))
                 if bad is not None:
                     at = bad if value is None else replace(bad, position=value.position(bad.position[0], self.sizes))
                     line = (value and value.node.location) or item.location
-                    note = ", ".join(dict.fromkeys(k.name for k in case.program.kernels))
+                    note = f"compiled as {', '.join(dict.fromkeys(k.name for k in case.program.kernels))}"
+                    note += _in_python(case, name)
                     what = value.name if value else name
                     nodes = [known[n] for n in item.nodes if n in known]
                     ops = " ".join(n.op.name for n in nodes)
                     lines = tuple(dict.fromkeys(n.location for n in nodes if n.location is not None))
-                    d = Difference("kernel", item.name, what, at, line, (), ops, turns, f"compiled as {note}", lines)
+                    d = Difference("kernel", item.name, what, at, line, (), ops, turns, note, lines)
                     found.append((d, partial(reproduce.write_program, saved=case.saved())))
                     return
             memory.arrays.update(case.expected)
@@ -161,7 +165,7 @@ class Search:
             node = _producer(graph, wrong[0])
             d = Difference("pass", "schedule", *wrong, node.location if node else None)
             return d, self._writer(graph, graph, "schedule")
-        return self._program(graph, built, results)
+        return self._program(graph, made, results)
 
     def _program(self, graph: Graph, made: Program, expected: Arrays) -> tuple[Difference, Write] | None:
         program = self.executable.program
@@ -171,7 +175,10 @@ class Search:
             return None
         node = _producer(graph, wrong[0])
         note = "each kernel alone is right: it is their order, or the memory that they share"
-        if program.kernels != made.kernels or program.main != made.main:
+        apart = replace(saved, program=replace(program, lifetimes={}))
+        if self._results(reproduce.run_saved(apart)) is None:
+            note = "it is right where no two temporaries share memory: they live longer than was thought"
+        elif program.kernels != made.kernels or program.main != made.main:
             note = "it is not what the passes make of it now: it is older, or something has changed since"
         d = Difference("program", program.name, *wrong, node.location if node else None, note=note)
         return d, partial(reproduce.write_program, saved=saved)
@@ -256,6 +263,20 @@ def _rounding(expected: np.ndarray, value: np.ndarray, shifted: np.ndarray) -> n
         with np.errstate(all="ignore"):
             return expected + (shifted - value)
     return np.where(shifted != value, shifted, expected)
+
+
+def _in_python(case: Case, name: str) -> str:
+    """Whether the kernel's source is wrong, or what was compiled of it; "" where that would take long to find out."""
+    if sum(a.size for a in case.before.values()) > SMALL_ENOUGH:
+        return ""
+    try:
+        with settings.config(jit=False):
+            found = reproduce.run_saved(case.saved())[f"state {name}"]
+    except TenonError as error:
+        return f"; in Python (TENON_JIT=0) it stops: {error.message}"
+    if worst(found, *case.of(name)[1:]) is None:
+        return "; right in Python (TENON_JIT=0): what is wrong is not its source"
+    return "; wrong in Python (TENON_JIT=0) too: it is its source"
 
 
 def _producer(graph: Graph, result: str) -> Node | None:

@@ -12,7 +12,7 @@ from engine.buffers import Buffer
 from engine.dims import Size
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
-from engine.program import Arg, Block, Call, Lowered, Pointer, Port, Program
+from engine.program import Arg, Block, Call, Kernel, Lowered, Pointer, Port, Program
 from engine.schedule import Bundle, KernelSpec, Schedule
 from engine.scheduled import Memory
 from tenon import reproduce
@@ -103,14 +103,30 @@ class Case:
         return reproduce.Saved(self.program, {}, self.before, expected, near)
 
 
-class KernelRunner:
-    """Runs the kernels of ``plan``, the schedule of ``graph``, one by one. Their checks are those of ``built``."""
+def _as_built(made: Program, built: Program) -> dict[str, Kernel]:
+    """The kernels of ``built`` in the place of those, by key, that the passes make now. They differ where the program
+    is older than the code that makes kernels."""
+    kernels = {k.key: k for k in built.kernels}
+    found: dict[str, Kernel] = {}
+    for part in ("prepare", "main"):
+        calls = getattr(made, part), getattr(built, part)
+        if [c.label for c in calls[0]] == [c.label for c in calls[1]]:
+            for new, old in zip(*calls, strict=True):
+                if new.args == old.args:
+                    found[new.kernel] = kernels[old.kernel]
+    return found
 
-    def __init__(self, graph: Graph, plan: Schedule, built: Program, sizes: Mapping[str, int]):
+
+class KernelRunner:
+    """Runs the kernels of ``plan``, the schedule of ``graph``, one by one: the code is that of ``built``, where that is
+    the program which the passes make of it now, ``made``."""
+
+    def __init__(self, graph: Graph, plan: Schedule, made: Program, built: Program, sizes: Mapping[str, int]):
         from passes.assemble import lasting_buffers
 
         self.lasting = lasting_buffers(graph, plan)
-        self.checks, self.sizes = built.checks, sizes
+        self.checks, self.sizes = made.checks, sizes
+        self._kernels = _as_built(made, built)
         self._lowered: dict[int, Lowered] = {}
 
     def run(self, item: KernelSpec | Bundle, memory: Memory) -> Case:
@@ -134,7 +150,7 @@ class KernelRunner:
         from runtime.cpu.lower import lower
 
         if id(item) not in self._lowered:
-            self._lowered[id(item)] = lower(item, self.lasting)
+            self._lowered[id(item)] = self._as_built(lower(item, self.lasting))
         lowered = self._lowered[id(item)]
         number = self._number
         kinds = {n: memory.buffers[n].dtype for n in arrays}
@@ -162,6 +178,12 @@ class KernelRunner:
             item.name, (), (), ports, updates, tuple(buffers), main, kernels=lowered.kernels, checks=self.checks,
             lifetimes=lifetimes(main, buffers),
         )  # fmt: skip
+
+    def _as_built(self, lowered: Lowered) -> Lowered:
+        """The same calls with the kernels of the program as it was built."""
+        swapped = {k.key: self._kernels.get(k.key, k) for k in lowered.kernels}
+        calls = tuple(replace(c, kernel=swapped[c.kernel].key) for c in lowered.calls)
+        return Lowered(calls, tuple({k.key: k for k in swapped.values()}.values()), lowered.buffers)
 
     def _number(self, size: Size) -> int:
         return dims.evaluate(size, self.sizes)

@@ -151,10 +151,24 @@ def test_a_broken_emitter(monkeypatch, tmp_path, python):
     found = tn.bisect(exe, normal(3, 4), normal(4, 6), folder=tmp_path)
     assert found.kind == "kernel" and "matmul" in found.name and found.location.line == line_of(difference_of, 2)
     assert len(found.worst.position) == 2 and found.worst.got == pytest.approx(found.worst.expected + 3, rel=1e-4)
-    assert found.worst.count == 18 and "contract" in found.note
+    assert found.worst.count == 18 and "contract_f32_kernel" in found.note
+    assert "wrong in Python (TENON_JIT=0) too: it is its source" in found.note
     shown = python(found.reproducer, status=1).stdout  # what was compiled is saved
     assert "parts from the reference" in shown
     assert list((found.reproducer.parent / "kernels").glob("contract_f32_kernel-*.py"))
+
+
+def test_a_broken_kernel_in_a_loop(monkeypatch):
+    def body(carry, x):
+        y = carry - x
+        return y, y * 2
+
+    def f(x):
+        return F.scan(body, x[0] + 1, x)[1]
+
+    plant_operator(monkeypatch, "sub", "+")
+    found = tn.bisect(tn.compile(f, tn.spec("T", 3)), normal(4, 3), folder=None)
+    assert found.kind == "kernel" and found.turns == (0,) and found.location.line == line_of(body, 1)
 
 
 def test_a_broken_update_names_the_optimizer_line(monkeypatch, tmp_path):
@@ -176,10 +190,20 @@ def test_a_broken_update_names_the_optimizer_line(monkeypatch, tmp_path):
     np.testing.assert_array_equal(weight.numpy(), before)
 
 
-def test_a_program_that_is_not_what_the_passes_make_now(monkeypatch, tmp_path):
+def test_the_kernels_are_those_of_the_program_as_it_was_built(monkeypatch):
     with monkeypatch.context() as planted:
         plant_operator(planted, "sub", "+")
-        exe = tn.compile(lambda x: x - 1, tn.spec("N"))
-    found = tn.bisect(exe, normal(3), folder=tmp_path)
-    assert found.kind == "program" and "not what the passes make of it now" in found.note
+        exe = tn.compile(lambda x: (x - 1, x.exp()), tn.spec("N"))
+    found = tn.bisect(exe, normal(3), folder=None)
+    assert (found.kind, found.worst.count) == ("kernel", 3) and "sub" in found.name
+
+
+def test_temporaries_that_share_memory_too_early(monkeypatch, tmp_path):
+    from passes import assemble
+
+    right = assemble.lifetimes
+    monkeypatch.setattr(assemble, "lifetimes", lambda *given: {n: (a, a) for n, (a, _) in right(*given).items()})
+    exe = tn.compile(lambda x: (a := x @ x) @ (b := a @ a) + F.softmax(b, 1) @ a, tn.spec(8, 8))
+    found = tn.bisect(exe, normal(8, 8), folder=tmp_path)
+    assert found.kind == "program" and "no two temporaries share memory" in found.note
     assert subprocess.run([sys.executable, found.reproducer], capture_output=True, timeout=60).returncode == 1

@@ -182,9 +182,9 @@ def _combine(spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer) -> tupl
     held, element = load(plan.dtype, "sums", "v", scope), load(plan.dtype, "block", "v", read)
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
                           core={0: load(plan.dtype, "sums", "tap * channels + j", scope)})  # fmt: skip
+    start = [*scratch_lines(parts, table), *emitter.start()]
     tap = ["kh = quotient(tap, kernel_w)", *emitter.enter(1, "kh"), *emitter.enter(2, "tap - kh * kernel_w")]
     tap += [*emitter.enter(3, "0"), *emitter.enter(4, "0")]
-    start = [*scratch_lines(parts, table), *emitter.start()]
     task = [
         f"block = partial + task * block_size * {plan.dtype.itemsize}",
         *loop("v", "0", "block_size", [store(plan.dtype, "sums", "v", element, scope)]),
