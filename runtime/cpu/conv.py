@@ -272,7 +272,8 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
 
 
 def tile_space(plan: ConvTile, images: Size, points: tuple[Size, Size]) -> dict[str, Size]:
-    """The tasks of a convolution that makes ``points`` rows and columns of every image."""
+    """The tasks of a convolution that makes ``points`` rows and columns of every image. Blocks of channels come first:
+    so a thread stays with its part of the weights, and an odd number of tiles is shared evenly."""
     down, across = (ceil_div(n, t) for n, t in zip(points, plan.points, strict=True))
     groups, blocks = plan.core.groups, plan.channel_blocks
-    return {"n": images, "tile_y": down, "tile_x": across, "group": groups, "channel_block": blocks}
+    return {"channel_block": blocks, "n": images, "tile_y": down, "tile_x": across, "group": groups}
