@@ -9,7 +9,7 @@ const KEYS = [
   ["b", "backward below forward, or behind it"], ["h", "colour by kind, or by time or operations"], ["t", "light or dark"], ["?", "these keys"],
 ];
 const FIRST_BOXES = [120, 70, 45, 28, 16, 8]; // how many are shown at first: the most that can be read
-const READABLE = 0.62;
+const READABLE = (limit) => (limit > 50 ? 0.62 : limit > 20 ? 0.42 : 0.3); // the scale at which so many may be shown
 
 class App {
   constructor() {
@@ -192,7 +192,7 @@ class App {
       if (found.size === open.size) continue;
       open = found;
       const { w, h: height } = sceneOf(this.tree, open, this.folded);
-      if (Math.min(clientWidth / w, clientHeight / height) > READABLE) break;
+      if (Math.min(clientWidth / w, clientHeight / height) > READABLE(limit)) break;
     }
     return open;
   }

@@ -66,7 +66,7 @@ class Outline {
       onclick: (e) => (e.target.className === "twist" ? app.toggle(item) : app.select({ item }, true)), ondblclick: () => folder && app.toggle(item) },
     h("span", { class: "twist", "aria-hidden": "true" }, folder ? (app.open.has(item.key) ? "▾" : "▸") : ""),
     h("i", { style: `background: var(--${item.class})` }),
-    h("span", { class: "label" }, item.label.replaceAll("_", " "), item.node && h("span", { class: "faint" }, ` ${item.node.name}`), where && h("span", { class: "faint" }, ` ${where}`)),
+    h("span", { class: "label" }, item.label.replaceAll("_", " "), item.node && item.node.name !== item.label && h("span", { class: "faint" }, ` ${item.node.name}`), where && h("span", { class: "faint" }, ` ${where}`)),
     share > 0.004 && h("span", { class: "share", title: has.times ? "share of time" : "share of operations" }, h("i", { style: `width: ${100 * share}%` })),
     h("span", { class: "n" }, count));
   }

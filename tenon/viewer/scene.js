@@ -81,7 +81,7 @@ function measure(item, graph) {
   }
   const small = item.kind === "port";
   const lines = [widthOf(item.title, TITLE), widthOf(item.subtitle, TEXT), ...item.chips.map((c) => widthOf(c.text, TEXT) + 4)];
-  item.w = Math.round(Math.min(250, Math.max(small ? 60 : 88, ...lines) + 26));
+  item.w = Math.round(Math.min(290, Math.max(small ? 60 : 88, ...lines) + 26));
   item.h = 26 + (item.subtitle ? 15 : 4) + item.chips.length * 15;
 }
 

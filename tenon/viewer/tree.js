@@ -76,7 +76,10 @@ function treeOf(graph, grouping) {
   return { root, byKey, leafOf, graph };
 }
 
-/** The place of each node in the order; one that needs state alone stands right before the first that reads it. */
+/**
+ * The place of each node in the order; one that needs state alone stands right before the first that reads it,
+ * or last.
+ */
 function orderOf(graph) {
   const at = new Map(graph.nodes.map((n, i) => [n.name, i]));
   const ready = new Set(graph.state.map((n) => n.name)); // values made of state alone
@@ -93,7 +96,7 @@ function orderOf(graph) {
   };
   for (const n of [...early].reverse()) {
     const users = n.outputs.flatMap((v) => graph.users.get(v) || []);
-    if (users.length) at.set(n.name, Math.min(...users.map(begins)) - 1e-3);
+    at.set(n.name, users.length ? Math.min(...users.map(begins)) - 1e-3 : graph.nodes.length + at.get(n.name));
   }
   return graph.nodes.map((n) => at.get(n.name));
 }
