@@ -144,7 +144,7 @@ class Search:
                 bad = worst(*case.of(name))
                 if bad is not None:
                     at = bad if value is None else replace(bad, position=value.position(bad.position[0], self.sizes))
-                    line = (value and value.node.location) or item.location
+                    line = item.location if turns else (value and value.node.location) or item.location
                     note = f"compiled as {', '.join(dict.fromkeys(k.name for k in case.program.kernels))}"
                     note += _in_python(case, name)
                     what = value.name if value else name

@@ -39,7 +39,7 @@ class Backend:
         self.folder = folder
         self.numbers = itertools.count()
 
-    def build(self, graph, cells, level):
+    def build(self, graph, cells, *_options):
         text.write(graph, self.folder / f"{next(self.numbers):03}.py")
         return backends.Built(Zeros(graph), backends.Origin(), None, dict, lambda sizes: {})
 
