@@ -1,7 +1,9 @@
 """When two arrays of the same computation differ: by more than rounding explains.
 
 How much that is, the computation itself tells: it is run once more on inputs that are moved by one unit in the last
-place, and what moves by that may well be rounded otherwise. So a sum that cancels has the tolerance of its terms.
+place, and what moves by that may well be rounded otherwise. So a sum that cancels has the tolerance of its terms. Of a
+sum that cancels wholly rounding is left alone, and its square (a second moment) is smaller than any of these: below a
+sixteenth of epsilon squared nothing counts.
 """
 
 from __future__ import annotations
@@ -68,7 +70,7 @@ def worst(got: np.ndarray, expected: np.ndarray, moved: np.ndarray | None = None
         a, b = got.astype(np.float64), expected.astype(np.float64)
         finite = np.isfinite(b)
         scale = np.abs(b[finite]).max(initial=0.0)
-        allowed = TOLERANCE[dtype] * (np.abs(b) + scale / 8)
+        allowed = TOLERANCE[dtype] * (np.abs(b) + scale / 8) + EPSILON.get(dtype, 0.0) ** 2 / 16
         if moved is not None:
             shift = np.abs(moved.astype(np.float64) - b)
             allowed = allowed + MOVES * shift[np.isfinite(shift)].max(initial=0.0)
