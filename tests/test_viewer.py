@@ -307,6 +307,26 @@ def test_light_and_dark(opened):
 
 @needs_browser
 @pytest.mark.slow
+def test_a_loop_can_be_entered(browser, tmp_path):
+    def total(x):
+        return F.scan(lambda carry, row: (carry * 2 + row, carry), x[0], x)[0]
+
+    exe = tn.compile(total, tn.spec(5, "N"), target="reference")
+    path = tmp_path / "index.html"
+    path.write_text(viewer.page(viewer.record(exe, {"N": 4}), {}), encoding="utf-8")
+    browser.errors.clear()
+    browser.open(path)
+    key = browser.run("app.scene.boxes.find((b) => b.node?.body !== null && b.node?.op === 'scan').key")
+    browser.click_at(*centre(browser, key), count=2)
+    assert browser.run("app.path.length") == 1
+    assert browser.run("app.graph.nodes.map((n) => n.op)") == ["mul", "add"]
+    assert "scan" not in browser.text("#outline") and "›" in browser.text(".crumbs")
+    browser.key("Escape")
+    assert browser.run("app.path.length") == 0 and browser.errors == []
+
+
+@needs_browser
+@pytest.mark.slow
 def test_five_thousand_nodes(browser, tmp_path):
     def deep(x):
         sides = [x * (i + 1) for i in range(50)]

@@ -226,9 +226,9 @@ class GraphCanvas {
   /** From afar, the name of a frame is written as large as there is room for, once it is the outermost that fits. */
   drawFrameName(frame) {
     const { context: c, colours, camera } = this;
-    const size = 12 / camera.scale;
+    const size = Math.min(12 / camera.scale, camera.scale > 0.3 ? PAD.top - 10 : Infinity);
     const text = clipText(frame.label, Math.floor((frame.w * camera.scale - 10) / 7));
-    const box = { x: frame.X + 5 / camera.scale, y: frame.Y + 3 / camera.scale, w: (text.length * 7) / camera.scale, h: 1.2 * size };
+    const box = { x: frame.X + 5 / camera.scale, y: frame.Y + Math.min(5, 3 / camera.scale), w: text.length * 0.58 * size, h: 1.2 * size };
     if (text.length < 3 || frame.h < box.h) return;
     if (this.written.some((o) => box.x < o.x + o.w && o.x < box.x + box.w && box.y < o.y + o.h && o.y < box.y + box.h)) return;
     this.written.push(box);

@@ -17,7 +17,7 @@ class KernelTable {
       has.times && ["time", "time", (k) => k.seconds, (k) => bar(k.seconds, total.seconds, timeText), "n"],
       has.times && has.costs && ["rate", "GFLOP/s", (k) => k.flops / k.seconds || 0, (k) => (k.flops && k.seconds ? (k.flops / k.seconds / 1e9).toFixed(1) : ""), "n"],
       ["tasks", "tasks", (k) => this.tasks(k), (k) => this.tasks(k).toLocaleString("en"), "n"],
-      ["arena", "arena offsets", (k) => this.offsets(k)[0] ?? -1, (k) => clipText(this.offsets(k).map((o) => o.toLocaleString("en")).join(" "), 36), "n"],
+      ["arena", "arena offsets", (k) => this.offsets(k)[0] ?? -1, (k) => clipText(this.offsets(k).map((o) => o.toLocaleString("en")).join(" "), 24), "n"],
       ["line", "line", (k) => lineOf(k.location)?.text || "", (k) => lineOf(k.location)?.text || "", ""],
     ];
     this.columns = columns.filter(Boolean);

@@ -130,10 +130,7 @@ function bend(e, rank, columns) {
       e.turns[i] = { right: columns[r].right + 14 + lane, y: columns[r].bottom + BREAK.gutter / 2 + lane, left: columns[r + 1].x - 14 - lane / 2 };
     }
   }
-  if (e.flip) {
-    e.bends.reverse();
-    e.turns = [];
-  }
+  if (e.flip) Object.assign(e, { bends: [], turns: [] }); // it goes back, over everything
   delete e.chain;
 }
 

@@ -79,10 +79,12 @@ kernels.forEach((k, i) => {
   for (const name of k.nodes) push(kernelsOf, name, k);
 });
 
+/** The kernel that a step is a call of: several may have the same nodes, such as both halves of a sum. */
 function ownerOf(step) {
   const key = step.nodes.join();
   const same = kernels.filter((k) => k.nodes.join() === key);
-  const named = same.find((k) => step.label === k.name || step.label.endsWith(` ${k.name}`));
+  const label = step.label.replace(/^pack | tiles$/g, ""); // a name, or one with a number where it is another's too
+  const named = same.find((k) => k.name === label) || same.find((k) => k.name === label.replace(/_\d+$/, ""));
   return named || same[0] || kernels.find((k) => step.nodes.some((n) => k.nodes.includes(n)));
 }
 

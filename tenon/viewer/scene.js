@@ -245,6 +245,6 @@ function route(edge) {
     ...bends,
     [to.flow > 0 ? to.X : to.X + to.w, to.Y + to.h / 2, 0],
   ];
-  edge.far = !bends.length && !edge.turns.length && Math.abs(edge.points[1][0] - edge.points[0][0]) > 1200;
+  edge.far = edge.lane.flip || (!bends.length && !edge.turns.length && Math.abs(edge.points[1][0] - edge.points[0][0]) > 1200);
   delete edge.lane;
 }
