@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine import costs, dims
-from engine.buffers import Buffer
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
 from engine.program import Call, Program
@@ -44,11 +43,12 @@ def step_costs(executable: Executable, sizes: Mapping[str, int]) -> list[StepCos
     assert isinstance(graph, Graph)
     found = plan(program, Sizes(sizes))
     nodes = dict(named_nodes(graph))
-    counter = _Counter(program, sizes, found.nbytes, {v for v in graph.results})
+    counter = _Counter(sizes, found.nbytes)
     calls = _as_named_by_passes(executable)
     members = [tuple(nodes[name] for name in call.nodes if name in nodes) for call in calls]
     kernels = {kernel.key: kernel.name for kernel in program.kernels}
-    flops = _shared_out(calls, [counter.flops(m) for m in members])
+    tasks = [dims.evaluate(call.tasks, sizes) for call in calls]
+    flops = _shared_out(calls, [counter.flops(m) for m in members], tasks)
     return [
         StepCost(call.label, kernels[call.kernel], m, f, counter.bytes(call, m))
         for call, m, f in zip(calls, members, flops, strict=True)
@@ -84,27 +84,35 @@ def _unnumbered(label: str) -> str:
     return re.sub(r"_\d+$", "", label)
 
 
-def _shared_out(calls: tuple[Call, ...], flops: list[int]) -> list[int]:
-    """What each step does of the operations of its nodes, which it may share with others: the parts of a sum do them
-    all, and equal steps as much each."""
+def _sums_parts(label: str) -> bool:
+    """Whether the step of that name does the work of its nodes, of which another adds up the results."""
+    gradient = "weight_grad" in label and label.endswith((" tiles", " images"))
+    return gradient or _unnumbered(label).endswith("_partial")
+
+
+def _shared_out(calls: Sequence[Call], flops: Sequence[int], tasks: Sequence[int]) -> list[int]:
+    """What each step does of the operations of its nodes, which it may share with others: where a sum is made in parts
+    these do them all, and steps that divide the work among them (by phases, or by images) count as equal, if they have
+    tasks at all."""
     doing: dict[tuple[str, ...], list[int]] = {}
     for i, call in enumerate(calls):
-        if call.nodes and not only_moves(call.label):
+        lays_out = only_moves(call.label) or (call.label.endswith(" tiles") and not _sums_parts(call.label))
+        if call.nodes and tasks[i] and not lays_out:
             doing.setdefault(call.nodes, []).append(i)
     found = [0] * len(calls)
     for steps in doing.values():
-        parts = [i for i in steps if _unnumbered(calls[i].label).endswith((" tiles", "_partial"))]
-        for i in parts or steps:
-            found[i] = flops[i] // len(parts or steps)
+        working = [i for i in steps if _sums_parts(calls[i].label)] or steps
+        for i in working:
+            found[i] = flops[i] // len(working)
     return found
 
 
 class _Counter:
-    def __init__(self, program: Program, sizes: Mapping[str, int], nbytes: Mapping[str, int], results: set[Value]):
+    """Counts with the dims at ``sizes``, buffers having ``nbytes``."""
+
+    def __init__(self, sizes: Mapping[str, int], nbytes: Mapping[str, int]):
         self.sizes = sizes
         self.nbytes = nbytes
-        self.buffers: dict[str, Buffer] = {b.name: b for b in program.buffers}
-        self.results = results
 
     def flops(self, nodes: Iterable[Node]) -> int:
         return sum(dims.evaluate(costs.flops(n), self.sizes) for n in nodes if body_of(n) is None)

@@ -11,7 +11,7 @@ from engine.loops import body_of
 from engine.program import Call, Program
 from tenon.costs import named_nodes, only_moves
 from tenon.explanation import Advice, Code, Copy, Explanation, Fused, KeptApart, Layout, Recomputed
-from tenon.profile import NO_LINE, Profile
+from tenon.profile import NO_LINE, Profile, Row
 from tenon.profiling import is_native
 
 if TYPE_CHECKING:
@@ -204,17 +204,25 @@ def _measured(profile: Profile) -> Iterator[Advice]:
     if share > _MUCH:
         most = max(moving, key=lambda s: s.seconds)
         yield Advice(f"fewer copies: {share:.0%} of a call only moves data, most of it in {most.name}", share)
-    near = 0.0
+    near, alone, slow = [], [], []
     for row in profile.by_kernel:
-        share = row.seconds / profile.seconds
         if row.fraction > _NEAR:
-            near += share
-        elif share > _MUCH and threads > 1 and row.threads < _ALONE:
-            text = f"more to do at once in {row.name}: {share:.0%} of a call, and it runs on one thread of {threads}"
-            yield Advice(text, share)
-        elif share > _MUCH and row.fraction < _FAR:
-            reached = f"at {row.fraction:.0%} of what {row.limit} allows"
-            yield Advice(f"a better kernel for {row.name}: {share:.0%} of a call, {reached}", share)
-    if near > _MUCH:
-        text = f"nothing but less work for {near:.0%} of a call: its kernels are above {_NEAR:.0%} of the ceiling"
-        yield Advice(text, near)
+            near.append(row)
+        elif threads > 1 and row.threads < _ALONE:
+            alone.append(row)
+        elif row.fraction < _FAR:
+            slow.append(row)
+
+    def told(rows: list[Row], text: str) -> Iterator[Advice]:
+        share = sum(row.seconds for row in rows) / profile.seconds
+        if share > _MUCH:
+            longest = ", ".join(row.name for row in rows[:3])
+            yield Advice(text.format(share=share, longest=longest), share)
+
+    yield from told(alone, "more to do at once: {share:.0%} of a call runs on one thread, longest {longest}")
+    yield from told(
+        slow, f"better kernels: {{share:.0%}} of a call is below {_FAR:.0%} of the ceiling, longest {{longest}}"
+    )
+    yield from told(
+        near, f"nothing but less work for {{share:.0%}} of a call, which is above {_NEAR:.0%} of the ceiling"
+    )

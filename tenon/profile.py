@@ -174,12 +174,12 @@ class Profile:
     @property
     def by_module(self) -> Rows:
         """As ``by_op``, by the innermost module that was being called, its gradient included."""
-        return self._rows("module", lambda step: self._divided(step, _module))
+        return self._rows("module", lambda step: self._divided(step, _module, NOWHERE))
 
     @property
     def by_line(self) -> Rows:
         """As ``by_op``, by the user's source line."""
-        return self._rows("source line", lambda step: self._divided(step, _line))
+        return self._rows("source line", lambda step: self._divided(step, _line, NO_LINE))
 
     def save_trace(self, path: str | os.PathLike[str]) -> Path:
         """Write the call in the middle as a Chrome trace, one track a thread, for ui.perfetto.dev or chrome://tracing."""
@@ -199,12 +199,13 @@ class Profile:
 
     __repr__ = __str__
 
-    def _divided(self, step: Step, key: Callable[[Node], str]) -> list[tuple[str, float, float]]:
-        """The keys of a step's nodes, each with its part of the step and the operations that it counts."""
+    def _divided(self, step: Step, key: Callable[[Node], str], other: str = "") -> list[tuple[str, float, float]]:
+        """The keys of a step's nodes, each with its part of the step and the operations that it counts; that of a step
+        without nodes is ``other``, or its name."""
         flops = [float(dims.evaluate(costs.flops(n), self.sizes)) if body_of(n) is None else 0.0 for n in step.nodes]
         whole = sum(flops)
         if not step.nodes:
-            return [(step.name, 1.0, step.flops)]
+            return [(other or step.name, 1.0, step.flops)]
         if not whole:
             return [(key(n), 1 / len(flops), 0.0) for n in step.nodes]
         return [(key(n), f / whole, step.flops * f / whole) for n, f in zip(step.nodes, flops, strict=True)]
