@@ -20,7 +20,7 @@ _EXP_F64 = tuple(1 / math.factorial(k) for k in range(13, 1, -1))
 
 
 def _reduce(x: Num) -> tuple[Num, Num, Num]:
-    """n (integer), r and p with x = n ln 2 + r and exp(r) - 1 = p; |r| <= ln 2 / 2 (Cody and Waite)."""
+    """n (integer), r and q with x = n ln 2 + r and exp(r) - 1 = r + r * r * q; |r| <= ln 2 / 2 (Cody and Waite)."""
     if x.is_f32:
         magic, high, low = 1.5 * 2.0**23, 0.693359375, -2.12194440e-4
     else:
@@ -28,7 +28,7 @@ def _reduce(x: Num) -> tuple[Num, Num, Num]:
     shifted = x.fma(_LOG2E, magic)
     n = shifted - magic
     r = n.fma(-low, n.fma(-high, x))
-    return shifted.bits() - x.like(magic).bits(), r, (r * r).fma(r.polynomial(_EXP_F32 if x.is_f32 else _EXP_F64), r)
+    return shifted.bits() - x.like(magic).bits(), r, r.polynomial(_EXP_F32 if x.is_f32 else _EXP_F64)
 
 
 def _power_of_two(n: Num) -> Num:
@@ -40,30 +40,40 @@ def _power_of_two(n: Num) -> Num:
 def exp(x: Num) -> Num:
     # Beyond these bounds the result overflows or vanishes by itself in the two last products.
     x = x.at_most(89.0).at_least(-104.0) if x.is_f32 else x.at_most(710.0).at_least(-746.0)
-    n, _, p = _reduce(x)
+    n, r, q = _reduce(x)
+    p = (r * r).fma(q, r)
     if x.is_f32 and host_vector_bytes() == 64:  # AVX-512 has an instruction for this
         return (p + 1.0).call("ldexp", n)
     half = n >> 1
     return (p + 1.0) * _power_of_two(half) * _power_of_two(n - half)
 
 
-def expm1(x: Num) -> Num:
-    bounded = x.at_most(89.0).at_least(-18.0) if x.is_f32 else x.at_most(710.0).at_least(-38.0)
-    n, _, p = _reduce(bounded)
+def _half_expm1(x: Num) -> Num:
+    """(exp(x) - 1) / 2 for x that does not overflow by far: rounded where it is added up, not before."""
+    n, r, q = _reduce(x)
     scale = _power_of_two(n - 1)  # half of 2**n, which itself may overflow
-    return scale.fma(p, scale - 0.5) * 2.0
+    return scale.fma(r * r * q, scale.fma(r, scale - 0.5))
+
+
+def expm1(x: Num) -> Num:
+    return _half_expm1(x.at_most(89.0).at_least(-18.0) if x.is_f32 else x.at_most(710.0).at_least(-38.0)) * 2.0
 
 
 def sigmoid(x: Num) -> Num:
-    """1 / (1 + exp(-x)), by exp(-|x|), which never overflows."""
+    """a - a * e / (e + 1) with e = exp(-|x|), which never overflows, and a = e below 0, else 1: e + 1 is rounded, and
+    what that costs counts for less than in a / (e + 1)."""
     e = exp(-x.abs())
-    return (x < 0.0).where(e, 1.0) / (e + 1.0)
+    a = (x < 0.0).where(e, 1.0)
+    return (e / (e + 1.0)).fma(-a, a)
 
 
 def tanh(x: Num) -> Num:
-    """t / (t + 2) with t = exp(2|x|) - 1."""
-    t = expm1((x.abs() * 2.0).at_most(20.0 if x.is_f32 else 40.0))
-    return (t / (t + 2.0)).copysign(x)
+    """h / (h + 1) with h = (exp(2|x|) - 1) / 2; where h < 1, less what rounding h + 1 added."""
+    h = _half_expm1((x.abs() * 2.0).at_most(20.0 if x.is_f32 else 40.0))
+    s = h + 1.0
+    value = h / s
+    lost = (h < 1.0).where(h - (s - 1.0), 0.0)
+    return lost.fma(value.fma(value, -value), value).copysign(x)  # 1 / s is 1 - value
 
 
 # --- logarithms ------------------------------------------------------------------------------------------------

@@ -97,18 +97,18 @@ _FIRST_F32, _LAST_F32 = 63, 254
 _FIRST_F64, _LAST_F64 = 983, 2046
 
 
-def _reduce_f32(x: Num) -> tuple[Num, Num, Num]:
-    """Quadrant (i32) and remainder in [-pi/4, pi/4] of |x|; the third value is the remainder's error (none here)."""
+def _reduce_f32(x: Num) -> tuple[Num, Num]:
+    """Quadrant (i64) and remainder in [-pi/4, pi/4] of |x|, an f64."""
     size = x.abs()
     bits = size.bits()
     high, low = _table((_FIRST_F32 - 150, _LAST_F32 - 149), (28, 53))
     row = _row(bits >> 23, _FIRST_F32, _LAST_F32)
     mantissa = ((bits & 0x7FFFFF) | (150 << 23)).as_float().to(F64)
     product = _modulo_4(mantissa * _gather(x, "tenon.two_over_pi_f32.0", high, row))
-    quadrant, whole = _split_quadrant(product)
-    fraction = (product - whole) + mantissa * _gather(x, "tenon.two_over_pi_f32.1", low, row)
-    remainder = (size < 2.0**-40).where(size, (fraction * _PIO2).to(F32))
-    return quadrant.to(I32), remainder, x.like(0.0)
+    rest = mantissa * _gather(x, "tenon.two_over_pi_f32.1", low, row)  # up to a quarter, so it counts for the quadrant
+    quadrant, whole = _split_quadrant(product + rest)
+    fraction = (product - whole) + rest
+    return quadrant, (size < 2.0**-40).where(size.to(F64), fraction * _PIO2)
 
 
 def _reduce_f64(x: Num) -> tuple[Num, Num, Num]:
@@ -159,7 +159,10 @@ def _sin_and_cos(r: Num, below: Num) -> tuple[Num, Num]:
 
 
 def _reduced(x: Num) -> tuple[Num, Num, Num]:
-    quadrant, r, below = _reduce_f32(x) if x.is_f32 else _reduce_f64(x)
+    if x.is_f32:
+        whole, remainder = _reduce_f32(x)
+        return whole.to(I32), *_sin_and_cos(remainder.to(F32), x.like(0.0))
+    quadrant, r, below = _reduce_f64(x)
     return quadrant, *_sin_and_cos(r, below)
 
 
@@ -186,9 +189,14 @@ def cos(x: Num) -> Num:
 
 
 def tan(x: Num) -> Num:
-    quadrant, sine, cosine = _reduced(x)
+    """sin / cos. Three roundings are too many for f32, whose remainder is an f64 as it is, and goes on as one."""
+    if x.is_f32:
+        quadrant, remainder = _reduce_f32(x)
+        sine, cosine = _sin_and_cos(remainder, remainder.like(0.0))
+    else:
+        quadrant, sine, cosine = _reduced(x)
     odd = (quadrant & 1).differs(0)
-    value = odd.where(-cosine, sine) / odd.where(sine, cosine)
+    value = (odd.where(-cosine, sine) / odd.where(sine, cosine)).to(x.type)
     return _unless_infinite(x, (value.bits() ^ (x.bits() ^ x.abs().bits())).as_float())
 
 
@@ -196,7 +204,7 @@ def tan(x: Num) -> Num:
 
 _PI_F32 = (3.1415927410125732, -8.742277657347586e-08)
 _PI_F64 = (3.141592653589793, 1.2246467991473532e-16)
-_ATAN_F32 = (8.05374449538e-2, -1.38776856032e-1, 1.99777106478e-1, -3.33329491539e-1)
+_ATAN_F32 = (-6.45159726e-02, 1.07436316e-01, -1.42639464e-01, 1.99995402e-01, -3.33333318e-01)
 _ATAN_F64_P = (-8.750608600031904122785e-1, -1.615753718733365076637e1, -7.500855792314704667340e1,
                -1.228866684490136173410e2, -6.485021904942025371773e1)  # fmt: skip
 _ATAN_F64_Q = (1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.328810604912902668951e2,
@@ -204,7 +212,8 @@ _ATAN_F64_Q = (1.0, 2.485846490142306297962e1, 1.650270098316988542046e2, 4.3288
 
 
 def atan(x: Num) -> Num:
-    """Cephes atan/atanf (Moshier): one of three reductions, then a polynomial or rational function of the square."""
+    """Cephes atan (Moshier): one of three reductions, then a rational function of the square; for f32 a polynomial (a
+    Chebyshev fit of (atan(r) / r - 1) / r**2 up to tan(pi/8), one term longer than in Cephes's atanf)."""
     size = x.abs()
     far = size > 2.414213562373095
     middle = size > (0.4142135623730950 if x.is_f32 else 0.66)
@@ -214,7 +223,7 @@ def atan(x: Num) -> Num:
     z = r * r
     series = z.polynomial(_ATAN_F32) if x.is_f32 else z.polynomial(_ATAN_F64_P) / z.polynomial(_ATAN_F64_Q)
     pi, pi_low = _PI_F32 if x.is_f32 else _PI_F64
-    value = (z * r).fma(series, r) + far.where(pi_low / 2, middle.where(size.like(pi_low / 4), 0.0))
+    value = r + (z * r).fma(series, far.where(size.like(pi_low / 2), middle.where(size.like(pi_low / 4), 0.0)))
     return (value + far.where(pi / 2, middle.where(size.like(pi / 4), 0.0))).copysign(x)
 
 
