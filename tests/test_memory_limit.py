@@ -119,3 +119,16 @@ def test_a_limit_needs_the_sizes_for_which_it_holds() -> None:
         tn.compile(F.relu, tn.spec("B", 3), memory_limit="1 MB", memory_at={"N": 3})
     with pytest.raises(UnsupportedError, match='memory_limit needs the target "cpu"'):
         tn.compile(F.relu, tn.spec(3), memory_limit="1 MB", target="reference")
+
+
+def test_every_way_to_train_takes_a_limit() -> None:
+    model = nn.Linear(WIDTH, WIDTH)
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    limit = {"memory_limit": 10, "memory_at": {"B": 64}}
+    trainer = tn.Trainer(model, optimizer, F.cross_entropy, **limit)
+    step = tn.train_step(model, F.cross_entropy, optimizer, [tn.spec("B", WIDTH), tn.spec("B", dtype="i64")], **limit)
+    again = tn.function(specs=[tn.spec("B", WIDTH)], **limit)(lambda x: F.softmax(model(x), -1))
+    for run in (lambda: trainer.fit(X, Y, verbose=0), lambda: step(X, Y), lambda: again(X)):
+        with pytest.raises(TenonError, match="memory_limit is 10 bytes"):
+            run()
+    trainer.predict(X)  # the limit is that of training
