@@ -452,6 +452,39 @@ def test_columns_also_write_what_they_add_up() -> None:
     np.testing.assert_allclose(s, d.sum(0), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("columns", [20, 70])
+def test_columns_in_several_rounds(columns: int) -> None:
+    """Batch norm: a mean, the deviations from it, and what both make of every row, in place; the mean is kept."""
+    shape = (300, columns)
+    body = (
+        load("x", 0),
+        load("scale", 1),
+        Stmt("count", "const", (1 / 300,), f32),
+        Stmt("sum", "reduce_sum", ("x",), f32),
+        Stmt("mean", "mul", ("sum", "count"), f32),
+        store(1, "mean"),
+        Stmt("d", "sub", ("x", "mean"), f32),
+        Stmt("squared", "square", ("d",), f32),
+        Stmt("most", "reduce_max", ("d",), f32),
+        Stmt("squares", "reduce_sum", ("squared",), f32),
+        Stmt("root", "sqrt", ("squares",), f32),
+        Stmt("factor", "div", ("scale", "root"), f32),
+        Stmt("scaled", "mul", ("d", "factor"), f32),
+        Stmt("shifted", "sub", ("scaled", "most"), f32),
+        store(0, "shifted"),
+    )
+    reads = (over("x", shape), Access("scale", f32, (0, 1)))
+    writes = (over("x", shape), Access("mean", f32, (0, 1)))
+    x, scale, mean = normal(*shape), normal(columns, seed=1), np.zeros(columns, np.float32)
+    d = (x - x.mean(0)).astype(np.float64)
+    wanted = d * (scale / np.sqrt((d**2).sum(0))) - d.max(0)
+    lowered = lower(KernelSpec("k", shape, reads, writes, body, reduced=(0,)))
+    expected_mean = x.mean(0)
+    run(lowered, {"x": x, "scale": scale, "mean": mean}, splits=2)
+    np.testing.assert_allclose(x, wanted, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(mean, expected_mean, rtol=1e-4, atol=1e-5)
+
+
 # --- pooling ---------------------------------------------------------------------------------------------------
 
 POOLS = [  # size, channels, kernel, stride, padding, dilation
