@@ -292,6 +292,25 @@ def test_relaxed_rules_round_otherwise_and_only_where_reciprocals_hold():
         np.testing.assert_allclose(near, exact, rtol=4 * np.finfo(np.float32).eps)
 
 
+@pytest.mark.parametrize("from_state", [True, False])
+def test_numbers_of_the_state_scale_and_shift_once(from_state):
+    builder = Builder()
+    with builder:
+        x = builder.input("x", tensor(5, 7))
+        make = builder.state_input if from_state else builder.input
+        m, r, w, b = (make(name, tensor(7)) for name in "mrwb")
+        centred = apply("mul", apply("sub", x, m), apply("rsqrt", r))
+        graph = builder.build([apply("add", apply("mul", centred, w), b)], {})
+    found = simplify(graph)
+    whole = [n.op.name for n in found.nodes if n.op.kind == "elementwise" and n.output.shape == (5, 7)]
+    assert whole == (["mul", "add"] if from_state else ["sub", "mul", "mul", "add"])
+    rng = np.random.default_rng(0)
+    inputs = {"x": rng.normal(size=(5, 7)).astype(np.float32)}
+    numbers = {name: rng.uniform(0.5, 2, 7).astype(np.float32) for name in "mrwb"}
+    given = (inputs, numbers) if from_state else (inputs | numbers, {})
+    np.testing.assert_allclose(run(found, *given)[0][0], run(graph, *given)[0][0], rtol=1e-5, atol=1e-5)
+
+
 def test_dead_code_keeps_what_state_needs():
     builder = Builder()
     with builder:

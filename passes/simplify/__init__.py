@@ -1,8 +1,8 @@
 """Simplification: identities, folding, common subexpressions and dead code, until nothing more applies.
 
 The rules stand in tables: ``constants``, ``algebra``, ``casts``, ``views``, ``pads``, ``products``, ``pooling``
-and ``recurrences``. None changes dtypes, random numbers or where NaN and infinity appear. Those in ``relaxed`` change
-roundings, and are for level 3.
+and ``recurrences``. None changes dtypes, random numbers or where NaN and infinity appear. ``affine`` joins numbers of
+the state after autodiff: that rounds otherwise. Those in ``relaxed`` change roundings further, and are for level 3.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Hashable
 
 from engine.graph import Graph, Node, Rewriter, Value
-from passes.simplify import algebra, casts, constants, pads, pooling, products, recurrences, relaxed, views
+from passes.simplify import affine, algebra, casts, constants, pads, pooling, products, recurrences, relaxed, views
 from passes.simplify.common import computation
 from passes.simplify.dead import remove_dead
 from passes.simplify.patterns import Match, Rule, RuleTable, Var, op
@@ -27,7 +27,7 @@ MANY = 1 << 30
 _TABLES = (constants, algebra, casts, views, pads, products, pooling, recurrences)
 _RULES = tuple(rule for table in _TABLES for rule in table.RULES)
 _BEFORE_AUTODIFF = RuleTable(_RULES)
-_PLAIN = (*_RULES, Rule("detach", op("detach", Var("x")), lambda x: x))
+_PLAIN = (*_RULES, Rule("detach", op("detach", Var("x")), lambda x: x), *affine.RULES)
 _AFTER_AUTODIFF = RuleTable(_PLAIN)
 _RELAXED = RuleTable((*_PLAIN, *relaxed.RULES))
 
