@@ -66,7 +66,6 @@ def viewer(folder: Path) -> None:
         shoot(browser, pages["cnn"], "viewer-kernels", "#view=kernels&kernel=3")
         shoot(browser, pages["resnet18"], "viewer-memory", "#view=memory")
         browser.theme("dark")
-        shoot(browser, pages["resnet18"], "viewer-heat", "", "app.set('shaded', true)")
         shoot(browser, pages["gpt"], "viewer-changes", "#stage=simplify-2")
 
 

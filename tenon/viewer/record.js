@@ -103,6 +103,10 @@ for (const k of kernels) {
   k.flops = sum(k.steps.map((s) => s.flops || 0));
   k.bytes = sum(k.steps.map((s) => s.bytes || 0));
   k.seconds = sum(k.steps.map((s) => s.seconds || 0));
+  const part = (name) => (k.seconds ? sum(k.steps.map((s) => s[name] * s.seconds)) / k.seconds : 0);
+  k.threads = has.times ? part("threads") : 0; // how many ran it on average
+  k.fraction = has.times ? part("fraction") : 0; // of what the machine could do
+  k.limit = [...k.steps].sort((a, b) => b.seconds - a.seconds)[0]?.limit || ""; // what its longest step waits for
 }
 const total = { flops: sum(kernels.map((k) => k.flops)), bytes: sum(kernels.map((k) => k.bytes)),
   seconds: sum(kernels.map((k) => k.seconds)) };
