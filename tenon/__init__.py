@@ -197,26 +197,26 @@ from frontend.shaping import concat as concatenate
 from frontend.tensor import Tensor, as_tensor
 from frontend.tensor import as_tensor as from_numpy
 from tenon import cache, callbacks, data, metrics
-from tenon.attribution import attribute
 from tenon.beam_search import Hypothesis, beam_search
-from tenon.bisect import Difference, bisect
 from tenon.callbacks import Callback, History
 from tenon.checkpoints import load, save
 from tenon.compiling import compile
-from tenon.counting import flops, memory
 from tenon.custom import custom_op
-from tenon.diff import GraphDiff, diff
 from tenon.executable import Executable
-from tenon.explain import explain
 from tenon.functions import Function, function, train_step
 from tenon.generation import generate
 from tenon.gradients import grad, value_and_grad
+from tenon.inspection.attribution import attribute
+from tenon.inspection.bisect import Difference, bisect
+from tenon.inspection.counting import flops, memory
+from tenon.inspection.diff import GraphDiff, diff
+from tenon.inspection.explain import explain
+from tenon.inspection.nonfinite import NonFinite, check_nan
+from tenon.inspection.pictures import plot_attention, plot_attribution
+from tenon.inspection.summary import Summary, summary
 from tenon.machine import Device, devices
-from tenon.nonfinite import NonFinite, check_nan
-from tenon.pictures import plot_attention, plot_attribution
 from tenon.pretrained import load_pretrained
 from tenon.specs import TensorSpec, spec
-from tenon.summary import Summary, summary
 from tenon.threads import get_num_threads, set_num_threads
 from tenon.trainer import Trainer
 

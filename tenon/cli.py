@@ -120,7 +120,7 @@ def _dump(options: argparse.Namespace) -> int:
 
 
 def _bisect(options: argparse.Namespace) -> int:
-    from tenon.bisect import at_first_calls
+    from tenon.inspection.bisect import at_first_calls
 
     found: list[object] = []
 
@@ -136,7 +136,7 @@ def _bisect(options: argparse.Namespace) -> int:
 
 
 def _profile(options: argparse.Namespace) -> int:
-    from tenon.profiling import recorded
+    from tenon.inspection.profiling import recorded
 
     with recorded() as recordings:
         status = _run_script(options, [])
@@ -151,7 +151,7 @@ def _profile(options: argparse.Namespace) -> int:
 
 
 def _diff(options: argparse.Namespace) -> int:
-    from tenon.diff import diff, files, show
+    from tenon.inspection.diff import diff, files, show
 
     return int(show((diff(a, b) for a, b in files(options.before, options.after)), sys.stdout))
 

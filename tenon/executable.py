@@ -21,14 +21,14 @@ from engine.state import Cell
 from frontend.nest import flatten, unflatten
 from tenon import backends
 from tenon.backends import Built
+from tenon.inspection.report import Report
 from tenon.levels import checked_level
 from tenon.memory import MemoryUse, check_sizes
-from tenon.report import Report
 from tenon.tracing import Traced
 
 if TYPE_CHECKING:
     from engine.schedule import Schedule
-    from tenon.profile import Profile
+    from tenon.inspection.profile import Profile
 
 alive: weakref.WeakSet[Executable] = weakref.WeakSet()
 """Every executable of this process that has not been collected."""
@@ -175,7 +175,7 @@ class Executable:
         Printing the result shows tables by kernel, op, module and source line. Raises TenonError for ``repeats`` below
         1, UnsupportedError where Python runs the program (the reference, ``TENON_JIT=0``), and whatever a call raises.
         """
-        from tenon.profiling import profile
+        from tenon.inspection.profiling import profile
 
         return profile(self, args, kwargs, repeats)
 
@@ -186,7 +186,7 @@ class Executable:
         the program, memory over time, and ``index.html``, a page to look through all of it in a browser. Where there
         are ``inputs`` those files run with them, and the page has the times of a call on them.
         """
-        from tenon.dump import dump
+        from tenon.inspection.dump import dump
 
         return dump(self, Path(folder), inputs)
 
@@ -225,6 +225,6 @@ def _dump_if_asked(executable: Executable) -> None:
 
 def _profile_if_asked(executable: Executable) -> None:
     if settings.get("profile"):
-        from tenon.profiling import print_at_exit
+        from tenon.inspection.profiling import print_at_exit
 
         print_at_exit(executable)

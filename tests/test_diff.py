@@ -8,7 +8,7 @@ import pytest
 
 import tenon as tn
 from tenon import cli
-from tenon.diff import of_stages, show
+from tenon.inspection.diff import of_stages, show
 
 
 def f(x):

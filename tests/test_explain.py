@@ -79,7 +79,7 @@ def test_code_is_compiled_once_for_a_cache(tmp_path):
 
 def test_what_is_computed_twice_is_told():
     from engine.graph import Builder, Group, TensorType, apply
-    from tenon.explaining import _recomputed
+    from tenon.inspection.explaining import _recomputed
 
     with Builder() as builder:
         x = builder.input("x", TensorType((4,), tn.f32))

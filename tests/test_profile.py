@@ -10,7 +10,7 @@ import pytest
 import tenon as tn
 from runtime.cpu.step_log import Timeline
 from tenon import F, nn, optim
-from tenon.profiling import running
+from tenon.inspection.profiling import running
 
 BATCH = 5
 

@@ -14,8 +14,8 @@ from browser import Browser, find_browser
 import tenon as tn
 from engine.graph import Graph
 from tenon import F, nn, optim, viewer
-from tenon.viewer.layered import layered
-from tenon.viewer.phases import BACKWARD, FORWARD, UPDATE, phases
+from tenon.inspection.viewer.layered import layered
+from tenon.inspection.viewer.phases import BACKWARD, FORWARD, UPDATE, phases
 
 needs_browser = pytest.mark.skipif(find_browser() is None, reason="no Chromium or Chrome is installed")
 

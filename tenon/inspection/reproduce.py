@@ -13,11 +13,11 @@ from engine import interpreter, program_json, text
 from engine.graph import Graph
 from engine.program import Program
 from engine.state import Cell
-from tenon.comparing import worst
+from tenon.inspection.comparing import worst
 from tenon.text import load_arrays, save_arrays, write, write_inputs
 
 if TYPE_CHECKING:
-    from tenon.bisect import Difference
+    from tenon.inspection.bisect import Difference
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -29,7 +29,7 @@ _SCRIPT = '''\
 
 import sys
 
-from tenon import reproduce
+from tenon.inspection import reproduce
 
 sys.exit(reproduce.{call})
 '''
@@ -110,7 +110,7 @@ def _graph_results(graph: Graph, saved: Arrays) -> dict[str, np.ndarray]:
 def _scheduled(graph: Graph, saved: Arrays) -> dict[str, np.ndarray]:
     from engine import scheduled
     from passes.schedule import schedule
-    from tenon.one_kernel import results_of, schedule_memory
+    from tenon.inspection.one_kernel import results_of, schedule_memory
 
     inputs, state = _given(graph, saved)
     _, sizes = interpreter.bind(graph, inputs, state)

@@ -23,12 +23,12 @@ from engine.loops import body_of
 from engine.program import Program
 from engine.rewrites import resolved
 from engine.schedule import Schedule
-from tenon import reproduce
-from tenon.bisect import Difference
-from tenon.comparing import Worst, moved, worst
-from tenon.costs import named_nodes
 from tenon.executable import Executable
-from tenon.one_kernel import Case, KernelRunner, buffer_values, results_of, schedule_memory
+from tenon.inspection import reproduce
+from tenon.inspection.bisect import Difference
+from tenon.inspection.comparing import Worst, moved, worst
+from tenon.inspection.costs import named_nodes
+from tenon.inspection.one_kernel import Case, KernelRunner, buffer_values, results_of, schedule_memory
 
 Arrays = dict[str, np.ndarray]
 Steps = Mapping[str, tuple[str, tuple[str, ...]]]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from tenon.text_format import plural
 
 if TYPE_CHECKING:
-    from tenon.profile import Profile
+    from tenon.inspection.profile import Profile
 
 _PROCESS = 1
 

@@ -9,10 +9,10 @@ from engine import dims
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
 from engine.program import Call, Program
-from tenon.costs import named_nodes, only_moves
-from tenon.explanation import Advice, Code, Copy, Explanation, Fused, KeptApart, Layout, Recomputed
-from tenon.profile import NO_LINE, Profile, Row
-from tenon.profiling import is_native
+from tenon.inspection.costs import named_nodes, only_moves
+from tenon.inspection.explanation import Advice, Code, Copy, Explanation, Fused, KeptApart, Layout, Recomputed
+from tenon.inspection.profile import NO_LINE, Profile, Row
+from tenon.inspection.profiling import is_native
 
 if TYPE_CHECKING:
     from engine.graph import Group

@@ -1,4 +1,4 @@
-// The record of the dump, as tenon/viewer/record.py wrote it, and what follows from it.
+// The record of the dump, as tenon/inspection/viewer/record.py wrote it, and what follows from it.
 
 const record = JSON.parse(byId("record").textContent);
 

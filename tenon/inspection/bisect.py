@@ -11,8 +11,8 @@ from typing import Any
 
 from engine.errors import SourceLocation
 from tenon import executable as executables
-from tenon.comparing import Worst
 from tenon.executable import Executable, unused_folder
+from tenon.inspection.comparing import Worst
 
 
 @dataclass(frozen=True)
@@ -62,11 +62,11 @@ def bisect(
     """The first pass or kernel that parts from the reference on these inputs and the state as it is; None where the
     program agrees with it. State stays as it is.
 
-    A difference counts where it is more than rounding explains (see tenon/comparing.py). Gradients are taken from
+    A difference counts where it is more than rounding explains (see comparing.py). Gradients are taken from
     the trace as the pass ``autodiff`` expands them. A script that shows the difference again, with what it needs, is
     written to a new folder inside of ``folder``, unless that is None. Raises what the inputs' checks raise.
     """
-    from tenon.bisecting import Search
+    from tenon.inspection.bisecting import Search
 
     found = Search(executable, inputs).run()
     if found is None or folder is None:

@@ -8,7 +8,7 @@ from html import escape
 from itertools import pairwise
 from typing import Any
 
-from tenon.viewer.layered import layered
+from tenon.inspection.viewer.layered import layered
 
 _COLOURS = {
     "Contraction": "#5750d6", "Conv2d": "#3b6fe0", "ConvWeightGrad": "#3b6fe0", "DepthwiseWeightGrad": "#3b6fe0",
@@ -49,7 +49,7 @@ class Picture:
 
 
 def picture(record: Mapping[str, Any]) -> Picture:
-    """The kernels of a record (see tenon/viewer/record.py) with the inputs and the outputs; where there are none, as on
+    """The kernels of a record (see record.py) with the inputs and the outputs; where there are none, as on
     the reference, the ops of its last graph."""
     graph = record["graphs"][record["stages"][-1][1]]
     ports = [record["nodes"][i] for i in graph["inputs"]]

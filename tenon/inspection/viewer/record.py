@@ -15,11 +15,11 @@ from engine.program import Program
 from engine.schedule import Access, Bundle, Item, KernelSpec, Loop, Schedule
 from engine.text import node_lines
 from engine.text.literals import literals, type_text
-from tenon import listings
-from tenon.costs import StepCost, step_costs
-from tenon.profile import Profile
-from tenon.viewer.homes import homes
-from tenon.viewer.phases import phases
+from tenon.inspection import listings
+from tenon.inspection.costs import StepCost, step_costs
+from tenon.inspection.profile import Profile
+from tenon.inspection.viewer.homes import homes
+from tenon.inspection.viewer.phases import phases
 
 if TYPE_CHECKING:
     from tenon.executable import Executable

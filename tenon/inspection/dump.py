@@ -15,8 +15,9 @@ from engine.errors import TenonError
 from engine.graph import Graph
 from engine.program import Program
 from engine.schedule import Schedule
-from tenon import listings, text, viewer
-from tenon.diff import of_stages
+from tenon import text
+from tenon.inspection import listings, viewer
+from tenon.inspection.diff import of_stages
 from tenon.text_format import plural
 
 if TYPE_CHECKING:

@@ -14,8 +14,8 @@ import numpy as np
 from engine.errors import TenonError, UnsupportedError
 from engine.state import Cell
 from tenon import executable as executables
-from tenon.costs import step_costs
-from tenon.profile import Machine, Profile, Step
+from tenon.inspection.costs import step_costs
+from tenon.inspection.profile import Machine, Profile, Step
 
 if TYPE_CHECKING:
     from runtime.cpu.step_log import Timeline

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tenon.text_format import bytes_text, plural
 
 if TYPE_CHECKING:
-    from tenon.profile import Profile
+    from tenon.inspection.profile import Profile
 
 _SHOWN = 6
 """Examples of each thing that are printed; the fields have all."""

@@ -17,9 +17,9 @@ SCRIPTS = ("dom.js", "record.js", "tree.js", "layered.js", "scene.js", "canvas.j
 
 
 def page(record: Mapping[str, Any], code: Mapping[str, Mapping[str, str]]) -> str:
-    """The page that shows ``record`` (see tenon/viewer/record.py) and, by kernel, the ``code`` that was generated: the
+    """The page that shows ``record`` (see record.py) and, by kernel, the ``code`` that was generated: the
     text of each of its files by their suffix."""
-    folder = files("tenon.viewer")
+    folder = files("tenon.inspection.viewer")
     styles = "\n".join((folder / name).read_text(encoding="utf-8") for name in STYLES)
     scripts = "\n".join((folder / name).read_text(encoding="utf-8") for name in SCRIPTS)
     packed = {name: {suffix: _packed(text) for suffix, text in texts.items()} for name, texts in code.items()}

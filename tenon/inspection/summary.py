@@ -11,7 +11,7 @@ from engine.graph import Graph, Node
 from frontend.nn import Module
 from frontend.sizes import plain_shape
 from frontend.tensor import Tensor
-from tenon.counting import Cost, cost_of, counted
+from tenon.inspection.counting import Cost, cost_of, counted
 from tenon.modes import mode
 from tenon.specs import as_specs
 from tenon.text_format import count_text, table

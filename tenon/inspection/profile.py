@@ -15,7 +15,7 @@ from tenon.text_format import plural, seconds_text, table
 
 if TYPE_CHECKING:
     from runtime.cpu.step_log import Timeline
-    from tenon.report import Report
+    from tenon.inspection.report import Report
 
 NOWHERE = "(outside of modules)"
 NO_LINE = "(no source line)"
@@ -183,7 +183,7 @@ class Profile:
 
     def save_trace(self, path: str | os.PathLike[str]) -> Path:
         """Write the call in the middle as a Chrome trace, one track a thread, for ui.perfetto.dev or chrome://tracing."""
-        from tenon.chrome_trace import write
+        from tenon.inspection.chrome_trace import write
 
         return write(self, Path(path))
 

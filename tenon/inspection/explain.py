@@ -9,7 +9,7 @@ from tenon.executable import Executable
 from tenon.functions import Function
 
 if TYPE_CHECKING:
-    from tenon.explanation import Explanation
+    from tenon.inspection.explanation import Explanation
 
 
 def explain(what: Executable | Function, /, *inputs: Any) -> Explanation:
@@ -20,7 +20,7 @@ def explain(what: Executable | Function, /, *inputs: Any) -> Explanation:
     Runs the passes again. Raises UnsupportedError on the reference, which has no program, TenonError for anything that
     is no compiled program, and what a call on ``inputs`` raises.
     """
-    from tenon.explaining import explained
+    from tenon.inspection.explaining import explained
 
     executable = what.executable if isinstance(what, Function) else what
     if not isinstance(executable, Executable):

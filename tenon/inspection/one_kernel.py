@@ -15,8 +15,8 @@ from engine.loops import body_of
 from engine.program import Arg, Block, Call, Kernel, Lowered, Pointer, Port, Program
 from engine.schedule import Bundle, KernelSpec, Schedule
 from engine.scheduled import Memory
-from tenon import reproduce
-from tenon.comparing import moved
+from tenon.inspection import reproduce
+from tenon.inspection.comparing import moved
 
 Arrays = dict[str, np.ndarray]
 

@@ -1,0 +1,1 @@
+"""Looking into programs: dumps and their page, profiles, explanations, bisection, counts, attribution."""
