@@ -9,7 +9,8 @@ import tenon as tn
 from engine.graph import Graph
 from engine.program import Program
 from engine.schedule import Schedule
-from tenon import F, listings, nn, optim
+from tenon import F, nn, optim
+from tenon.inspection import listings
 from tenon.executable import unused_folder
 
 

@@ -13,7 +13,8 @@ from browser import Browser, find_browser
 
 import tenon as tn
 from engine.graph import Graph
-from tenon import F, nn, optim, viewer
+from tenon import F, nn, optim
+from tenon.inspection import viewer
 from tenon.inspection.viewer.layered import layered
 from tenon.inspection.viewer.phases import BACKWARD, FORWARD, UPDATE, phases
 
