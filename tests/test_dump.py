@@ -10,8 +10,8 @@ from engine.graph import Graph
 from engine.program import Program
 from engine.schedule import Schedule
 from tenon import F, nn, optim
-from tenon.inspection import listings
 from tenon.executable import unused_folder
+from tenon.inspection import listings
 
 
 @pytest.fixture(scope="module")
