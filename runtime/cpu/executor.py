@@ -114,6 +114,8 @@ class Executor:
                 binding = self._binding(arrays)
                 results = self._results(binding, arrays, out)
                 self._place(binding, arrays, results)
+            else:
+                self._counters.allocated += len(results)
             if self._packed.calls:
                 self._packed.refresh(binding, self._driver)
             self._counters.calls += 1
