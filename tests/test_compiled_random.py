@@ -138,6 +138,7 @@ def test_gradients_of_random_graphs(seed: int, level: int) -> None:
     check_together(batch(seed, count=40, gradients=True), level)
 
 
+@pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(100, 160))
 def test_many_random_graphs(seed: int) -> None:

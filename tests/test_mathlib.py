@@ -165,6 +165,7 @@ def test_unary_function_on_floats_of_every_size(op: str) -> None:
     check_floats(op, 2**18, 2**14 - 3)
 
 
+@pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("op", UNARY)
 def test_unary_function_on_all_floats(op: str) -> None:

@@ -90,6 +90,7 @@ def test_some_random_programs(tmp_path):
     _random(12, (2,), True, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.exhaustive
 def test_500_random_programs(tmp_path):
     _random(500, LEVELS, True, tmp_path)
@@ -152,6 +153,7 @@ def test_an_example(python, tmp_path):
     check_example("sine_rnn", tmp_path, python, (2,))
 
 
+@pytest.mark.slow
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_example(name, python, tmp_path):
