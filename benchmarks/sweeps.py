@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import machine
-from benchmarks.paired import WARMUP, Worker, median_time, ratios, restrict_threads
+from benchmarks.paired import WARMUP, Worker, compare, median_time, ratios, restrict_threads
 from benchmarks.sweep_cases import OPS, Op
 from benchmarks.sweep_engines import ENGINES
 from runtime import ceilings
@@ -59,13 +59,7 @@ def measure(op: Op, workers: list[Worker], rounds: int, seconds: float) -> dict[
     for w, answer in zip(able[1:], answers[1:], strict=True):
         message = f"{op.name} of {w.name} is not that of {able[0].name}"
         np.testing.assert_allclose(answer, answers[0], rtol=2e-3, atol=1e-4 * scale, err_msg=message)
-    found: dict[str, list[float]] = {w.name: [] for w in able}
-    for number in range(rounds + 1):
-        for w in able:
-            median = w.run(seconds)
-            if number:
-                found[w.name].append(median)
-    return found
+    return compare(able, rounds, seconds)
 
 
 def fastest_peer(times: dict[str, list[float]]) -> float:
