@@ -9,9 +9,9 @@ import numpy as np
 from engine import dims
 from engine.buffers import Buffer
 from engine.dims import Size
-from engine.dtypes import DType, u8
+from engine.dtypes import DType, f32, u8
 from engine.program import ERROR, Arg, Block, Lowered, Pointer
-from engine.schedule import Stmt
+from engine.schedule import Access, Stmt
 from engine.state import aligned_empty
 from runtime import cache
 from runtime.cpu.loading import load_code
@@ -74,3 +74,20 @@ def elements(shape: tuple[Size, ...]) -> tuple[Size, ...]:
 def finish(dtype: DType) -> tuple[Stmt, ...]:
     """The body that stores what the core computes."""
     return Stmt("value", "core", (0,), dtype), Stmt("stored", "store", (0, "value"), dtype)
+
+
+def load(name: str, i: int, dtype: DType = f32) -> Stmt:
+    return Stmt(name, "load", (i,), dtype)
+
+
+def store(i: int, value: str, dtype: DType = f32) -> Stmt:
+    return Stmt(f"store{i}", "store", (i, value), dtype)
+
+
+def over(buffer: str, shape: tuple[Size, ...], dtype: DType = f32, **more: Size) -> Access:
+    """All of a C-contiguous array of ``shape``."""
+    return Access(buffer, dtype, elements(shape), **more)
+
+
+def normal(*shape: int, seed: int = 0, dtype: type = np.float32) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
