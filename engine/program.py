@@ -41,7 +41,7 @@ MEETING = "$meeting"
 
 @dataclass(frozen=True)
 class Call:
-    """One step: run ``kernel`` (a Kernel's key) for tasks ``0..tasks`` on ``args``.
+    """One step: run ``kernel`` (a Kernel's key) for tasks ``0..tasks`` on ``args``. On a GPU a task is a thread block.
 
     ``reads`` and ``writes`` name the buffers it touches, from which barriers and lifetimes follow.
     ``scratch`` is the private memory, in bytes, that each thread must hand to the kernel. ``indexed`` says that it goes
@@ -68,7 +68,11 @@ class Call:
 
 @dataclass(frozen=True)
 class Kernel:
-    """Generated code: Python ``source`` that defines one function ``name(args, lo, hi, scratch)``.
+    """Generated code: Python ``source`` that defines one function ``name``.
+
+    On the CPU it takes ``(args, lo, hi, scratch)``: the address of an argument block, a range of tasks, memory of the
+    thread's own. On a GPU it takes ``(guard, error, *args)``, all of them i64, and is run by ``tasks`` blocks of
+    ``threads`` threads with ``shared`` bytes of dynamic shared memory each.
 
     ``name`` says what the kernel does; ``key`` is the hash of what it is compiled from. ``libm`` lets the code call C's
     math library, as users' kernels do.
@@ -78,6 +82,8 @@ class Kernel:
     key: str
     source: str
     libm: bool = False
+    threads: int = 0
+    shared: int = 0
 
 
 @dataclass(frozen=True)

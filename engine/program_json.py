@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,7 +14,7 @@ from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
 from engine.program import Arg, Block, Call, Check, Kernel, Loop, Pointer, Port, Program
 
-FORMAT = 4
+FORMAT = 5
 
 
 def to_json(program: Program) -> str:
@@ -31,7 +31,7 @@ def to_json(program: Program) -> str:
             "loops": [_loop_out(loop) for loop in program.loops],
             "main": [_call_out(c) for c in program.main],
             "prepare": [_call_out(c) for c in program.prepare],
-            "kernels": [[k.name, k.key, k.source, k.libm] for k in program.kernels],
+            "kernels": [astuple(k) for k in program.kernels],
             "assumptions": [_assumption_out(a) for a in program.assumptions],
             "checks": [[c.message, c.location, c.node] for c in program.checks],
             "lifetimes": program.lifetimes,

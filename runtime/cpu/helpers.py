@@ -12,6 +12,7 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import astuple
 from pathlib import Path
 
 from engine.errors import CompileError
@@ -36,7 +37,7 @@ class Helper:
         """The object code of ``kernel``. Raises CompileError with the compiler's message, and OSError or ValueError
         where the process has died or gives no sense."""
         assert self._process.stdin and self._process.stdout
-        task = [kernel.name, kernel.key, kernel.source, kernel.libm]
+        task = astuple(kernel)
         self._process.stdin.write(json.dumps(task).encode() + b"\n")
         self._process.stdin.flush()
         timer = threading.Timer(_PATIENCE, self._process.kill)
