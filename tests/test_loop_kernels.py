@@ -14,7 +14,7 @@ from engine.dtypes import DType, bool_, f32, f64, i32, i64, u8
 from engine.errors import UnsupportedError
 from engine.program import ERROR
 from engine.schedule import Access, Bundle, KernelSpec, Stmt
-from runtime.cpu.axes import collapse
+from runtime.axes import collapse
 from runtime.cpu.lower import lower
 
 B = dim("B")

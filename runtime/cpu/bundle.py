@@ -10,7 +10,7 @@ from engine.dims import Size
 from engine.errors import UnsupportedError
 from engine.program import Arg, Block, Call, Lowered
 from engine.schedule import Bundle
-from runtime.cpu.axes import collapse
+from runtime.axes import collapse
 from runtime.cpu.emit import ArgTable, goes_by_index, indent, kernel, loop
 from runtime.cpu.loops import loop_lines, partition
 

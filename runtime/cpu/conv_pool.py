@@ -14,7 +14,7 @@ from runtime.cpu.conv import BLOCK_BYTES, ConvTile, pack_weights, plan_tile, til
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
 from runtime.cpu.scratch import scratch_lines
 from runtime.cpu.tasks import coordinates
-from runtime.cpu.windows import always_inside, better, may_unroll, reach
+from runtime.windows import always_inside, better, may_unroll, reach
 
 OVERLAPPING_BYTES = 4 * BLOCK_BYTES
 """The most that a tile's outputs should take where windows overlap: what the next tile needs too is computed twice."""

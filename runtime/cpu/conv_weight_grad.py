@@ -17,7 +17,7 @@ from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import ConvWeightGrad, KernelSpec
-from runtime.cpu.axes import all_strides, groups, regroup, reordered
+from runtime.axes import all_strides, groups, regroup, reordered
 from runtime.cpu.contraction import ENOUGH_TASKS, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store

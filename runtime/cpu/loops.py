@@ -11,7 +11,7 @@ from engine import dims
 from engine.dims import Size
 from engine.program import Lowered
 from engine.schedule import KernelSpec
-from runtime.cpu.axes import collapse
+from runtime.axes import collapse
 from runtime.cpu.emit import ArgTable, BodyEmitter, call, kernel, loop, times
 from runtime.cpu.turned import lower_turned, turned_axis
 

@@ -23,15 +23,16 @@ from engine.schedule import (
     Scatter,
     Sort,
 )
+from runtime.axes import collapse
+from runtime.conv_phases import has_phases, phases
+from runtime.conv_taps import has_idle_taps, trimmed
 from runtime.cpu.attention import lower_attention
-from runtime.cpu.axes import collapse
 from runtime.cpu.bundle import lower_bundle
 from runtime.cpu.columns import lower_columns
 from runtime.cpu.contraction import lower_contraction
 from runtime.cpu.conv import lower_conv2d
-from runtime.cpu.conv_inside import has_idle_taps, lower_inside, reads_inside, trimmed
+from runtime.cpu.conv_inside import lower_inside, reads_inside
 from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
-from runtime.cpu.conv_phases import has_phases, phases
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.conv_winograd import is_winograd, lower_winograd
@@ -39,13 +40,13 @@ from runtime.cpu.custom import lower_custom
 from runtime.cpu.depthwise import is_depthwise, lower_depthwise
 from runtime.cpu.depthwise_weight_grad import is_depthwise_gradient, lower_depthwise_weight_grad
 from runtime.cpu.loops import lower_loops
-from runtime.cpu.pointwise import as_contraction, gradient_as_contraction, is_pointwise, is_pointwise_gradient
 from runtime.cpu.pool import lower_pool
 from runtime.cpu.recurrence import lower_recurrence
 from runtime.cpu.rows import lower_rows
 from runtime.cpu.scan import lower_running, lower_scan
 from runtime.cpu.scatter import lower_scatter
 from runtime.cpu.sort import lower_sort
+from runtime.pointwise import as_contraction, gradient_as_contraction, is_pointwise, is_pointwise_gradient
 
 
 def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:

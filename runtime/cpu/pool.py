@@ -33,7 +33,7 @@ from runtime.cpu.loops import TASK_POINTS
 from runtime.cpu.reductions import extreme
 from runtime.cpu.scratch import ScratchLayout
 from runtime.cpu.tasks import typical
-from runtime.cpu.windows import always_inside, better, may_unroll, reach
+from runtime.windows import always_inside, better, may_unroll, reach
 
 _STRIP = 512
 """Channels whose maxima or sums are held in scratch at a time."""

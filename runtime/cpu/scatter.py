@@ -10,8 +10,8 @@ from __future__ import annotations
 from engine import dtypes
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, Scatter
+from runtime.axes import collapse
 from runtime.cpu.along import Element, Lines
-from runtime.cpu.axes import collapse
 from runtime.cpu.emit import ArgTable, cast, indent, kernel, loop, times, total, vocabulary
 from runtime.cpu.tasks import typical
 

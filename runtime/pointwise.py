@@ -10,8 +10,8 @@ from dataclasses import replace
 from engine.dims import Size, product
 from engine.dtypes import DType
 from engine.schedule import Access, Contraction, Conv2d, ConvWeightGrad, KernelSpec
-from runtime.cpu.axes import all_strides, groups, regroup
-from runtime.cpu.windows import always_inside
+from runtime.axes import all_strides, groups, regroup
+from runtime.windows import always_inside
 
 _PIXELS = 3
 """The axes of images, rows and columns; channels follow."""
