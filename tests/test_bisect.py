@@ -35,7 +35,7 @@ def plant_rule(monkeypatch, name, wrong):
 
 
 def plant_operator(monkeypatch, name, operator):
-    from runtime.cpu import emit
+    from runtime import emit
 
     monkeypatch.setitem(emit._OPERATORS, name, operator)
 

@@ -157,7 +157,7 @@ def test_a_bad_label_is_told_and_state_stays():
 
 
 def test_reaching_outside_of_a_buffer_is_caught_with_the_kernels_line(monkeypatch):
-    from runtime.cpu import emit
+    from runtime import emit
 
     plain = emit.load
     monkeypatch.setattr(emit, "load", lambda dtype, pointer, index, scope: plain(dtype, pointer, f"{index} + 1", scope))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from engine.dims import Size, ceil_div, product
 from engine.schedule import Access, KernelSpec
-from runtime.cpu.emit import ArgTable, load, loop, store, times, total
-from runtime.cpu.loops import outer_indices
+from runtime.emit import ArgTable, loop
+from runtime.tasks import outer_indices
 
 LANES = 64
 """Neighbouring lines that one task walks together."""
@@ -50,23 +50,3 @@ class Lines:
         head += split
         head += [f"i{axis} = {name}" for axis, name in zip(self.outer, names, strict=True)]
         return loop("task", "lo", "hi", head + task)
-
-
-class Element:
-    """An access as source text: where its element lies for the indices ``i<axis>`` that are in scope."""
-
-    def __init__(self, access: Access, table: ArgTable):
-        self.access = access
-        self.pointer = table.pointer(access.buffer, access.offset * access.dtype.itemsize)
-        self.scope = table.scope(access.buffer)
-        self.strides = [table.size(s) for s in access.strides]
-
-    def at(self, axes: Collection[int], *further: str) -> str:
-        """The offset at the indices of ``axes``, and ``further`` terms."""
-        return total(*(times(f"i{a}", self.strides[a]) for a in axes), *further)
-
-    def load(self, offset: str) -> str:
-        return load(self.access.dtype, self.pointer, offset, self.scope)
-
-    def store(self, offset: str, value: str) -> str:
-        return store(self.access.dtype, self.pointer, offset, value, self.scope)

@@ -13,8 +13,8 @@ from engine.program import Lowered
 from engine.schedule import Attention, KernelSpec
 from runtime.cpu.attention_row import lower_attention_row
 from runtime.cpu.attention_tiles import Blocks
-from runtime.cpu.emit import indent, loop
-from runtime.cpu.tasks import coordinates
+from runtime.emit import indent, loop
+from runtime.tasks import coordinates
 
 FORWARD = (64, 128)
 """Queries and keys of a block, forward."""

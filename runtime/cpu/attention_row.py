@@ -11,9 +11,9 @@ from engine.dims import product
 from engine.program import Lowered
 from engine.schedule import Attention, KernelSpec
 from runtime.cpu.attention_tiles import Blocks
-from runtime.cpu.emit import indent, loop, total
-from runtime.cpu.tasks import coordinates
 from runtime.cpu.tiles import dot_name
+from runtime.emit import indent, loop, total
+from runtime.tasks import coordinates
 
 KEYS = 256
 """Keys of a block, whose scores stay in the first-level cache."""

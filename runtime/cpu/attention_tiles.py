@@ -16,9 +16,10 @@ from engine.dtypes import DType
 from engine.program import Lowered, Pointer
 from engine.schedule import Access, Attention, KernelSpec
 from runtime.cpu.contraction import row_blocks
-from runtime.cpu.emit import ArgTable, call, cast, constant, indent, kernel, load, loop, store, times, total
+from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile, transpose_name
+from runtime.emit import ArgTable, call, cast, constant, indent, load, loop, store, times, total
 
 _AXES = {"mask": "bhij", "offset": "b", "lse": "bhi", "delta": "bhi", "seed": "", "step": ""}
 """The axes of what an attention kernel touches; of everything else batch, head and position."""

@@ -11,8 +11,9 @@ from engine.errors import UnsupportedError
 from engine.program import Arg, Block, Call, Lowered
 from engine.schedule import Bundle
 from runtime.axes import collapse
-from runtime.cpu.emit import ArgTable, goes_by_index, indent, kernel, loop
+from runtime.cpu.emit import kernel
 from runtime.cpu.loops import loop_lines, partition
+from runtime.emit import ArgTable, goes_by_index, indent, loop
 
 _ENTRY = 3  # slots of a part: first task, code, arguments
 

@@ -16,22 +16,12 @@ from engine import dims, dtypes
 from engine.dtypes import DType
 from engine.program import Lowered
 from engine.schedule import KernelSpec, Stmt
-from runtime.cpu.emit import (
-    SCRATCH,
-    BodyEmitter,
-    call,
-    constant,
-    indent,
-    kernel,
-    load,
-    loop,
-    store,
-    times,
-    total,
-)
-from runtime.cpu.loops import TASK_POINTS, outer_indices
-from runtime.cpu.reductions import ReductionKernel, combined, extreme, identity, is_reduction, phases
-from runtime.cpu.tasks import typical
+from runtime.cpu.emit import kernel
+from runtime.cpu.loops import TASK_POINTS
+from runtime.cpu.reductions import ReductionKernel
+from runtime.emit import SCRATCH, BodyEmitter, call, constant, indent, load, loop, store, times, total
+from runtime.reductions import combined, extreme, identity, is_reduction, phases
+from runtime.tasks import outer_indices, typical
 
 _ROW_BLOCK = 256
 """Rows added up in a column before their sum goes to the outer sum."""

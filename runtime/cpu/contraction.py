@@ -15,10 +15,11 @@ from engine.dims import Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import Access, Contraction, KernelSpec
 from runtime.cpu.contraction_scalar import lower_scalar_contraction
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
+from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack
-from runtime.cpu.tasks import coordinates, typical
 from runtime.cpu.tiles import Tile, host_tile
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store, times, total
+from runtime.tasks import coordinates, typical
 
 PANEL_BYTES = 32768
 """One panel over one block of k stays in the first-level cache."""

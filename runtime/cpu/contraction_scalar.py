@@ -7,8 +7,9 @@ from engine.dims import product
 from engine.dtypes import DType
 from engine.program import Call, Lowered
 from engine.schedule import Access, Contraction, KernelSpec
-from runtime.cpu.emit import ArgTable, BodyEmitter, cast, constant, kernel, load, loop, times, total
-from runtime.cpu.loops import outer_indices
+from runtime.cpu.emit import kernel
+from runtime.emit import ArgTable, BodyEmitter, cast, constant, load, loop, times, total
+from runtime.tasks import outer_indices
 
 
 def lower_scalar_contraction(spec: KernelSpec, core: Contraction) -> Lowered:

@@ -18,11 +18,12 @@ from engine.program import Call, Lowered, Pointer
 from engine.schedule import Conv2d, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store
+from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, piece, typical
 from runtime.cpu.tiles import Tile, host_tile
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store
+from runtime.tasks import coordinates, piece, typical
 
 PATCH_BYTES = 32768
 """The most that the copy of a tile's input should take, so that it stays in the first-level cache."""

@@ -19,10 +19,11 @@ from engine.schedule import Conv2d, KernelSpec
 from runtime.conv_taps import Run, is_known, runs_of
 from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv import PANELS, computed_dtype, lower_conv2d
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store
+from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, typical
 from runtime.cpu.tiles import Tile, host_tile
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store
+from runtime.tasks import coordinates, typical
 
 IMAGES = 32
 """The most images of a task: where a rectangle is one point, so many rows share the weights."""

@@ -18,9 +18,10 @@ from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import Access, ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
 from runtime.cpu.conv_weight_grad import Finish, GradTile, combine, plan_grad
-from runtime.cpu.emit import SCRATCH, ArgTable, cast, constant, indent, kernel, load, loop, store
+from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, typical
+from runtime.emit import SCRATCH, ArgTable, cast, constant, indent, load, loop, store
+from runtime.tasks import coordinates, typical
 
 POINTS = 128
 """About how many outputs are added up before sums are stored."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from engine.dtypes import DType
 from engine.schedule import Conv2d, ConvWeightGrad
-from runtime.cpu.emit import ArgTable, cast, constant, indent, load, loop, store, times, total
+from runtime.emit import ArgTable, cast, constant, indent, load, loop, store, times, total
 
 
 @dataclass(frozen=True)

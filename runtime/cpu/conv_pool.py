@@ -11,9 +11,10 @@ from engine.dims import Size, product
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, MaxPool2d
 from runtime.cpu.conv import BLOCK_BYTES, ConvTile, pack_weights, plan_tile, tile_lines, tile_space
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, store, times, total
+from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines
-from runtime.cpu.tasks import coordinates
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store, times, total
+from runtime.tasks import coordinates
 from runtime.windows import always_inside, better, may_unroll, reach
 
 OVERLAPPING_BYTES = 4 * BLOCK_BYTES

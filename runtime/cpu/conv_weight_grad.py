@@ -20,10 +20,11 @@ from engine.schedule import ConvWeightGrad, KernelSpec
 from runtime.axes import all_strides, groups, regroup, reordered
 from runtime.cpu.contraction import ENOUGH_TASKS, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
+from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, divisor, piece, typical
 from runtime.cpu.tiles import Tile, host_tile, transpose_name
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store
+from runtime.tasks import coordinates, divisor, piece, typical
 
 TILE_BYTES = 32768
 """The most that a tile's part of dy, or of x, should take: both stay in the first-level cache."""

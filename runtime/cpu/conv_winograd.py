@@ -21,10 +21,11 @@ from engine.program import Call, Kernel, Lowered, Pointer
 from engine.schedule import Conv2d, KernelSpec
 from runtime.cpu.contraction import ends_narrow, fitting, row_blocks
 from runtime.cpu.conv import tap_axes
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store
+from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, piece
 from runtime.cpu.tiles import Tile, host_tile
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store
+from runtime.tasks import coordinates, piece
 
 OUT, IN = 4, 6
 """The width of a tile in outputs and in inputs."""

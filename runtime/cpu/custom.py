@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import replace
 
 from engine.dims import Expr
 from engine.program import Kernel, Lowered
 from engine.schedule import Custom, KernelSpec
-from runtime.cpu.emit import ArgTable, call, computed_type, indent
+from runtime.emit import ArgTable, call, computed_type, indent, key_of
 
 
 def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
@@ -40,7 +39,7 @@ def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
             "",
         ]
     )
-    code = Kernel(name, hashlib.sha256(source.encode()).hexdigest()[:32], source, libm=True)
+    code = Kernel(name, key_of(source), source, libm=True)
     tasks = core.shapes[len(spec.reads)][0] if user.ranged else 1
     indexed = any(a.dtype.is_integer for a in spec.reads)  # it may take them for places
     return Lowered((replace(call(spec, code, table, tasks), indexed=indexed),), (code,))

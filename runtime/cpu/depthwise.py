@@ -16,11 +16,12 @@ from engine.schedule import Conv2d, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS
 from runtime.cpu.conv import computed_dtype, tap_axes
 from runtime.cpu.conv_patch import Patch
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, indent, kernel, load, loop, total
+from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, divisor, piece, typical
 from runtime.cpu.tiles import host_tile
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, total
+from runtime.tasks import coordinates, divisor, piece, typical
 
 PATCH_BYTES = 65536
 """The most that the copy of a tile's input should take."""

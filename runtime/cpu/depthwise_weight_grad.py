@@ -18,9 +18,10 @@ from engine.schedule import ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.depthwise import CHANNELS, MOST_TAPS, PATCH_BYTES, WIDEST
-from runtime.cpu.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, kernel, load, loop, store, total
+from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tasks import coordinates, divisor, piece, typical
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store, total
+from runtime.tasks import coordinates, divisor, piece, typical
 
 UNROLLED = 72
 """About how many products are written out: those of as many points as that leaves."""

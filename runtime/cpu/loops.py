@@ -12,8 +12,10 @@ from engine.dims import Size
 from engine.program import Lowered
 from engine.schedule import KernelSpec
 from runtime.axes import collapse
-from runtime.cpu.emit import ArgTable, BodyEmitter, call, kernel, loop, times
+from runtime.cpu.emit import kernel
 from runtime.cpu.turned import lower_turned, turned_axis
+from runtime.emit import ArgTable, BodyEmitter, call, loop, times
+from runtime.tasks import outer_indices
 
 TASK_POINTS = 16384
 """Points of the iteration space in a task: some ten microseconds of work, and 64 KiB of float32."""
@@ -40,22 +42,6 @@ def partition(axes: tuple[Size, ...], points: int = TASK_POINTS) -> Partition:
         return Partition(rows, 1, points, rows * dims.ceil_div(inner, points))
     per_task = max(1, points // max(inner, 1))
     return Partition(rows, per_task, None, dims.ceil_div(rows, per_task))
-
-
-def outer_indices(table: ArgTable, axes: tuple[Size, ...], row: str, prefix: str = "i") -> tuple[list[str], list[str]]:
-    """Lines that split the point number ``row`` of ``axes`` into one index an axis, and the names of these."""
-    if len(axes) <= 1:
-        return [], [row] * len(axes)
-    lines, names = [], [""] * len(axes)
-    rest = row
-    for axis in range(len(axes) - 1, 0, -1):
-        size = table.size(axes[axis])
-        quotient = f"{prefix}_rest{axis}" if axis > 1 else f"{prefix}0"
-        lines.append(f"{quotient} = quotient({rest}, {size})")
-        lines.append(f"{prefix}{axis} = {rest} - {quotient} * {size}")
-        names[axis], rest = f"{prefix}{axis}", quotient
-    names[0] = rest
-    return lines, names
 
 
 def loop_lines(spec: KernelSpec, table: ArgTable, cut: Partition, lo: str = "lo", hi: str = "hi") -> list[str]:

@@ -14,9 +14,10 @@ from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Kernel, Pointer
-from runtime.cpu.emit import SCRATCH, ArgTable, cast, constant, kernel, load, loop, store, times, total
-from runtime.cpu.tasks import coordinates, typical
+from runtime.cpu.emit import kernel
 from runtime.cpu.tiles import host_tile, transpose_name
+from runtime.emit import SCRATCH, ArgTable, cast, constant, load, loop, store, times, total
+from runtime.tasks import coordinates, typical
 
 ROWS_PER_TASK = 256
 

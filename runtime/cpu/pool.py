@@ -15,24 +15,12 @@ from engine.dims import Size
 from engine.dtypes import DType, i32
 from engine.program import Lowered
 from engine.schedule import KernelSpec, MaxPool2d, MaxPool2dGather, MaxPool2dGrad, Stmt
-from runtime.cpu.emit import (
-    SCRATCH,
-    ArgTable,
-    BodyEmitter,
-    call,
-    constant,
-    indent,
-    kernel,
-    load,
-    loop,
-    store,
-    times,
-    total,
-)
+from runtime.cpu.emit import kernel
 from runtime.cpu.loops import TASK_POINTS
-from runtime.cpu.reductions import extreme
 from runtime.cpu.scratch import ScratchLayout
-from runtime.cpu.tasks import typical
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, call, constant, indent, load, loop, store, times, total
+from runtime.reductions import extreme
+from runtime.tasks import typical
 from runtime.windows import always_inside, better, may_unroll, reach
 
 _STRIP = 512

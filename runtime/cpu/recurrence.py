@@ -20,10 +20,11 @@ from engine.dims import Size, ceil_div
 from engine.dtypes import DType
 from engine.program import MEETING, Lowered, Pointer
 from engine.schedule import Access, KernelSpec, Recurrence
-from runtime.cpu.emit import ArgTable, call, cast, constant, indent, kernel, load, loop, store, vocabulary
+from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile
+from runtime.emit import ArgTable, call, cast, constant, indent, load, loop, store, vocabulary
 
 TASK = 4
 """Examples of a task."""

@@ -14,29 +14,12 @@ from dataclasses import dataclass, replace
 from engine import dims
 from engine.program import Lowered
 from engine.schedule import KernelSpec, Stmt
-from runtime.cpu.emit import (
-    SCRATCH,
-    BodyEmitter,
-    call,
-    indent,
-    kernel,
-    load,
-    loop,
-    store,
-    times,
-    total,
-)
-from runtime.cpu.loops import TASK_POINTS, outer_indices
-from runtime.cpu.reductions import (
-    SUM_BLOCK,
-    ReductionKernel,
-    combined,
-    identity,
-    is_reduction,
-    phases,
-    without_arg_reductions,
-)
-from runtime.cpu.tasks import typical
+from runtime.cpu.emit import kernel
+from runtime.cpu.loops import TASK_POINTS
+from runtime.cpu.reductions import SUM_BLOCK, ReductionKernel
+from runtime.emit import SCRATCH, BodyEmitter, call, indent, load, loop, store, times, total
+from runtime.reductions import combined, identity, is_reduction, phases, without_arg_reductions
+from runtime.tasks import outer_indices, typical
 
 _SCRATCH_BYTES = 128 * 1024
 _COSTLY = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from engine.program import Lowered
 from engine.schedule import KernelSpec, RunningExtremum, Scan
-from runtime.cpu.along import Element, Lines
-from runtime.cpu.emit import ArgTable, call, cast, kernel, loop, times, vocabulary
+from runtime.cpu.along import Lines
+from runtime.cpu.emit import kernel
+from runtime.element import Element
+from runtime.emit import ArgTable, call, cast, loop, times, vocabulary
 
 
 def lower_scan(spec: KernelSpec, core: Scan) -> Lowered:

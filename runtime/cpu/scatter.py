@@ -11,9 +11,11 @@ from engine import dtypes
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, Scatter
 from runtime.axes import collapse
-from runtime.cpu.along import Element, Lines
-from runtime.cpu.emit import ArgTable, cast, indent, kernel, loop, times, total, vocabulary
-from runtime.cpu.tasks import typical
+from runtime.cpu.along import Lines
+from runtime.cpu.emit import kernel
+from runtime.element import Element
+from runtime.emit import ArgTable, cast, indent, loop, times, total, vocabulary
+from runtime.tasks import typical
 
 RANGES = 16
 """Tasks that share the places of an index where there are fewer others."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from engine.memory import round_up
-from runtime.cpu.emit import ArgTable
+from runtime.emit import ArgTable
 
 
 @dataclass

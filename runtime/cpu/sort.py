@@ -9,8 +9,10 @@ from engine.buffers import Buffer
 from engine.dims import product
 from engine.program import Call, Lowered
 from engine.schedule import Access, KernelSpec, Sort
-from runtime.cpu.along import Element, Lines
-from runtime.cpu.emit import ArgTable, indent, kernel, loop, times
+from runtime.cpu.along import Lines
+from runtime.cpu.emit import kernel
+from runtime.element import Element
+from runtime.emit import ArgTable, indent, loop, times
 
 RUN = 8
 """Positions that are put in order by insertion before merging begins."""

@@ -10,9 +10,10 @@ from engine.dims import Size, ceil_div, product
 from engine.dtypes import f32, f64
 from engine.program import Lowered, Pointer
 from engine.schedule import KernelSpec
-from runtime.cpu.emit import ArgTable, call, indent, kernel, load, loop, store, times, total
-from runtime.cpu.tasks import coordinates
+from runtime.cpu.emit import kernel
 from runtime.cpu.tiles import host_tile, transpose_name
+from runtime.emit import ArgTable, call, indent, load, loop, store, times, total
+from runtime.tasks import coordinates
 
 BLOCK = (64, 256)
 """Positions of a task: of the axis that is read along memory, and of the last one."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from engine import dims
 from engine.dims import Size
-from runtime.cpu.emit import ArgTable
+from runtime.emit import ArgTable
 
 _TYPICAL = 64
 
@@ -38,3 +38,19 @@ def coordinates(table: ArgTable, index: str, space: dict[str, Size]) -> list[str
         lines += [f"{name}_rest = quotient({index}, {name}_count)", f"{name} = {index} - {name}_rest * {name}_count"]
         index = f"{name}_rest"
     return lines
+
+
+def outer_indices(table: ArgTable, axes: tuple[Size, ...], row: str, prefix: str = "i") -> tuple[list[str], list[str]]:
+    """Lines that split the point number ``row`` of ``axes`` into one index an axis, and the names of these."""
+    if len(axes) <= 1:
+        return [], [row] * len(axes)
+    lines, names = [], [""] * len(axes)
+    rest = row
+    for axis in range(len(axes) - 1, 0, -1):
+        size = table.size(axes[axis])
+        quotient = f"{prefix}_rest{axis}" if axis > 1 else f"{prefix}0"
+        lines.append(f"{quotient} = quotient({rest}, {size})")
+        lines.append(f"{prefix}{axis} = {rest} - {quotient} * {size}")
+        names[axis], rest = f"{prefix}{axis}", quotient
+    names[0] = rest
+    return lines, names
