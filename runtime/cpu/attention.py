@@ -62,7 +62,7 @@ def _forward(spec: KernelSpec, core: Attention) -> Lowered:
             f"x = {score} - {top}",
             f"e = {b.exponential('x')}",
             b.put("part", "i", f"{b.get('part', 'i')} + e"),
-            b.put("scores", f"j * {wide} + i", b.dropped("e"), "block"),
+            b.put("scores", f"j * {wide} + i", b.kept("e"), "block"),
         )),
         *lanes(b.put("sums", "c + i", f"{total} + {b.get('part', 'i')}")),
     ]  # fmt: skip
@@ -153,13 +153,13 @@ def _backward(spec: KernelSpec, core: Attention) -> Lowered:
     weights = [
         f"x = {score} - {b.get('logs', 'c + i')}",
         f"p = {b.exponential('x')}",
-        f"kept = {b.dropped('p')}",
-        f"d = {b.dropped(slope)}",
+        f"kept = {b.kept('p')}",
+        f"d = {b.kept(slope)}",
         b.put("scores", f"j * {wide} + i", "kept", "block"),
         b.put("slopes", f"j * {wide} + i", f"p * (d - {b.get('deltas', 'c + i')})", "incline"),
     ]
     if "seed" in b.arrays:
-        factor = b.dropped(b.number(1.0))
+        factor = b.kept(b.number(1.0))
         weights[2:4] = [f"factor = {factor}", "kept = p * factor", f"d = {slope} * factor"]
     pair = [
         f"rows = minimum({b.queries}, queries - first)",

@@ -48,7 +48,7 @@ def lower_attention_row(spec: KernelSpec, core: Attention) -> Lowered:
             f"x = {b.get('weights', 'j')} - base",
             f"e = {b.exponential('x')}",
             "part += e",
-            b.put("weights", "j", b.dropped("e")),
+            b.put("weights", "j", b.kept("e")),
         ]),
         "sum = sum * grown + part",
         *loop("e", "0", width, [b.put("result", "e", f"{b.get('result', 'e')} * grown")]),

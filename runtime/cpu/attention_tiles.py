@@ -12,28 +12,21 @@ from dataclasses import replace
 
 from engine import dtypes
 from engine.dims import Size
-from engine.dtypes import DType
-from engine.program import Lowered, Pointer
-from engine.schedule import Access, Attention, KernelSpec
+from engine.program import Lowered
+from engine.schedule import Attention, KernelSpec
+from runtime.attention_arrays import Arrays
 from runtime.cpu.contraction import row_blocks
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile, transpose_name
-from runtime.emit import ArgTable, call, cast, constant, indent, load, loop, store, times, total
-
-_AXES = {"mask": "bhij", "offset": "b", "lse": "bhi", "delta": "bhi", "seed": "", "step": ""}
-"""The axes of what an attention kernel touches; of everything else batch, head and position."""
+from runtime.emit import call, indent, load, loop, store, total
 
 
-class Blocks:
+class Blocks(Arrays):
     """The source of one kernel. ``queries`` and ``keys`` are the sizes of its blocks."""
 
     def __init__(self, spec: KernelSpec, core: Attention, queries: int, keys: int):
-        self.spec, self.core = spec, core
-        self.arrays: dict[str, Access] = dict(zip(core.reads, spec.reads, strict=True))
-        self.arrays |= dict(zip(core.writes, spec.writes, strict=True))
-        self.dtype: DType = self.arrays["q"].dtype
-        self.size = self.dtype.itemsize
+        super().__init__(spec, core)
         self.tile = host_tile(self.dtype)
         self.wide = self.tile.columns
         self.queries, self.keys = self.whole(queries), keys
@@ -47,18 +40,12 @@ class Blocks:
         self.width = -(-core.width // self.columns["width"]) * self.columns["width"]
         self.beyond = max(self.tile.rows, -(-self.tile.rows // self.wide) * self.wide)
         """How far behind a panel's last key its scores must be zero: tiles of rows reach into the next panel."""
-        self.table = ArgTable()
         self.pieces: dict[str, int] = {}
         self.tables: dict[str, int] = {}
         self.modules: dict[str, dict[str, None]] = {}
         self.table.declare(
-            heads=core.heads, queries=core.queries, keys=core.keys, features=core.features, width=core.width,
-            query_block=self.queries, key_block=self.keys, ratio=core.ratio,
+            features=core.features, width=core.width, query_block=self.queries, key_block=self.keys,
         )  # fmt: skip
-        for name, access in self.arrays.items():
-            self.table.declare(**{f"{name}_base": Pointer(access.buffer, access.offset * access.dtype.itemsize)})
-            axes = _AXES.get(name, "bhi")
-            self.table.declare(**{f"{name}_{a}": s for a, s in zip(axes, access.strides, strict=False) if s != 0})
 
     def whole(self, size: int) -> int:
         """``size`` filled up to whole panels."""
@@ -78,12 +65,6 @@ class Blocks:
 
     # -- elements
 
-    def zero(self) -> str:
-        return constant(0, self.dtype)
-
-    def number(self, value: float) -> str:
-        return constant(value, self.dtype)
-
     def scope(self, piece: str) -> int:
         """The alias scope of a piece of scratch."""
         return self.table.scope(f"$scratch.{piece}")
@@ -97,25 +78,6 @@ class Blocks:
 
     def entry(self, table: str, index: str, address: str) -> str:
         return store(dtypes.i64, table, index, address, self.scope(table))
-
-    def place(self, name: str, **at: str) -> str:
-        """The address of an element of an array at these indices of its axes."""
-        access = self.arrays[name]
-        axes = dict(zip(_AXES.get(name, "bhi"), access.strides, strict=False))
-        steps = [times(index, f"{name}_{a}") for a, index in at.items() if axes[a] != 0]
-        return f"{name}_base + ({total(*steps)}) * {access.dtype.itemsize}"
-
-    def step(self, name: str) -> str:
-        """The bytes from one position of an array to the next."""
-        return f"{name}_i * {self.size}" if self.arrays[name].strides[2] != 0 else "0"
-
-    def read(self, name: str, pointer: str, index: str) -> str:
-        access = self.arrays[name]
-        return load(access.dtype, pointer, index, self.table.scope(access.buffer))
-
-    def write(self, name: str, pointer: str, index: str, value: str) -> str:
-        access = self.arrays[name]
-        return store(access.dtype, pointer, index, value, self.table.scope(access.buffer))
 
     def exponential(self, value: str) -> str:
         """exp of a number that is not positive: zero where it is nearly, since denormals are slow."""
@@ -225,15 +187,6 @@ class Blocks:
 
     # -- scores
 
-    def shift(self) -> list[str]:
-        """Sets ``shift``, the position among the keys of the first query of the batch's example ``b``."""
-        if not self.core.causal:
-            return []
-        if "offset" not in self.arrays:
-            return ["shift = 0"]
-        dtype = self.arrays["offset"].dtype
-        return [f"shift = {cast(self.read('offset', self.place('offset', b='b'), '0'), dtype, dtypes.i64)}"]
-
     def seen(self, last: str) -> str:
         """How many of the ``here`` keys from ``j0`` are seen by any of the first ``last`` queries from ``first``."""
         return f"maximum(0, minimum(here, first + {last} + shift - j0))" if self.core.causal else "here"
@@ -263,18 +216,6 @@ class Blocks:
             lines += ["edge = first + c + shift - j0", *loop("j", "maximum(0, edge + 1)", "seen", inner)]
         return lines
 
-    def drawing(self) -> list[str]:
-        """Sets what draws for dropout are numbered from."""
-        if "seed" not in self.arrays:
-            return []
-        self.table.declare(stream=self.core.stream)
-        return [f"seed = {self.read('seed', 'seed_base', '0')}", f"step = {self.read('step', 'step_base', '0')}"]
-
-    def dropped(self, value: str) -> str:
-        """``value`` of query i of panel c and key j times its factor."""
-        if "seed" not in self.arrays:
-            return value
-        index = "((b * heads + h) * queries + first + c + i) * keys + j0 + j"
-        drawn = f"uniform_{self.dtype}(seed, step, stream, {index})"
-        kept = f"{value} * {self.number(1 / (1 - self.core.dropout))}"
-        return f"select({drawn} >= {self.number(self.core.dropout)}, {kept}, {self.zero()})"
+    def kept(self, value: str) -> str:
+        """``value`` of query i of panel c and key j of a block times its factor."""
+        return self.dropped(value, "first + c + i", "j0 + j")
