@@ -291,6 +291,8 @@ class Attention:
 
 Along = Scatter | Scan | RunningExtremum | Sort | Recurrence | Attention | Custom
 """Cores that write their results themselves, and read elements other than those at the point that they write."""
+PRODUCTS = (Contraction, Conv2d, ConvWeightGrad, MaxPool2d, Recurrence, Attention)
+"""Cores that multiply matrices, or may hold one that does."""
 Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Along
 
 
@@ -307,7 +309,9 @@ class KernelSpec:
 
     Statements appear in dependence order. A write whose buffer is also read is in place: same strides, the read
     before the write. Where there is a ``guard``, a bool, the kernel runs only if it is true; if not, what it would
-    have written is read by nobody. ``nodes`` names the graph nodes fused here, ``location`` the user's first line.
+    have written is read by nobody. ``products`` tells a target with tensor cores how exact the core's products of
+    float32 are, by the names of tn.set_float32_matmul_precision. ``nodes`` names the graph nodes fused here,
+    ``location`` the user's first line.
     """
 
     name: str
@@ -319,6 +323,7 @@ class KernelSpec:
     reduced: tuple[int, ...] = ()
     split: Size | None = None
     guard: Access | None = None
+    products: str = "highest"
     nodes: tuple[str, ...] = ()
     location: SourceLocation | None = field(default=None, compare=False)
 
@@ -382,9 +387,11 @@ def _specs(items: Iterable[Item]) -> Iterator[KernelSpec | Bundle]:
 class Target:
     """What passes may know of a backend. ``claims`` names the composite ops it has kernels for (the others are
     decomposed), ``fuses`` whether kernels take bodies of more than one op, ``channels_last`` whether
-    convolutions want their channels innermost."""
+    convolutions want their channels innermost, ``tensor_cores`` whether products take operands of 16 bits as they are,
+    with sums in float32, and those of float32 as exact as asked for."""
 
     name: str
     claims: frozenset[str]
     fuses: bool = True
     channels_last: bool = True
+    tensor_cores: bool = False

@@ -61,6 +61,14 @@ def _count(text: str) -> int:
     return int(text)
 
 
+EXACTNESS = ("highest", "high", "medium")
+"""How exact products of float32 may be on tensor cores."""
+
+
+def _listed(names: tuple[str, ...]) -> str:
+    return f"{', '.join(map(repr, names[:-1]))} or {names[-1]!r}"
+
+
 SETTINGS = {
     setting.name: setting
     for setting in (
@@ -72,6 +80,7 @@ SETTINGS = {
         _switch("jit", True),
         Setting("threads", "a whole number of at least 1", _count, None),
         Setting("threading", "'openmp' or 'python'", _one_of(openmp="openmp", python="python"), "openmp"),
+        Setting("float32_matmul_precision", _listed(EXACTNESS), _one_of(**{e: e for e in EXACTNESS}), "highest"),
     )
 }
 
@@ -88,6 +97,11 @@ def get(name: str) -> Any:
         return inner[name]
     setting = SETTINGS[name]
     return setting.value(os.environ.get(setting.variable, ""), setting.variable)
+
+
+def assign(name: str, given: Any) -> None:
+    """Let a setting hold for the process, and those that it starts, from now on: by its variable."""
+    os.environ[SETTINGS[name].variable] = _text(given)
 
 
 def check_environment() -> None:

@@ -154,7 +154,7 @@ class KernelWriter:
             if node is core:
                 for k, value in enumerate(core.outputs):
                     if value in self.stores or any(value in _roots(n) for n in self.cluster.outer):
-                        body.names[value] = body.emit("core", (k,), value.dtype)
+                        body.names[value] = body.emit("core", (k,), value.dtype.computed)
             else:
                 body.compute(node)
         for value, view in self.stores.items():
@@ -197,7 +197,7 @@ class KernelWriter:
         body = Body(self.operands, space, placement, 4, self.view)
         for node in hidden:
             if node is self.cluster.source:
-                body.names[node.output] = body.emit("core", (0,), node.output.dtype)
+                body.names[node.output] = body.emit("core", (0,), node.output.dtype.computed)
             else:
                 body.compute(node)
         last = body.load(value, loops)

@@ -9,10 +9,11 @@ from engine import settings
 from engine.collecting import no_collecting
 from engine.graph import Graph
 from engine.loops import map_bodies
-from engine.memory import MemoryLimit, Sizes, plan
+from engine.memory import Sizes, plan
+from engine.options import DEFAULT, Options
 from engine.program import Program
 from engine.rewrites import recording
-from engine.schedule import Conv2d, Item, KernelSpec, Loop, Target
+from engine.schedule import PRODUCTS, Conv2d, Item, KernelSpec, Loop, Schedule, Target
 from engine.verify import verify
 from passes.assemble import Lower, assemble
 from passes.autodiff import expand_gradients
@@ -21,6 +22,7 @@ from passes.fuse import fuse
 from passes.layout import assign_layouts
 from passes.legalise import legalise
 from passes.loops import hoist
+from passes.mixed_precision import mix_precision
 from passes.rematerialise import rematerialise
 from passes.schedule import schedule
 from passes.simplify import relax, remove_dead, simplify, simplify_traced
@@ -29,21 +31,23 @@ Observe = Callable[[str, object], None]
 Pass = tuple[str, Callable[[Graph], Graph]]
 
 
-def graph_passes(
-    target: Target, level: int = 2, limit: MemoryLimit | None = None, lower: Lower | None = None
-) -> Iterator[Pass]:
+def graph_passes(target: Target, options: Options = DEFAULT, lower: Lower | None = None) -> Iterator[Pass]:
     """The passes over the graph, by name, in order.
 
     Level 0 lowers every op that is needed by itself; 1 simplifies; 2 chooses layouts and fuses too; 3 rounds otherwise
-    where that is faster. Under a ``limit`` values are computed again where ``lower`` makes programs that take too much.
+    where that is faster. Precision is chosen first: the backward graph then follows the dtypes of the forward one, and
+    gradients arrive in those of the parameters. Under a limit of memory values are computed again where ``lower`` makes
+    programs that take too much.
     """
+    level, limit = options.level, options.limit
+    yield from precision_passes(options)
     if level >= 1:
         yield "simplify", inside_out(simplify_traced)
     yield "autodiff", expand_gradients
     if level >= 1:
         yield "simplify", inside_out(simplify)
     yield "decompose", inside_out(lambda graph: decompose(graph, target))
-    yield "legalise", inside_out(legalise)
+    yield "legalise", inside_out(lambda graph: legalise(graph, target))
     yield ("simplify", inside_out(simplify)) if level >= 1 else ("dead code", inside_out(remove_dead))
     if level >= 3:
         yield "relax", inside_out(relax)
@@ -54,9 +58,15 @@ def graph_passes(
     if limit is not None:
         assert lower is not None
         sizes = Sizes(limit.sizes)
-        arena = lambda graph: plan(_finished(fusing(graph), level, lower), sizes).arena  # noqa: E731
+        arena = lambda graph: plan(_finished(fusing(graph), target, options, lower), sizes).arena  # noqa: E731
         yield "rematerialise", lambda graph: rematerialise(graph, limit, arena)
     yield "fuse", fusing
+
+
+def precision_passes(options: Options) -> Iterator[Pass]:
+    """The pass that has products computed in 16 bits, where that is asked for."""
+    if options.precision.storage_only:
+        yield "mixed precision", inside_out(lambda graph: mix_precision(graph, options.precision))
 
 
 def inside_out(change: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:
@@ -73,20 +83,19 @@ def compile_graph(
     graph: Graph,
     target: Target,
     lower: Lower,
-    level: int = 2,
+    options: Options = DEFAULT,
     observe: Observe | None = None,
-    limit: MemoryLimit | None = None,
 ) -> Program:
     """Run every pass on ``graph`` and lower it; ``observe(name, stage)`` sees each stage as it is made.
 
-    Raises TenonError where the program cannot be made to take less memory than the ``limit``.
+    Raises TenonError where the program cannot be made to take less memory than the limit.
 
     Every graph is verified where ``TENON_VERIFY=1`` is set; to an observer each tells its ``rewrites``.
     """
     checking = settings.get("verify")
     seen = observe or (lambda name, stage: None)
     expanded = False
-    for name, run in graph_passes(target, level, limit, lower):
+    for name, run in graph_passes(target, options, lower):
         if observe is None:
             graph = run(graph)
         else:
@@ -97,24 +106,40 @@ def compile_graph(
         if checking:
             verify(graph, expanded=expanded)
         seen(name, graph)
-    program = _finished(graph, level, lower, seen)
+    program = _finished(graph, target, options, lower, seen)
     seen("program", program)
     return program
 
 
-def _finished(graph: Graph, level: int, lower: Lower, seen: Observe = lambda name, stage: None) -> Program:
+def _finished(
+    graph: Graph, target: Target, options: Options, lower: Lower, seen: Observe = lambda name, stage: None
+) -> Program:
     """The program of a fused graph."""
     kernels = schedule(graph)
-    if level >= 3:
-        kernels = replace(kernels, kernels=tuple(map(_relaxed, kernels.kernels)))
+    if options.level >= 3:
+        kernels = _mapped(kernels, _relaxed)
+    if target.tensor_cores:
+        kernels = _mapped(kernels, lambda spec: _as_exact(spec, options.products))
     seen("schedule", kernels)
     return assemble(graph, kernels, lower)
 
 
-def _relaxed(item: Item) -> Item:
-    """The same kernels, their convolutions by whatever algorithm is fastest."""
-    if isinstance(item, Loop):
-        return replace(item, kernels=tuple(map(_relaxed, item.kernels)))
-    if isinstance(item, KernelSpec) and isinstance(item.core, Conv2d):
-        return replace(item, core=replace(item.core, relaxed=True))
-    return item
+def _mapped(plan: Schedule, change: Callable[[KernelSpec], KernelSpec]) -> Schedule:
+    """``plan`` with every kernel changed, those in loops too."""
+
+    def changed(item: Item) -> Item:
+        if isinstance(item, Loop):
+            return replace(item, kernels=tuple(map(changed, item.kernels)))
+        return change(item) if isinstance(item, KernelSpec) else item
+
+    return replace(plan, kernels=tuple(map(changed, plan.kernels)))
+
+
+def _relaxed(spec: KernelSpec) -> KernelSpec:
+    """The same kernel, a convolution by whatever algorithm is fastest."""
+    return replace(spec, core=replace(spec.core, relaxed=True)) if isinstance(spec.core, Conv2d) else spec
+
+
+def _as_exact(spec: KernelSpec, products: str) -> KernelSpec:
+    """The same kernel, its products of float32 as exact as was asked for."""
+    return replace(spec, products=products) if isinstance(spec.core, PRODUCTS) else spec

@@ -202,6 +202,7 @@ from tenon.callbacks import Callback, History
 from tenon.checkpoints import load, save
 from tenon.compiling import compile
 from tenon.custom import custom_op
+from tenon.exactness import get_float32_matmul_precision, set_float32_matmul_precision
 from tenon.executable import Executable
 from tenon.functions import Function, function, train_step
 from tenon.generation import generate

@@ -12,7 +12,7 @@ import numpy as np
 from engine import canonical
 from engine.errors import UnsupportedError
 from engine.graph import Graph
-from engine.memory import MemoryLimit
+from engine.options import Options
 from engine.program import Program
 from engine.state import Cell
 
@@ -60,13 +60,13 @@ class Built:
 class Backend(Protocol):
     """One target."""
 
-    def build(self, graph: Graph, cells: Cells, level: int, limit: MemoryLimit | None = None) -> Built:
+    def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         """Make the graph run over the state in ``cells``."""
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
         """The same program and code with a new executor; where it came from stays what it was."""
 
-    def observe(self, graph: Graph, level: int, observe: Observe, limit: MemoryLimit | None = None) -> None:
+    def observe(self, graph: Graph, options: Options, observe: Observe) -> None:
         """Run the passes again, and show what each one made."""
 
 
@@ -86,16 +86,16 @@ class _Stopwatch:
 class CPU:
     """Passes, Numba kernels and the native program; programs and object code are cached on disk."""
 
-    def build(self, graph: Graph, cells: Cells, level: int, limit: MemoryLimit | None = None) -> Built:
+    def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         from runtime import cache
 
         store = cache.default()
-        key = f"{_identity(graph)} cpu level={level}{_limited(limit)}"
+        key = f"{_identity(graph)} cpu {options.key}"
         program = store.load_program(key, graph.name)
         found = program is not None
         watch = _Stopwatch()
         if program is None:
-            program = _compile(graph, level, watch, limit)
+            program = _compile(graph, options, watch)
             store.store_program(key, program)
         built = self._load(_located(program, graph), cells, found)
         return replace(built, origin=replace(built.origin, passes=tuple(watch.laps)))
@@ -114,26 +114,35 @@ class CPU:
         )
         return Built(executor, origin, program, lambda: dict(vars(executor.counters)), executor.memory)
 
-    def observe(self, graph: Graph, level: int, observe: Observe, limit: MemoryLimit | None = None) -> None:
-        _compile(graph, level, observe, limit)
+    def observe(self, graph: Graph, options: Options, observe: Observe) -> None:
+        _compile(graph, options, observe)
 
 
 class Reference:
     """The ops' NumPy references, one node at a time: slow, and what every other target is held to."""
 
-    def build(self, graph: Graph, cells: Cells, level: int, limit: MemoryLimit | None = None) -> Built:
-        from passes.autodiff import expand_gradients
+    def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         from runtime.reference import ReferenceExecutor
 
-        return Built(ReferenceExecutor(expand_gradients(graph), cells), Origin(), None, dict, _no_plan)
+        for _, run in _defining(options):
+            graph = run(graph)
+        return Built(ReferenceExecutor(graph, cells), Origin(), None, dict, _no_plan)
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
         return built
 
-    def observe(self, graph: Graph, level: int, observe: Observe, limit: MemoryLimit | None = None) -> None:
-        from passes.autodiff import expand_gradients
+    def observe(self, graph: Graph, options: Options, observe: Observe) -> None:
+        for name, run in _defining(options):
+            graph = run(graph)
+            observe(name, graph)
 
-        observe("autodiff", expand_gradients(graph))
+
+def _defining(options: Options) -> list[tuple[str, Callable[[Graph], Graph]]]:
+    """The passes that say what is computed, not how."""
+    from passes.autodiff import expand_gradients
+    from passes.pipeline import precision_passes
+
+    return [*precision_passes(options), ("autodiff", expand_gradients)]
 
 
 def _identity(graph: Graph) -> str:
@@ -160,17 +169,12 @@ def _no_plan(sizes: Mapping[str, int]) -> dict[str, int]:
     raise UnsupportedError("the reference interprets the graph: its memory is NumPy's, and is not planned")
 
 
-def _limited(limit: MemoryLimit | None) -> str:
-    """What of a limit belongs to the key of a program in the cache."""
-    return "" if limit is None else f" memory={limit.nbytes} at {sorted(limit.sizes.items())}"
-
-
-def _compile(graph: Graph, level: int, observe: Observe | None = None, limit: MemoryLimit | None = None) -> Program:
+def _compile(graph: Graph, options: Options, observe: Observe | None = None) -> Program:
     from passes.pipeline import compile_graph
     from runtime.cpu.lower import lower
     from runtime.cpu.target import target
 
-    return compile_graph(graph, target(), lower, level, observe, limit)
+    return compile_graph(graph, target(), lower, options, observe)
 
 
 _BACKENDS: dict[str, Backend] = {"cpu": CPU(), "reference": Reference()}

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
+from engine import settings
 from engine.errors import TenonError
+from engine.options import Options
 from tenon.executable import Executable
-from tenon.levels import checked_level
 from tenon.memory import bytes_of, limit_at
+from tenon.options import checked_level, checked_precision
 from tenon.specs import as_specs
 from tenon.tracing import trace
 
@@ -21,6 +24,7 @@ def compile(
     name: str | None = None,
     memory_limit: int | str | None = None,
     memory_at: Mapping[str, int] | None = None,
+    precision: str = "fp32",
 ) -> Executable:
     """Trace ``function`` once on inputs of these specs and make one program of it.
 
@@ -36,16 +40,22 @@ def compile(
     on the way (``exe.memory().arena``), at the sizes of its dims that ``memory_at`` gives: ``{"B": 64}``. Where it
     would take more, it computes some values twice instead of keeping them; results stay the same.
 
+    ``precision`` ``"bf16"`` or ``"fp16"`` has matrix products, convolutions, attention and recurrences compute in 16
+    bits, with sums in float32; what must be exact stays in float32, and so do parameters, gradients with respect to
+    them, and results: see passes/mixed_precision.py.
+
     Raises TenonError where the specs, the options or what the function does cannot be compiled.
     """
     if not callable(function) or isinstance(function, type):
         raise TenonError(
             f"tn.compile takes a Module or a function of Tensors, not {type(function).__name__} {function!r:.60}"
         )
-    checked_level(level)  # before a trace that may take long
+    options = Options(  # checked before a trace that may take long
+        checked_level(level), checked_precision(precision), settings.get("float32_matmul_precision")
+    )
     found = as_specs(specs, "tn.compile")
     nbytes = None if memory_limit is None else bytes_of(memory_limit)
     traced = trace(function, found, name)
-    if nbytes is None:
-        return Executable(traced, level, target)
-    return Executable(traced, level, target, limit_at(traced.graph, nbytes, memory_at or {}, target))
+    if nbytes is not None:
+        options = replace(options, limit=limit_at(traced.graph, nbytes, memory_at or {}, target))
+    return Executable(traced, target, options)

@@ -15,14 +15,13 @@ import numpy as np
 from engine import settings
 from engine.errors import TenonError, UnsupportedError
 from engine.graph import Graph, Value
-from engine.memory import MemoryLimit
+from engine.options import DEFAULT, Options
 from engine.program import Program
 from engine.state import Cell
 from frontend.nest import flatten, unflatten
 from tenon import backends
 from tenon.backends import Built
 from tenon.inspection.report import Report
-from tenon.levels import checked_level
 from tenon.memory import MemoryUse, check_sizes
 from tenon.tracing import Traced
 
@@ -44,14 +43,13 @@ class Executable:
     with every other program of the same model, and is updated in place.
     """
 
-    def __init__(self, traced: Traced, level: int | None = None, target: str = "cpu", limit: MemoryLimit | None = None):
+    def __init__(self, traced: Traced, target: str = "cpu", options: Options = DEFAULT):
         start = time.perf_counter()
         self.name = traced.graph.name
-        self.level = checked_level(level)
+        self.options = options
         self.target = target
         self._traced = traced
         self._backend = backends.get(target)
-        self._limit = limit
         self._compile_count = 0
         self._stages: dict[str, Graph | Schedule | Program] | None = None
         self._inputs = [v.node.attrs["name"] for v in traced.graph.inputs]
@@ -66,7 +64,7 @@ class Executable:
         self._compile_count += 1
         for cell in self._traced.cells.values():
             cell.in_use = True
-        return self._backend.build(self._traced.graph, self._traced.cells, self.level, self._limit)
+        return self._backend.build(self._traced.graph, self._traced.cells, self.options)
 
     def reload(self) -> None:
         """Bind the same code to memory and threads anew; nothing is compiled."""
@@ -100,6 +98,11 @@ class Executable:
             raise TenonError(f"the input {twice[0]!r} of {self.name} was given both by place and by name")
         return {**given, **kwargs}
 
+    @property
+    def level(self) -> int:
+        """The level of optimisation."""
+        return self.options.level
+
     # --- looking into it -----------------------------------------------------------------------------------
 
     @property
@@ -119,7 +122,7 @@ class Executable:
             def keep(name: str, stage: Any) -> None:
                 found[_unused(name, found.__contains__)] = stage
 
-            self._backend.observe(self.graph, self.level, keep, self._limit)
+            self._backend.observe(self.graph, self.options, keep)
             self._stages = found
         return self._stages
 

@@ -39,6 +39,7 @@ class Function:
         name: str | None = None,
         memory_limit: int | str | None = None,
         memory_at: Mapping[str, int] | None = None,
+        precision: str = "fp32",
     ):
         functools.update_wrapper(self, function)
         self._function = function
@@ -49,6 +50,7 @@ class Function:
             "name": name,
             "memory_limit": memory_limit,
             "memory_at": memory_at,
+            "precision": precision,
         }
         self._executable: Executable | None = None
         self._lock = threading.Lock()
@@ -90,6 +92,7 @@ def function(
     name: str | None = None,
     memory_limit: int | str | None = None,
     memory_at: Mapping[str, int] | None = None,
+    precision: str = "fp32",
 ) -> Callable[[Callable[..., Any]], Function]: ...
 def function(
     function: Callable[..., Any] | None = None,
@@ -101,6 +104,7 @@ def function(
     name: str | None = None,
     memory_limit: int | str | None = None,
     memory_at: Mapping[str, int] | None = None,
+    precision: str = "fp32",
 ) -> Any:
     """Make a function of Tensors one compiled program, whatever state it reads and updates::
 
@@ -115,7 +119,16 @@ def function(
     """
 
     def decorate(f: Callable[..., Any]) -> Function:
-        return Function(f, specs, level=level, target=target, name=name, memory_limit=memory_limit, memory_at=memory_at)
+        return Function(
+            f,
+            specs,
+            level=level,
+            target=target,
+            name=name,
+            memory_limit=memory_limit,
+            memory_at=memory_at,
+            precision=precision,
+        )
 
     return decorate if function is None else decorate(function)
 

@@ -9,6 +9,7 @@ import numpy as np
 from engine import dims, dtypes, interpreter
 from engine.dims import Expr, Size
 from engine.graph import Builder, Graph, TensorType, Value
+from engine.options import Options
 from engine.program import Program
 from engine.state import Cell
 from engine.verify import verify
@@ -29,7 +30,7 @@ TOLERANCE = {dtypes.f64: 1e-11, dtypes.f32: 3e-5, dtypes.f16: 4e-3, dtypes.bf16:
 
 def program(graph: Graph, level: int = 2) -> Program:
     """``graph`` through every pass at ``level``; conftest.py has each stage verified."""
-    return compile_graph(graph, target(), lower, level)
+    return compile_graph(graph, target(), lower, Options(level))
 
 
 def cells(graph: Graph, state: Named | None) -> dict[str, Cell]:

@@ -129,7 +129,7 @@ def test_a_broken_rule_inside_a_loop(monkeypatch, tmp_path):
 def test_a_pass_that_swaps_results_is_found_too(monkeypatch):
     from passes import pipeline
 
-    monkeypatch.setattr(pipeline, "legalise", lambda graph: graph.with_(outputs=graph.outputs[::-1]))
+    monkeypatch.setattr(pipeline, "legalise", lambda graph, target: graph.with_(outputs=graph.outputs[::-1]))
     exe = tn.compile(lambda x: (x + 1, x * 2), tn.spec("N"), target="cpu")
     found = tn.bisect(exe, normal(3), folder=None)
     assert (found.kind, found.name) == ("pass", "legalise")

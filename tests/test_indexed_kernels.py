@@ -13,6 +13,7 @@ from graph_tools import tensor, trace
 from engine import dtypes
 from engine.errors import IndexRangeError
 from engine.graph import Builder, Graph, TensorType, Value, apply, constant
+from engine.options import DEFAULT
 from passes.pipeline import compile_graph
 from runtime.cpu.compile import inspect_kernel
 from runtime.cpu.lower import lower
@@ -32,7 +33,7 @@ def index(high: int, *shape: int, dtype: str = "int64") -> np.ndarray:
 
 def kernels(graph: Graph) -> list[str]:
     stages: dict[str, Any] = {}
-    compile_graph(graph, target(), lower, 2, stages.__setitem__)
+    compile_graph(graph, target(), lower, DEFAULT, stages.__setitem__)
     return [k.name for k in stages["schedule"].kernels]
 
 
@@ -167,7 +168,7 @@ def test_loops_run_along_the_memory_that_is_gathered_from() -> None:
 
     stages: dict[str, Any] = {}
     graph = trace(f, tensor(9, 5), tensor(4, 3, dtype="i64"))
-    compile_graph(graph, target(), lower, 2, stages.__setitem__)
+    compile_graph(graph, target(), lower, DEFAULT, stages.__setitem__)
     (spec,) = stages["schedule"].kernels
     assert spec.axes == (4, 3, 5)
     assert [r.strides for r in spec.reads] == [(3, 1, 0), (0, 0, 1)]
@@ -217,7 +218,7 @@ def test_images_are_gathered_and_windowed_channels_last() -> None:
 
     graph = trace(f, tensor("B", 4, 6, 6), tensor(4, 4, 3, 3), tensor(12, dtype="i64"))
     stages: dict[str, Any] = {}
-    compile_graph(graph, target(), lower, 2, stages.__setitem__)
+    compile_graph(graph, target(), lower, DEFAULT, stages.__setitem__)
     layout = stages["layout"]
     images = [v for n in layout.nodes if n.op.name == "gather" for v in n.outputs]
     assert len(images) == 2 and all(layout.layouts[v] == (0, 2, 3, 1) for v in images)

@@ -17,6 +17,7 @@ from graph_tools import trace
 from engine import dims, dtypes
 from engine.errors import IndexRangeError
 from engine.graph import Builder, Graph, TensorType, Value, apply, constant
+from engine.options import DEFAULT, Options
 from engine.schedule import Bundle, ConvWeightGrad, KernelSpec, MaxPool2d, MaxPool2dGrad, Schedule
 from passes.pipeline import compile_graph, graph_passes
 from passes.reach import Precedence
@@ -33,7 +34,7 @@ def array(*shape: int) -> np.ndarray:
 
 def final(graph: Graph, level: int = 2) -> Graph:
     """``graph`` after every graph pass."""
-    for _, run in graph_passes(target(), level):
+    for _, run in graph_passes(target(), Options(level)):
         graph = run(graph)
     return graph
 
@@ -450,7 +451,7 @@ def test_packing_of_weights_that_do_not_change_leaves_the_step() -> None:
 def test_every_stage_can_be_seen() -> None:
     graph, _ = stateful({"w": (4,)}, lambda w: ([], {"w": w * 0.5}))
     seen: list[str] = []
-    compile_graph(graph, target(), lower, 2, lambda name, stage: seen.append(name))
+    compile_graph(graph, target(), lower, DEFAULT, lambda name, stage: seen.append(name))
     assert seen[-3:] == ["fuse", "schedule", "program"]
     assert seen.index("autodiff") < seen.index("decompose") < seen.index("layout")
 

@@ -17,6 +17,7 @@ from random_graphs import programs
 
 from engine import interpreter, samples, text
 from engine.graph import Graph
+from engine.options import Options
 from engine.verify import verify
 from passes.autodiff import expand_gradients
 from passes.pipeline import graph_passes
@@ -30,7 +31,7 @@ LEVELS = (0, 2, 3)
 def stages(graph: Graph, level: int) -> Iterator[tuple[str, Graph]]:
     """The graph as traced, and after every pass."""
     yield "trace", graph
-    for name, run in graph_passes(target(), level):
+    for name, run in graph_passes(target(), Options(level)):
         graph = run(graph)
         yield name, graph
 

@@ -14,6 +14,7 @@ from engine import binding, interpreter, scheduled
 from engine.dtypes import f32
 from engine.errors import VerifyError
 from engine.graph import Graph
+from engine.options import Options
 from engine.schedule import Access, KernelSpec, Stmt
 from passes.autodiff import expand_gradients
 from passes.pipeline import graph_passes
@@ -25,7 +26,7 @@ from runtime.cpu.target import target
 def interpreted(graph: Graph, inputs, state, level: int):
     """Outputs and new state of the graph's schedule."""
     sizes = binding.solve(binding.ports(graph.inputs), [np.shape(inputs[p.name]) for p in binding.ports(graph.inputs)])
-    for _, run in graph_passes(target(), level):
+    for _, run in graph_passes(target(), Options(level)):
         graph = run(graph)
     plan = schedule(graph)
     given = {input_buffer(n): a for n, a in inputs.items()} | {state_buffer(n): a for n, a in state.items()}

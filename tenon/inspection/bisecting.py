@@ -45,7 +45,8 @@ class Search:
         from passes.autodiff import expand_gradients
 
         self.executable = executable
-        self.trace = expand_gradients(executable.graph)
+        self.stages = _rounded_as_meant(executable)
+        self.trace = expand_gradients(self.stages[0][1])
         self.state = {name: np.array(cell.array) for name, cell in executable.cells.items()}
         arrays, self.sizes = interpreter.bind(self.trace, inputs, self.state)
         count = len(self.trace.inputs)
@@ -57,7 +58,7 @@ class Search:
         self.moved = _Run.of(self.trace, self.shifted, self.sizes)
 
     def run(self) -> tuple[Difference, Write] | None:
-        stages = list(self.executable.stages.items())
+        stages = self.stages
         found = self._passes([(n, s) for n, s in stages if isinstance(s, Graph)])
         if found is not None or not isinstance(stages[-1][1], Program):
             return found
@@ -85,7 +86,7 @@ class Search:
 
     def _writer(self, before: Graph, after: Graph, name: str) -> Write:
         """What writes the script that shows a fault of the pass ``name``."""
-        given, at = (self.inputs, self.state), (name, self.executable.level)
+        given, at = (self.inputs, self.state), (name, self.executable.options)
         return partial(reproduce.write_pass, before=before, after=after, given=given, at=at)
 
     def _results(self, found: Arrays) -> tuple[str, Worst] | None:
@@ -277,6 +278,12 @@ def _in_python(case: Case, name: str) -> str:
     if worst(found, *case.of(name)[1:]) is None:
         return "; right in Python (TENON_JIT=0): what is wrong is not its source"
     return "; wrong in Python (TENON_JIT=0) too: it is its source"
+
+
+def _rounded_as_meant(executable: Executable) -> list[tuple[str, Any]]:
+    """The stages from the first that says all that is computed: mixed precision rounds on purpose."""
+    stages = list(executable.stages.items())
+    return stages[1:] if stages[1][0] == "mixed precision" else stages
 
 
 def _producer(graph: Graph, result: str) -> Node | None:

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from engine import interpreter, program_json, text
+from engine.dtypes import as_dtype
 from engine.graph import Graph
+from engine.options import Options
 from engine.program import Program
 from engine.state import Cell
 from tenon.inspection.comparing import worst
@@ -57,16 +59,23 @@ def _report(found: Arrays, expected: Arrays, near: Arrays, what: str) -> int:
 
 
 def write_pass(
-    folder: Path, difference: Difference, before: Graph, after: Graph, given: tuple[Arrays, Arrays], at: tuple[str, int]
+    folder: Path,
+    difference: Difference,
+    before: Graph,
+    after: Graph,
+    given: tuple[Arrays, Arrays],
+    at: tuple[str, Options],
 ) -> Path:
-    """The graphs before and after a pass (its name and the level), with the inputs and the state that they ran on."""
+    """The graphs before and after a pass (its name and the options), with the inputs and the state that they ran on."""
     write(before, folder / "before.py", f'before the pass "{at[0]}"')
     write(after, folder / "after.py", f'after the pass "{at[0]}"')
     write_inputs(folder, *given)
-    return _write_script(folder, difference, f'run_pass(__file__, "{at[0]}", level={at[1]})')
+    return _write_script(
+        folder, difference, f'run_pass(__file__, "{at[0]}", level={at[1].level}, precision="{at[1].precision}")'
+    )
 
 
-def run_pass(script: str, name: str, level: int) -> int:
+def run_pass(script: str, name: str, level: int, precision: str = "f32") -> int:
     """Run the graphs beside ``script``, and what the pass makes now of the first. Returns 1 if the saved ones part."""
     from passes.pipeline import graph_passes
     from runtime.cpu.target import target
@@ -78,7 +87,7 @@ def run_pass(script: str, name: str, level: int) -> int:
     status = 0
     if name != "schedule":
         status = _report(_graph_results(after, saved), expected, near, f"the graph after {name}, as it was saved,")
-    passes = dict(graph_passes(target(), level))
+    passes = dict(graph_passes(target(), Options(level, as_dtype(precision))))
     base = name.rsplit("-", 1)[0] if name not in passes else name
     if name == "schedule":
         return _report(_scheduled(before, saved), expected, near, "the schedule, as it is made now,")
