@@ -14,18 +14,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
+
+from runtime import scalar_ir
+from runtime.irvalue import EXACT, call_llvm
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
 
 CONSTANT_SCOPE = 127
 """The alias scope of constant tables, above those of the buffers that a loop may write."""
-
-EXACT = ("nsz",)
-"""Flags for floating-point instructions whose order matters. Numba adds the kernel's own flags (reassoc among
-them) to every instruction that has none."""
 
 
 # --- memory ------------------------------------------------------------------------------------------------
@@ -165,15 +164,6 @@ def _llvm_unary(name: str):
     return operator
 
 
-def call_llvm(builder: ir.IRBuilder, name: str, args: list[ir.Value] | tuple[ir.Value, ...]) -> ir.Value:
-    """A call of the overloaded LLVM intrinsic ``name`` at the type of its arguments."""
-    kind = args[0].type
-    suffix = {_F32: "f32", _F64: "f64"}.get(kind) or f"i{kind.width}"
-    function_type = ir.FunctionType(kind, [a.type for a in args])
-    function = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.{name}.{suffix}")
-    return builder.call(function, args)
-
-
 floor = _llvm_unary("floor")
 ceil = _llvm_unary("ceil")
 trunc = _llvm_unary("trunc")
@@ -192,30 +182,43 @@ def select(typingctx, condition, a, b):
     return a(types.boolean, a, a), codegen
 
 
-def _extremum(ordered: str):
-    """maximum or minimum; a NaN in either argument wins.
+def _kind(kind: types.Type) -> str:
+    if isinstance(kind, types.Float):
+        return "f"
+    return "i" if getattr(kind, "signed", False) else "u"
 
-    ``ordered`` picks ``a`` over ``b``; a compare is false on NaN, so ``b``'s NaN stays and ``a``'s is put back.
-    With a constant ``a`` the second select folds away and one instruction is left.
-    """
 
+def _of_one(emit: scalar_ir.Operator, result: types.Type | None = None):
+    @intrinsic
+    def operator(typingctx, x):
+        def codegen(context, builder, signature, args):
+            return emit(builder, _kind(x), *args)
+
+        return (result or x)(x), codegen
+
+    return operator
+
+
+def _of_two(emit: scalar_ir.Operator):
     @intrinsic
     def operator(typingctx, a, b):
         def codegen(context, builder, signature, args):
-            x, y = args
-            if isinstance(a, types.Float):
-                best = builder.select(builder.fcmp_ordered(ordered, x, y, flags=EXACT), x, y)
-                return builder.select(builder.fcmp_unordered("uno", x, x, flags=EXACT), x, best)
-            compare = builder.icmp_signed if getattr(a, "signed", False) else builder.icmp_unsigned
-            return builder.select(compare(ordered, x, y), x, y)
+            return emit(builder, _kind(a), *args)
 
         return a(a, a), codegen
 
     return operator
 
 
-maximum = _extremum(">")
-minimum = _extremum("<")
+maximum = _of_two(scalar_ir.extremum(greatest=True))
+minimum = _of_two(scalar_ir.extremum(greatest=False))
+sign = _of_one(scalar_ir.sign)
+is_nan = _of_one(scalar_ir.is_nan, types.boolean)
+is_finite = _of_one(scalar_ir.is_finite, types.boolean)
+integer_floordiv = _of_two(scalar_ir.integer_division(quotient=True))
+integer_mod = _of_two(scalar_ir.integer_division(quotient=False))
+shift_left = _of_two(scalar_ir.shift(left=True))
+shift_right = _of_two(scalar_ir.shift(left=False))
 
 
 def _running_extremum(name: str):
@@ -238,75 +241,6 @@ running_minimum = _running_extremum("min")
 
 
 @intrinsic
-def sign(typingctx, x):
-    """-1, 0 or 1; NaN stays NaN."""
-
-    def codegen(context, builder, signature, args):
-        (v,) = args
-        zero = ir.Constant(v.type, 0)
-        if isinstance(x, types.Float):
-            below = builder.select(builder.fcmp_ordered("<", v, zero, flags=EXACT), ir.Constant(v.type, -1.0), v)
-            return builder.select(builder.fcmp_ordered(">", v, zero, flags=EXACT), ir.Constant(v.type, 1.0), below)
-        compare = builder.icmp_signed if x.signed else builder.icmp_unsigned
-        below = builder.select(compare("<", v, zero), ir.Constant(v.type, -1), zero)
-        return builder.select(compare(">", v, zero), ir.Constant(v.type, 1), below)
-
-    return x(x), codegen
-
-
-@intrinsic
-def is_nan(typingctx, x):
-    def codegen(context, builder, signature, args):
-        return builder.fcmp_unordered("uno", args[0], args[0], flags=EXACT)
-
-    return types.boolean(x), codegen
-
-
-@intrinsic
-def is_finite(typingctx, x):
-    def codegen(context, builder, signature, args):
-        size = call_llvm(builder, "fabs", args)
-        return builder.fcmp_ordered("<", size, ir.Constant(size.type, float("inf")), flags=EXACT)
-
-    return types.boolean(x), codegen
-
-
-def _integer_division(quotient: bool):
-    """Floor division or its remainder; a zero divisor gives 0, and the most negative number by -1 wraps."""
-
-    @intrinsic
-    def operator(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            x, y = args
-            zero, one = ir.Constant(x.type, 0), ir.Constant(x.type, 1)
-            is_zero = builder.icmp_unsigned("==", y, zero)
-            if not a.signed:
-                safe = builder.select(is_zero, one, y)
-                result = builder.udiv(x, safe) if quotient else builder.urem(x, safe)
-                return builder.select(is_zero, zero, result)
-            is_minus_one = builder.icmp_signed("==", y, ir.Constant(x.type, -1))
-            safe = builder.select(builder.or_(is_zero, is_minus_one), one, y)
-            q = builder.sdiv(x, safe)
-            r = builder.sub(x, builder.mul(q, safe))
-            differs = builder.icmp_signed("<", builder.xor(r, safe), zero)
-            below = builder.and_(builder.icmp_unsigned("!=", r, zero), differs)
-            if quotient:
-                floored = builder.sub(q, builder.zext(below, x.type))
-                floored = builder.select(is_minus_one, builder.neg(x), floored)
-            else:
-                floored = builder.select(below, builder.add(r, safe), r)
-            return builder.select(is_zero, zero, floored)
-
-        return a(a, a), codegen
-
-    return operator
-
-
-integer_floordiv = _integer_division(True)
-integer_mod = _integer_division(False)
-
-
-@intrinsic
 def quotient(typingctx, a, b):
     """``a // b`` of indices: ``a`` is not negative and ``b`` is positive."""
 
@@ -316,41 +250,13 @@ def quotient(typingctx, a, b):
     return types.int64(types.int64, types.int64), codegen
 
 
-def _shift(left: bool):
-    """A shift by any amount: one outside the width of the type shifts everything out."""
-
-    @intrinsic
-    def operator(typingctx, a, b):
-        def codegen(context, builder, signature, args):
-            x, amount = args
-            inside = builder.icmp_unsigned("<", amount, ir.Constant(x.type, x.type.width))
-            if left:
-                shifted = builder.shl(x, builder.select(inside, amount, ir.Constant(x.type, 0)))
-                return builder.select(inside, shifted, ir.Constant(x.type, 0))
-            most = builder.select(inside, amount, ir.Constant(x.type, x.type.width - 1))
-            if a.signed:
-                return builder.ashr(x, most)
-            return builder.select(inside, builder.lshr(x, most), ir.Constant(x.type, 0))
-
-        return a(a, a), codegen
-
-    return operator
-
-
-shift_left = _shift(True)
-shift_right = _shift(False)
-
-
-def _truncation(result: types.Integer):
-    """A float cut to an integer as the hardware does it: through 32 bits, or 64 where the result is that wide."""
+def _truncation(result):
+    emit = scalar_ir.truncation(result.bitwidth)
 
     @intrinsic
     def operator(typingctx, x):
         def codegen(context, builder, signature, args):
-            if result.bitwidth == 64:
-                return builder.fptosi(args[0], _I64)
-            whole = builder.fptosi(args[0], _I32)
-            return whole if result.bitwidth == 32 else builder.trunc(whole, ir.IntType(result.bitwidth))
+            return emit(builder, *args)
 
         return result(x), codegen
 

@@ -15,9 +15,8 @@ from typing import Any
 import numpy as np
 
 from engine import dtypes
-from engine.random import uniform_reference
-from engine.scalar import VOCABULARY
 from runtime.cpu.checked_memory import CheckedMemory
+from runtime.scalar_words import WORDS
 
 _STORED = {d.name: np.dtype(d.numpy) for d in dtypes.ALL}
 _F32, _F64, _I64 = np.dtype(np.float32), np.dtype(np.float64), np.dtype(np.int64)
@@ -46,8 +45,6 @@ class _Words:
         for name, dtype in _STORED.items():
             setattr(self, f"load_{name}", self._loader(dtype))
             setattr(self, f"store_{name}", self._storer(dtype))
-        for name in ("exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf"):
-            setattr(self, name, _of_dtype(VOCABULARY[name].numpy))
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?", name):
@@ -57,8 +54,8 @@ class _Words:
             return self._dot(_STORED[found[1]], int(found[2]))
         if found := re.fullmatch(r"transpose_(f32|f64)_(\d+)", name):
             return self._transpose(_STORED[found[1]], int(found[2]))
-        if name in _PURE:
-            return _PURE[name]
+        if name in WORDS:
+            return WORDS[name]
         raise AttributeError(f"no word {name!r} of kernels runs in Python")
 
     # -- memory
@@ -161,77 +158,3 @@ class _Arrays:
             return self.memory.view(address, tuple(shape), tuple(strides[: len(shape)]), dtype, "holds")
 
         return array
-
-
-# --- scalars -----------------------------------------------------------------------------------------------
-
-
-def _of_dtype(function: Callable[..., Any]) -> Callable[..., Any]:
-    """``function`` with results of its first argument's type."""
-
-    def word(x: Any, *others: Any) -> Any:
-        return type(x)(function(x, *others))
-
-    return word
-
-
-def _extremum(builtin: Callable[..., Any], function: Callable[..., Any]) -> Callable[..., Any]:
-    def word(a: Any, b: Any) -> Any:
-        return builtin(a, b) if isinstance(a, int) and isinstance(b, int) else function(a, b)
-
-    return word
-
-
-def _integer_pow(base: Any, exponent: Any) -> Any:
-    if exponent >= 0:
-        return type(base)(np.power(base, exponent))
-    if base == 1 or base == -1:
-        return base if exponent % 2 else base * base
-    return base - base
-
-
-def _truncation(dtype: type) -> Callable[..., Any]:
-    through: type = np.int64 if dtype is np.int64 else np.int32
-
-    def word(x: Any) -> Any:
-        return np.asarray(x).astype(through).astype(dtype)[()]
-
-    return word
-
-
-def _rounding(dtype: np.dtype) -> Callable[..., Any]:
-    return lambda x: np.float32(np.asarray(x).astype(dtype)[()])
-
-
-def _uniform(dtype: dtypes.DType) -> Callable[..., Any]:
-    def word(seed: int, step: int, stream: int, index: int) -> Any:
-        found = uniform_reference(int(seed), int(step), int(stream), np.asarray([int(index)]), dtype)
-        return found[0]
-
-    return word
-
-
-def _select(condition: Any, a: Any, b: Any) -> Any:
-    return a if condition else b
-
-
-def _quotient(a: int, b: int) -> int:
-    return int(a) // int(b)
-
-
-_PURE: dict[str, Callable[..., Any]] = {
-    "floor": _of_dtype(np.floor), "ceil": _of_dtype(np.ceil), "trunc": _of_dtype(np.trunc),
-    "round_even": _of_dtype(np.rint), "absolute": _of_dtype(np.abs), "sqrt": _of_dtype(np.sqrt),
-    "sign": _of_dtype(np.sign), "select": _select, "quotient": _quotient,
-    "maximum": _extremum(max, np.maximum), "minimum": _extremum(min, np.minimum),
-    "running_maximum": _extremum(max, np.maximum), "running_minimum": _extremum(min, np.minimum),
-    "is_nan": np.isnan, "is_finite": np.isfinite,
-    "integer_floordiv": _of_dtype(np.floor_divide), "integer_mod": _of_dtype(np.mod),
-    "shift_left": _of_dtype(np.left_shift), "shift_right": _of_dtype(np.right_shift),
-    "float_floordiv": _of_dtype(np.floor_divide), "float_mod": _of_dtype(np.mod),
-    "float_pow": _of_dtype(np.power), "integer_pow": _integer_pow,
-    "truncate_i8": _truncation(np.int8), "truncate_u8": _truncation(np.uint8),
-    "truncate_i32": _truncation(np.int32), "truncate_i64": _truncation(np.int64),
-    "round_f16": _rounding(_STORED["f16"]), "round_bf16": _rounding(_STORED["bf16"]),
-    "uniform_f32": _uniform(dtypes.f32), "uniform_f64": _uniform(dtypes.f64),
-}  # fmt: skip

@@ -9,8 +9,7 @@ from __future__ import annotations
 
 import math
 
-from runtime.cpu.irvalue import F64, Num, fast_two_sum, two_product, two_sum
-from runtime.cpu.tiles import host_vector_bytes
+from runtime.irvalue import F64, Num, fast_two_sum, power_of_two, two_product, two_sum
 
 _INFINITY = float("inf")
 _LOG2E = 1.4426950408889634
@@ -31,27 +30,18 @@ def _reduce(x: Num) -> tuple[Num, Num, Num]:
     return shifted.bits() - x.like(magic).bits(), r, r.polynomial(_EXP_F32 if x.is_f32 else _EXP_F64)
 
 
-def _power_of_two(n: Num) -> Num:
-    """2**n for an integer n in the range of normal exponents."""
-    bias, shift = (127, 23) if n.type.width == 32 else (1023, 52)
-    return ((n + bias) << shift).as_float()
-
-
 def exp(x: Num) -> Num:
     # Beyond these bounds the result overflows or vanishes by itself in the two last products.
     x = x.at_most(89.0).at_least(-104.0) if x.is_f32 else x.at_most(710.0).at_least(-746.0)
     n, r, q = _reduce(x)
     p = (r * r).fma(q, r)
-    if x.is_f32 and host_vector_bytes() == 64:  # AVX-512 has an instruction for this
-        return (p + 1.0).call("ldexp", n)
-    half = n >> 1
-    return (p + 1.0) * _power_of_two(half) * _power_of_two(n - half)
+    return (p + 1.0).scaled(n)
 
 
 def _half_expm1(x: Num) -> Num:
     """(exp(x) - 1) / 2 for x that does not overflow by far: rounded where it is added up, not before."""
     n, r, q = _reduce(x)
-    scale = _power_of_two(n - 1)  # half of 2**n, which itself may overflow
+    scale = power_of_two(n - 1)  # half of 2**n, which itself may overflow
     return scale.fma(r * r * q, scale.fma(r, scale - 0.5))
 
 

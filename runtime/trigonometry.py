@@ -11,10 +11,7 @@ from __future__ import annotations
 from fractions import Fraction
 from functools import lru_cache
 
-from llvmlite import ir
-
-from runtime.cpu.intrinsics import CONSTANT_SCOPE, mark_scope
-from runtime.cpu.irvalue import F32, F64, I32, I64, Num, fast_two_sum, two_product, two_sum
+from runtime.irvalue import F32, F64, I32, I64, Num, fast_two_sum, two_product, two_sum
 
 _PI_BITS = 1400
 
@@ -60,21 +57,6 @@ def _table(exponents: tuple[int, int], parts: tuple[int, ...]) -> list[list[floa
     return columns
 
 
-def _gather(x: Num, name: str, values: list[float], index: Num) -> Num:
-    """``values[index]`` from a constant array in the module."""
-    module = x.builder.module
-    kind = ir.ArrayType(F64, len(values))
-    array = module.globals.get(name)
-    if array is None:
-        array = ir.GlobalVariable(module, kind, name)
-        array.global_constant = True
-        array.linkage = "internal"
-        array.initializer = ir.Constant(kind, values)
-    loaded = x.builder.load(x.builder.gep(array, [I64(0), index.value], inbounds=True))
-    mark_scope(module, loaded, CONSTANT_SCOPE)
-    return Num(x.builder, loaded)
-
-
 def _row(exponent: Num, first: int, last: int) -> Num:
     """The table's row for a biased exponent, as an i64, inside the table for every argument."""
     row = (exponent < first).where(first, exponent)
@@ -104,8 +86,8 @@ def _reduce_f32(x: Num) -> tuple[Num, Num]:
     high, low = _table((_FIRST_F32 - 150, _LAST_F32 - 149), (28, 53))
     row = _row(bits >> 23, _FIRST_F32, _LAST_F32)
     mantissa = ((bits & 0x7FFFFF) | (150 << 23)).as_float().to(F64)
-    product = _modulo_4(mantissa * _gather(x, "tenon.two_over_pi_f32.0", high, row))
-    rest = mantissa * _gather(x, "tenon.two_over_pi_f32.1", low, row)  # up to a quarter, so it counts for the quadrant
+    product = _modulo_4(mantissa * x.table("tenon.two_over_pi_f32.0", high, row))
+    rest = mantissa * x.table("tenon.two_over_pi_f32.1", low, row)  # up to a quarter, so it counts for the quadrant
     quadrant, whole = _split_quadrant(product + rest)
     fraction = (product - whole) + rest
     return quadrant, (size < 2.0**-40).where(size.to(F64), fraction * _PIO2)
@@ -118,7 +100,7 @@ def _reduce_f64(x: Num) -> tuple[Num, Num, Num]:
     columns = _table((_FIRST_F64 - 1075, _LAST_F64 - 1074), (53, 53, 53, 53))
     row = _row(bits >> 52, _FIRST_F64, _LAST_F64)
     mantissa = ((bits & ((1 << 52) - 1)) | (1075 << 52)).as_float()
-    parts = [_gather(x, f"tenon.two_over_pi_f64.{k}", column, row) for k, column in enumerate(columns)]
+    parts = [x.table(f"tenon.two_over_pi_f64.{k}", column, row) for k, column in enumerate(columns)]
     (p1, e1), (p2, e2), (p3, e3) = (two_product(mantissa, part) for part in parts[:3])
     middle, middle_error = two_sum(e1, p2)
     high, high_error = two_sum(_modulo_4(p1), middle)
