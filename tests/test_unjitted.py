@@ -14,7 +14,7 @@ import tenon as tn
 from engine import dtypes, interpreter
 from engine.errors import BoundsError
 from passes.autodiff import expand_gradients
-from runtime.cpu.checked_memory import CheckedMemory
+from runtime.checked_memory import CheckedMemory
 from runtime.cpu.unjitted import UnjittedExecutor
 from tenon import F, nn, optim
 

@@ -19,8 +19,8 @@ from engine.errors import CompileError, TenonError
 from engine.program import Kernel
 from runtime.cpu import helpers
 from runtime.cpu.objects import externals, link, symbol
-from runtime.cpu.sources import load_source
 from runtime.cpu.threads import thread_count
+from runtime.sources import load_source
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef, TargetMachine

@@ -18,11 +18,11 @@ from engine import dtypes
 from engine.errors import ShapeError
 from engine.program import ERROR, MEETING, Arg, Block, Call, Loop, Pointer, Program
 from engine.state import Cell
+from runtime.checked_memory import CheckedMemory
 from runtime.cpu.binding import Sizes
-from runtime.cpu.checked_memory import CheckedMemory
 from runtime.cpu.executor import Counters, Inputs, check_failure, constant_array, memory_by_class, program_cells
-from runtime.cpu.sources import load_source
 from runtime.cpu.unjitted_words import importer
+from runtime.sources import load_source
 
 _GARBAGE = 0xFF
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from engine import dtypes
-from runtime.cpu.checked_memory import CheckedMemory
+from runtime.checked_memory import CheckedMemory
 from runtime.scalar_words import WORDS
 
 _STORED = {d.name: np.dtype(d.numpy) for d in dtypes.ALL}

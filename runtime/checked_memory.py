@@ -12,7 +12,7 @@ import sys
 import numpy as np
 
 from engine.errors import BoundsError
-from runtime.cpu.sources import PREFIX
+from runtime.sources import PREFIX
 
 _BITS = 40
 _MIDDLE = 1 << (_BITS - 1)

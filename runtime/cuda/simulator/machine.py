@@ -1,0 +1,181 @@
+"""Running a kernel's blocks: threads as greenlets, in an order that a number decides."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from greenlet import getcurrent, greenlet
+
+from engine.errors import TenonError
+from runtime.checked_memory import CheckedMemory
+from runtime.cuda.simulator.clocks import Clocks
+from runtime.cuda.simulator.shared import SharedMemory
+from runtime.cuda.simulator.thread import LANES, Barrier, Thread, Together, Until, run_as
+
+
+class DivergenceError(TenonError, RuntimeError):
+    """Threads that should meet, and wait in different places, or for one that has returned."""
+
+
+@dataclass
+class Order:
+    """Which of several runs first. 0: the first; 1: the last; any other number seeds a random choice."""
+
+    number: int = 0
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.number)
+
+    def of(self, count: int) -> list[int]:
+        """All of ``0..count``, in this order."""
+        found = list(range(count))
+        if self.number == 1:
+            found.reverse()
+        elif self.number:
+            self._random.shuffle(found)
+        return found
+
+
+def launch(
+    function: Callable[..., None],
+    blocks: int,
+    threads: int,
+    shared: int,
+    args: Sequence[int],
+    memory: CheckedMemory,
+    order: int = 0,
+) -> None:
+    """Run ``blocks`` blocks of ``threads`` threads, one block after the other. ``args`` are numbers and addresses in
+    ``memory``. Raises BoundsError, RaceError or DivergenceError where the kernel does what a GPU leaves undefined."""
+    if threads <= 0 or threads % LANES:
+        raise DivergenceError(f"a block of {threads} threads; expected a multiple of {LANES}")
+    which = Order(order)
+    with np.errstate(all="ignore"):
+        for number in which.of(blocks):
+            Block(number, blocks, threads, shared, memory, which).run(function, args)
+
+
+class Block:
+    """One block: its threads, its shared memory, and what has happened before what."""
+
+    def __init__(self, number: int, blocks: int, threads: int, shared: int, memory: CheckedMemory, order: Order):
+        self.number = number
+        self.blocks = blocks
+        self.size = threads
+        self.memory = memory
+        self.clocks = Clocks(threads)
+        self.shared = SharedMemory(shared, threads, self.clocks)
+        self.threads = [Thread(self, i) for i in range(threads)]
+        self._order = order
+        self._arrived: dict[int, list[tuple[Thread, Barrier, np.ndarray]]] = {}
+
+    def run(self, function: Callable[..., None], args: Sequence[int]) -> None:
+        hub = getcurrent()
+        running = {t.number: greenlet(lambda: function(*args), hub) for t in self.threads}
+        for t in self.threads:
+            t.pause = hub.switch
+        warps = [self.threads[i : i + LANES] for i in range(0, self.size, LANES)]
+        alive = [len(w) for w in warps]
+
+        def advance(warp: int) -> bool:
+            """Run the warp's threads until each waits; whether any has run."""
+            moved = False
+            for i in self._order.of(len(warps[warp])):
+                thread = warps[warp][i]
+                if thread.number not in running:
+                    continue
+                if isinstance(thread.wait, Until) and thread.wait.ready():
+                    thread.wait = None
+                if thread.wait is None:
+                    moved = True
+                    run_as(thread)
+                    running[thread.number].switch()
+                    if running[thread.number].dead:
+                        del running[thread.number]
+                        alive[warp] -= 1
+            return moved
+
+        try:
+            while running:
+                moved = False
+                for warp in self._order.of(len(warps)):
+                    while alive[warp] and (advance(warp) or self._together(warps[warp], alive[warp])):
+                        moved = True
+                if not moved and running and not self._meet():
+                    raise DivergenceError(self._stuck(running))
+        finally:
+            for g in running.values():
+                g.throw()
+
+    def _together(self, warp: list[Thread], alive: int) -> bool:
+        """Execute what all lanes wait to execute together, if they do."""
+        lanes = [t for t in warp if t.wait is not None]
+        waits = {t.wait for t in lanes if isinstance(t.wait, Together)}
+        if not waits or any(isinstance(t.wait, Until) for t in lanes):
+            return False
+        if len(waits) > 1 or alive < len(warp) or any(isinstance(t.wait, Barrier) for t in lanes):
+            raise DivergenceError(f"a warp's threads part before an instruction that all execute: {_places(warp)}")
+        wait = waits.pop()
+        run_as(lanes[0])
+        results = wait.function(lanes, [t.given for t in lanes], *wait.constants)
+        for i, t in enumerate(lanes):
+            t.wait, t.given = None, None if results is None else results[i]
+        return True
+
+    def arrive(self, thread: Thread, at: Barrier) -> None:
+        """``thread`` has come to a barrier, and does not wait there."""
+        self._arrived.setdefault(at.number, []).append((thread, at, self.clocks.release(thread.number)))
+
+    def _meet(self) -> bool:
+        """Let those go on whose barrier is complete; whether there were any."""
+        waiting: dict[int, list[Thread]] = {}
+        for t in self.threads:
+            if isinstance(t.wait, Barrier):
+                waiting.setdefault(t.wait.number, []).append(t)
+        for number, threads in waiting.items():
+            arrived = self._arrived.get(number, [])
+            places = [t.wait for t in threads if isinstance(t.wait, Barrier)]
+            counts = {p.count for p in places} | {p.count for _, p, _ in arrived}
+            if len(counts) > 1 or (counts == {0} and len({p.line for p in places}) > 1):
+                raise DivergenceError(f"threads wait for one another in different places: {_places(threads)}")
+            if len(threads) + len(arrived) == (counts.pop() or self.size):
+                for t in threads:
+                    for _, _, known in arrived:
+                        self.clocks.acquire(t.number, known)
+                    t.wait = None
+                self.clocks.meet([t.number for t in threads])
+                self._arrived.pop(number, None)
+                return True
+        return False
+
+    def _stuck(self, running: dict[int, greenlet]) -> str:
+        left = [t for t in self.threads if t.number in running]
+        gone = self.size - len(left)
+        returned = f"{gone} threads have returned, and " if gone else ""
+        return f"{returned}no thread can go on: {_places(left)}"
+
+
+def _places(threads: Sequence[Thread]) -> str:
+    """Which threads wait where."""
+    found: dict[str, list[int]] = {}
+    for t in threads:
+        match t.wait:
+            case None:
+                place = "have returned"
+            case Until(what=what, line=line):
+                place = f"wait for {what} in line {line}"
+            case Barrier(line=line):
+                place = f"wait at the barrier in line {line}"
+            case Together(function=function, line=line):
+                place = f"are at {function.__name__.strip('_')} in line {line}"
+        found.setdefault(place, []).append(t.number)
+    return "; ".join(f"threads {_numbers(n)} {place}" for place, n in sorted(found.items()))
+
+
+def _numbers(numbers: list[int]) -> str:
+    if len(numbers) > 1 and numbers[-1] - numbers[0] == len(numbers) - 1:
+        return f"{numbers[0]} to {numbers[-1]}"
+    return ", ".join(map(str, numbers[:8])) + (" ..." if len(numbers) > 8 else "")

@@ -1,0 +1,62 @@
+"""Reads and writes of the thread that runs now, in global and in shared memory; numbers come as kernels have them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from engine.errors import BoundsError
+from runtime.cuda.simulator.thread import current, kernel_line
+
+
+def global_bytes(address: int, nbytes: int, what: str) -> np.ndarray:
+    """The bytes themselves at ``address``, a multiple of their number. Raises BoundsError."""
+    region, start = current().block.memory.place(int(address), nbytes, what)
+    if start % nbytes:
+        raise BoundsError(f"{what} {nbytes} bytes at byte {start} of {region.name}, misaligned: line {kernel_line()}")
+    if what == "writes" and not region.array.flags.writeable:
+        raise BoundsError(f"writes into {region.name}, which is only read: line {kernel_line()}")
+    return region.bytes[start : start + nbytes]
+
+
+def load_global(address: int, dtype: np.dtype, count: int = 1) -> Any:
+    """``count`` numbers side by side, as a tuple if they are several."""
+    return _numbers(global_bytes(address, dtype.itemsize * count, "reads"), dtype)
+
+
+def store_global(address: int, dtype: np.dtype, *values: Any) -> None:
+    global_bytes(address, dtype.itemsize * len(values), "writes")[:] = _raw(values, dtype)
+
+
+def swap_global(address: int, dtype: np.dtype, value: int, expected: int | None = None) -> int:
+    """Write ``value`` if what is there is ``expected`` (None: in any case); what was there."""
+    place = global_bytes(address, dtype.itemsize, "writes")
+    found: int = _numbers(place, dtype)
+    if expected is None or found == int(expected) % (1 << (8 * dtype.itemsize)):
+        place[:] = _raw((value,), dtype)
+    return found
+
+
+def load_shared(address: int, dtype: np.dtype, count: int = 1) -> Any:
+    thread = current()
+    return _numbers(thread.block.shared.load(thread.number, address, dtype.itemsize * count), dtype)
+
+
+def store_shared(address: int, dtype: np.dtype, *values: Any) -> None:
+    thread = current()
+    thread.block.shared.store(thread.number, address, _raw(values, dtype))
+
+
+def _numbers(data: np.ndarray, dtype: np.dtype) -> Any:
+    found = data.view(dtype)
+    items = list(found) if dtype.kind == "f" else found.tolist()
+    return items[0] if len(items) == 1 else tuple(items)
+
+
+def _raw(values: Sequence[Any], dtype: np.dtype) -> np.ndarray:
+    if dtype.kind == "f":
+        return np.array(values, dtype).view(np.uint8)
+    bits = 8 * dtype.itemsize
+    return np.array([int(v) % (1 << bits) for v in values], f"u{dtype.itemsize}").view(np.uint8)
