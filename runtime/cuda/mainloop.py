@@ -1,0 +1,120 @@
+"""The main loop of products on tensor cores: a ring of stages in shared memory, filled ahead by asynchronous copies.
+
+Everything that multiplies tiles runs this loop; what differs is where the tiles come from, which a :class:`Loader`
+knows (runtime/cuda/copies.py has that of matrices), and what becomes of the accumulators (runtime/cuda/epilogue.py).
+
+The lines expect in scope: ``thread`` and ``lane``, ``shared`` (the address of the block's dynamic shared memory),
+``k_tiles`` (how many stages there are to multiply), and ``warp_row`` and ``warp_column``: where in the tile the warp's
+part begins. They leave the accumulators as ``Products`` has them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from runtime.cuda.fragments import Fragments
+from runtime.cuda.products import Products
+from runtime.cuda.tiles import STEP, SharedTile, Tile
+from runtime.emit import indent
+
+
+class Loader(Protocol):
+    """Copies one operand, stage by stage, from global to shared memory, all threads of the block together."""
+
+    shared: SharedTile
+
+    def setup(self) -> list[str]:
+        """Lines before the loop."""
+
+    def copy(self, stage: str) -> list[str]:
+        """Lines that start the copies of the next stage into shared address ``stage`` and move on by one. ``k_tile``
+        is its number. What lies outside the operand arrives as zeros."""
+
+
+@dataclass(frozen=True)
+class MainLoop:
+    """``a`` and ``b`` multiplied by ``products``, tile by tile of ``tile``."""
+
+    tile: Tile
+    a: Loader
+    b: Loader
+    products: Products
+
+    @property
+    def stage(self) -> int:
+        """Bytes of one stage."""
+        return self.a.shared.bytes + self.b.shared.bytes
+
+    @property
+    def shared(self) -> int:
+        """Bytes of shared memory."""
+        return self.tile.stages * self.stage
+
+    def lines(self) -> list[str]:
+        tile, stages = self.tile, self.tile.stages
+        a = Fragments("a", self.a.shared, tile.warp_rows)
+        b = Fragments("b", self.b.shared, tile.warp_columns)
+        at_once = self.products.steps
+        steps = tile.depth * self.a.shared.itemsize // (STEP * at_once)
+        step: list[str] = []
+        for side in (a, b):
+            for i in range(at_once):
+                number = "step" if at_once == 1 else f"({at_once} * step + {i})"
+                step += side.load(f"{side.name}_stage", number, i * side.words)
+            step += self.products.prepare(side.name)
+        step += self.products.multiply()
+        return [
+            *self.a.setup(),
+            *self.b.setup(),
+            *a.setup("warp_row"),
+            *b.setup("warp_column"),
+            *self.products.declare(),
+            *self.products.clear(),
+            "filled = shared",
+            "used = shared",
+            # Copies run ahead by all stages but one. Behind the barrier all threads have what they waited for, and all
+            # are done with the stage that is filled next.
+            f"for turn in range({1 - stages}, k_tiles):",
+            f"    cp_async_wait({stages - 2})",
+            "    cuda.syncthreads()",
+            f"    k_tile = turn + {stages - 1}",
+            "    if k_tile < k_tiles:",
+            *indent(self.a.copy("filled"), 2),
+            *indent(self.b.copy(f"filled + {self.a.shared.bytes}"), 2),
+            "    cp_async_commit()",
+            *indent(next_stage("filled", self.stage, stages)),
+            "    if turn >= 0:",
+            "        a_stage = used",
+            f"        b_stage = used + {self.a.shared.bytes}",
+            f"        for step in range({steps}):",
+            *indent(step, 3),
+            *indent(next_stage("used", self.stage, stages), 2),
+            "cp_async_wait(0)",
+            "cuda.syncthreads()",
+        ]
+
+
+def next_stage(name: str, stage: int, stages: int) -> list[str]:
+    """Lines that move the address ``name`` on by one stage of the ring that starts at ``shared``."""
+    return [f"{name} += {stage}", f"if {name} == shared + {stages * stage}:", f"    {name} = shared"]
+
+
+def place_threads() -> list[str]:
+    """Lines that begin a kernel: they set ``thread``, ``lane``, ``block`` and ``shared``."""
+    return [
+        "thread = cuda.threadIdx.x",
+        "lane = thread & 31",
+        "block = cuda.blockIdx.x",
+        "shared = shared_memory()",
+    ]
+
+
+def place_warps(tile: Tile) -> list[str]:
+    """Lines that set ``warp``, ``warp_row`` and ``warp_column``."""
+    across = tile.columns // tile.warp_columns
+    return [
+        "warp = thread >> 5",
+        f"warp_row = warp // {across} * {tile.warp_rows}",
+        f"warp_column = warp % {across} * {tile.warp_columns}",
+    ]
