@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from runtime.cuda.simulator.memory import global_bytes
-from runtime.cuda.simulator.thread import current
+from runtime.cuda.simulator.thread import current, kernel_line
 
 
 def begin(destination: int, source: int, nbytes: int, given: int) -> None:
@@ -13,6 +13,8 @@ def begin(destination: int, source: int, nbytes: int, given: int) -> None:
     thread = current()
     shared = thread.block.shared
     at = shared.place(destination, nbytes, "copies")
+    if shared.conflicts:
+        shared.conflicts.note(thread, at.start, nbytes, kernel_line())
     data = global_bytes(source, nbytes, "copies") if given == nbytes else _some(source, given)
     shared.expect(thread.number, at)
 

@@ -12,6 +12,7 @@ from greenlet import getcurrent, greenlet
 from engine.errors import TenonError
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.simulator.clocks import Clocks
+from runtime.cuda.simulator.conflicts import Conflicts
 from runtime.cuda.simulator.shared import SharedMemory
 from runtime.cuda.simulator.thread import LANES, Barrier, Thread, Together, Until, run_as
 
@@ -47,27 +48,34 @@ def launch(
     args: Sequence[int],
     memory: CheckedMemory,
     order: int = 0,
+    conflicts: Conflicts | None = None,
 ) -> None:
     """Run ``blocks`` blocks of ``threads`` threads, one block after the other. ``args`` are numbers and addresses in
-    ``memory``. Raises BoundsError, RaceError or DivergenceError where the kernel does what a GPU leaves undefined."""
+    ``memory``; ``conflicts`` counts those of shared memory. Raises BoundsError, RaceError or DivergenceError
+    where the kernel does what a GPU leaves undefined."""
     if threads <= 0 or threads % LANES:
         raise DivergenceError(f"a block of {threads} threads; expected a multiple of {LANES}")
     which = Order(order)
     with np.errstate(all="ignore"):
         for number in which.of(blocks):
-            Block(number, blocks, threads, shared, memory, which).run(function, args)
+            Block(number, blocks, threads, shared, memory, which, conflicts).run(function, args)
+            if conflicts:
+                conflicts.close()
 
 
 class Block:
     """One block: its threads, its shared memory, and what has happened before what."""
 
-    def __init__(self, number: int, blocks: int, threads: int, shared: int, memory: CheckedMemory, order: Order):
+    def __init__(
+        self, number: int, blocks: int, threads: int, shared: int, memory: CheckedMemory, order: Order,
+        conflicts: Conflicts | None = None,
+    ):  # fmt: skip
         self.number = number
         self.blocks = blocks
         self.size = threads
         self.memory = memory
         self.clocks = Clocks(threads)
-        self.shared = SharedMemory(shared, threads, self.clocks)
+        self.shared = SharedMemory(shared, threads, self.clocks, conflicts)
         self.threads = [Thread(self, i) for i in range(threads)]
         self._order = order
         self._arrived: dict[int, list[tuple[Thread, Barrier, np.ndarray]]] = {}

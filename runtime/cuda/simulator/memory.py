@@ -41,12 +41,12 @@ def swap_global(address: int, dtype: np.dtype, value: int, expected: int | None 
 
 def load_shared(address: int, dtype: np.dtype, count: int = 1) -> Any:
     thread = current()
-    return _numbers(thread.block.shared.load(thread.number, address, dtype.itemsize * count), dtype)
+    return _numbers(thread.block.shared.load(thread, address, dtype.itemsize * count), dtype)
 
 
 def store_shared(address: int, dtype: np.dtype, *values: Any) -> None:
     thread = current()
-    thread.block.shared.store(thread.number, address, _raw(values, dtype))
+    thread.block.shared.store(thread, address, _raw(values, dtype))
 
 
 def _numbers(data: np.ndarray, dtype: np.dtype) -> Any:

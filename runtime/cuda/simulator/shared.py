@@ -9,7 +9,8 @@ import numpy as np
 
 from engine.errors import BoundsError
 from runtime.cuda.simulator.clocks import Clocks
-from runtime.cuda.simulator.thread import LANES, kernel_line
+from runtime.cuda.simulator.conflicts import Conflicts
+from runtime.cuda.simulator.thread import LANES, Thread, kernel_line
 
 BASE = 1024
 """The address of the first byte. Addresses of shared memory have 32 bits and are not those of global memory."""
@@ -24,9 +25,10 @@ class RaceError(BoundsError):
 class SharedMemory:
     """``size`` bytes, and for each who touched it last: who wrote it, and when each warp last read it."""
 
-    def __init__(self, size: int, threads: int, clocks: Clocks):
+    def __init__(self, size: int, threads: int, clocks: Clocks, conflicts: Conflicts | None = None):
         self.size = size
         self.clocks = clocks
+        self.conflicts = conflicts
         self.bytes = np.full(size, _GARBAGE, np.uint8)
         warps = -(-threads // LANES)
         self._writer = np.zeros(size, np.int32)
@@ -47,21 +49,30 @@ class SharedMemory:
             raise BoundsError(f"{what} {nbytes} bytes at byte {start} of shared memory, which is misaligned: {_line()}")
         return slice(start, start + nbytes)
 
-    def load(self, thread: int, address: int, nbytes: int) -> np.ndarray:
+    def load(self, thread: Thread, address: int, nbytes: int) -> np.ndarray:
         """A copy of the bytes at ``address``."""
         at = self.place(address, nbytes, "reads")
-        self.check_read(thread, at)
+        if self.conflicts:
+            self.conflicts.note(thread, at.start, nbytes, kernel_line())
+        self.check_read(thread.number, at)
         return self.bytes[at].copy()
 
-    def store(self, thread: int, address: int, data: np.ndarray) -> None:
+    def store(self, thread: Thread, address: int, data: np.ndarray) -> None:
         at = self.place(address, data.size, "writes")
-        self.check_write(thread, at)
-        self.record_write(thread, at)
+        if self.conflicts:
+            self.conflicts.note(thread, at.start, data.size, kernel_line())
+        self.check_write(thread.number, at)
+        self.record_write(thread.number, at)
         self.bytes[at] = data
 
-    def load_rows(self, threads: Sequence[int], addresses: Sequence[int], nbytes: int) -> np.ndarray:
-        """(rows, nbytes) bytes: each address read by a thread of the same warp."""
-        return np.stack([self.load(t, a, nbytes) for t, a in zip(threads, addresses, strict=True)])
+    def load_rows(self, threads: Sequence[Thread], addresses: Sequence[int]) -> np.ndarray:
+        """(rows, 16) bytes: the rows of matrices, each at the address that a thread of the same warp gives."""
+        if self.conflicts:
+            self.conflicts.rows([int(a) - BASE for a in addresses], kernel_line())
+        places = [self.place(a, 16, "reads") for a in addresses]
+        for thread, at in zip(threads, places, strict=True):
+            self.check_read(thread.number, at)
+        return np.stack([self.bytes[at] for at in places])
 
     def check_read(self, thread: int, at: slice) -> None:
         """Raises RaceError unless what ``thread`` reads now was written before; records that it was read."""

@@ -33,7 +33,7 @@ def ldmatrix(lanes: Sequence[Thread], given: list[int], matrices: int, transpose
     Lane i gets two neighbours of row i / 4 of each, or of column i / 4 where ``transposed``."""
     count = 8 * matrices
     shared = lanes[0].block.shared
-    rows = shared.load_rows([t.number for t in lanes[:count]], given[:count], 16)
+    rows = shared.load_rows(lanes[:count], given[:count])
     tiles = rows.view(np.uint16).reshape(matrices, 8, 8)
     if transposed:
         tiles = tiles.transpose(0, 2, 1)

@@ -1,0 +1,120 @@
+"""One kernel of a schedule on the CUDA backend: in the simulator beside the reference, and assembled for GPUs.
+
+A :class:`Case` is a spec and what it runs on. ``check`` runs it in the simulator, under several orders of its threads,
+on the memory on which ``engine.scheduled`` runs the spec itself. ``compiled`` assembles a kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from engine import dims, dtypes, scheduled
+from engine.buffers import Buffer
+from engine.dtypes import DType
+from engine.program import ERROR, Arg, Kernel, Lowered, Pointer
+from engine.schedule import Bundle, KernelSpec
+from runtime.checked_memory import CheckedMemory
+from runtime.cuda.assembler import Cubin, assemble
+from runtime.cuda.lower import lower
+from runtime.cuda.simulator.conflicts import Conflicts
+from runtime.cuda.toolkit import to_ptx
+from runtime.sources import load_source
+
+ORDERS = (0, 1, 2)
+TOLERANCES = {"f16": 2e-3, "bf16": 1.6e-2, "f32": 2e-6, "f64": 1e-12}
+"""By the dtype of what is written, relative to the greatest value: for sums of some ten terms."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A kernel, one C-contiguous array for each buffer that it reads or writes, and the values of its dims."""
+
+    name: str
+    spec: KernelSpec | Bundle
+    arrays: Mapping[str, np.ndarray]
+    values: Mapping[str, int] = field(default_factory=dict)
+    tolerance: float | None = None
+
+
+def check(case: Case, orders: Sequence[int] = ORDERS) -> list[Conflicts]:
+    """Run the case under each order of threads and blocks; what it writes, and what it leaves alone, is what the
+    reference says. Returns the bank conflicts of the kernels, in the order of ``lower(case.spec).calls``."""
+    lowered = lower(case.spec)
+    expected = reference(case)
+    counted: list[Conflicts] = []
+    for order in orders:
+        found = {name: a.copy() for name, a in case.arrays.items()}
+        counted = simulate(lowered, found, case.values, order)
+        compare(case, found, expected)
+    return counted
+
+
+def reference(case: Case) -> dict[str, np.ndarray]:
+    """The arrays after the spec has run on NumPy."""
+    buffers = [Buffer(name, "temp", dtype_of(a), a.size) for name, a in case.arrays.items()]
+    memory = scheduled.Memory(buffers, case.values, case.arrays)
+    scheduled.execute(case.spec, memory)
+    return {name: memory.arrays[name].reshape(a.shape) for name, a in case.arrays.items()}
+
+
+def compare(case: Case, found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray]) -> None:
+    written = scheduled.writes(case.spec)
+    for name, want in expected.items():
+        got, dtype = found[name], dtype_of(want)
+        if name not in written or not dtype.is_float:
+            np.testing.assert_array_equal(got, want, f"{case.name}: {name}")
+            continue
+        wide = want.astype(np.float64)
+        finite = np.abs(wide[np.isfinite(wide)])
+        bound = (case.tolerance or TOLERANCES[dtype.name]) * max(1e-30, float(finite.max(initial=0)))
+        np.testing.assert_allclose(got.astype(np.float64), wide, 0, bound, err_msg=f"{case.name}: {name}")
+
+
+def dtype_of(array: np.ndarray) -> DType:
+    name = "bf16" if array.dtype.name == "bfloat16" else None
+    return next(d for d in dtypes.ALL if (d.name == name if name or d.name == "bf16" else d.numpy == array.dtype))
+
+
+def simulate(
+    lowered: Lowered,
+    arrays: Mapping[str, np.ndarray],
+    values: Mapping[str, int] | None = None,
+    order: int = 0,
+) -> list[Conflicts]:
+    """Run the calls in order on ``arrays``. Buffers of the lowering are made here, filled with NaN or -1 so that
+    nothing unwritten goes unnoticed. Returns each call's bank conflicts."""
+    from runtime.cuda.simulator.machine import launch
+
+    sizes = dict(values or {})
+    memory = CheckedMemory()
+    kept = dict(arrays)
+    kept.setdefault(ERROR, np.zeros(2, np.int64))
+    for b in lowered.buffers:
+        garbage = np.nan if b.dtype.is_float else -1 if b.dtype.kind == "i" else 1
+        kept[b.name] = np.full(dims.evaluate(b.size, sizes), garbage, b.dtype.numpy)
+    addresses = {name: memory.add(name, a) for name, a in kept.items()}
+
+    def number(arg: Arg) -> int:
+        if isinstance(arg, Pointer):
+            return addresses[arg.buffer] + dims.evaluate(arg.offset, sizes)
+        return dims.evaluate(arg, sizes)  # type: ignore[arg-type]
+
+    kernels = {k.key: k for k in lowered.kernels}
+    found = []
+    for call in lowered.calls:
+        kernel = kernels[call.kernel]
+        args = [0, addresses[ERROR] if call.indexed else 0, *map(number, call.args)]
+        conflicts = Conflicts()
+        function = getattr(load_source(kernel), kernel.name)
+        blocks = dims.evaluate(call.tasks, sizes)
+        launch(function, blocks, kernel.threads, kernel.shared, args, memory, order, conflicts)
+        found.append(conflicts)
+    return found
+
+
+def compiled(kernel: Kernel, architecture: str) -> Cubin:
+    """The machine code of a kernel, without a GPU."""
+    return assemble(to_ptx(kernel, architecture), architecture)
