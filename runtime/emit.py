@@ -81,6 +81,10 @@ class ArgTable:
     def args(self) -> tuple[Arg, ...]:
         return tuple(arg for _, arg in self._slots)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(name for name, _ in self._slots)
+
     def prologue(self, block: str = "args") -> list[str]:
         """The lines that read every slot of ``block``; to be placed first, once the body is complete."""
         return [f"{name} = slot({block}, {i})" for i, (name, _) in enumerate(self._slots)]
@@ -508,7 +512,8 @@ _MATH_NAMES = frozenset([*(_FLOAT_CALLS - {"sqrt"}), "float_floordiv", "float_mo
 
 
 def _imports(text: str, package: str, modules: Mapping[str, Iterable[str]]) -> list[str]:
-    words = set(re.findall(r"[A-Za-z_]\w*(?=\()|\binf\b|\bnan\b", text)) - {"range", "min", "max"}
+    words = set(re.findall(r"(?<![\w.])[A-Za-z_]\w*(?=\()|\binf\b|\bnan\b|\bcuda(?=\.)", text))
+    words -= {"range", "min", "max"}
     lines = []
     for module, provided in {"numpy": _NUMPY_NAMES, **modules, f"{package}.mathlib": _MATH_NAMES}.items():
         used = words & set(provided)

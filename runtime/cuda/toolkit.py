@@ -116,6 +116,56 @@ def ptx(template: str, pure: bool = False) -> Callable[[Function], Function]:
     return declare
 
 
+def typed(takes: str, gives: str, build: Callable[..., Any]) -> Callable[[Function], Function]:
+    """A function for kernels on numbers of exact types, as generated bodies have them: integers keep their width.
+
+    ``takes`` and ``gives`` list NumPy's names of types, ``any`` for whatever number is given, and ``same`` for its type
+    once more. ``build(builder, kind, *values)`` emits the result, or a sequence of several; ``kind`` is that of the
+    ``any``: f (float), i (signed), u (unsigned) or b (bool). The function underneath is what the simulator runs.
+    """
+
+    def declare(fallback: Function) -> Function:
+        return fallback if SIMULATED else _typed(fallback, takes.split(), gives.split(), build)
+
+    return declare
+
+
+def _typed(fallback: Function, takes: Sequence[str], gives: Sequence[str], build: Callable[..., Any]) -> Function:
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic as numba_intrinsic
+
+    def kind_of(number: Any) -> str:
+        if isinstance(number, types.Float):
+            return "f"
+        return "b" if isinstance(number, types.Boolean) else "i" if number.signed else "u"
+
+    def typed(typingctx: Any, *given: Any) -> Any:
+        free = next((types.unliteral(g) for w, g in zip(takes, given, strict=True) if w == "any"), types.int64)
+        known = {"any": free, "same": free, "bool": types.boolean}
+        taken, made = ([known.get(w) or getattr(types, w) for w in words] for words in (takes, gives))
+        result = types.Tuple(made) if len(made) > 1 else made[0] if made else types.void
+
+        def codegen(context: Any, builder: Any, signature: Any, passed: Any) -> Any:
+            found = build(builder, kind_of(free), *passed)
+            if not made:
+                return context.get_dummy_value()
+            return found if len(made) == 1 else context.make_tuple(builder, result, found)
+
+        return result(*taken), codegen
+
+    _name_parameters(typed, fallback, [f"a{i}" for i in range(len(takes))])
+    found: Function = numba_intrinsic(typed)
+    return found
+
+
+def _name_parameters(typing: Callable[..., Any], fallback: Callable[..., Any], names: Sequence[str]) -> None:
+    """Give the typing function of an intrinsic the parameters ``names``, which numba matches calls with."""
+    position = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    named = [inspect.Parameter(n, position) for n in ("typingctx", *names)]
+    typing.__signature__ = inspect.Signature(named)  # type: ignore[attr-defined]
+    typing.__name__, typing.__doc__ = fallback.__name__, fallback.__doc__
+
+
 def _words(fallback: Callable[..., Any]) -> tuple[dict[str, str], list[str]]:
     """The parameters' and the results' words, from the annotations of a function."""
     words: dict[str, str] = dict(fallback.__annotations__)
