@@ -17,7 +17,7 @@ from tenon.training import check_parts
 
 if TYPE_CHECKING:
     from frontend.nn import Module
-    from frontend.optim import Optimizer
+    from frontend.optim import GradScaler, Optimizer
     from tenon.executable import Executable
 
 
@@ -143,11 +143,14 @@ def train_step(
     target: str = "cpu",
     memory_limit: int | str | None = None,
     memory_at: Mapping[str, int] | None = None,
+    precision: str = "fp32",
+    scaler: GradScaler | None = None,
 ) -> Function:
     """One training step as one program: ``step(*inputs, y)`` updates the model and returns the loss before the update.
 
     ``specs`` are those of the model's inputs and, last, of what ``loss_fn(model(*inputs), y)`` compares with. The model
-    is traced in training mode. The other options are those of ``tn.compile``.
+    is traced in training mode. ``scaler`` scales the loss, as ``precision="fp16"`` needs it. The other options are those
+    of ``tn.compile``.
     """
     found = as_specs(specs, "train_step")
     if len(found) < 2:
@@ -157,13 +160,21 @@ def train_step(
     def train_step(*inputs: Any) -> Any:
         with mode(model, training=True):
             loss = loss_fn(model(*inputs[:-1]), inputs[-1])
-        optimizer.minimize(loss)
+        optimizer.minimize(loss, scaler=scaler)
         return loss
 
     names = ("x", "y") if len(found) == 2 else (*(f"x{i}" for i in range(len(found) - 1)), "y")
     kinds = [inspect.Parameter(n, inspect.Parameter.POSITIONAL_OR_KEYWORD) for n in names]
     train_step.__signature__ = inspect.Signature(kinds)  # type: ignore[attr-defined]
-    return Function(train_step, found, level=level, target=target, memory_limit=memory_limit, memory_at=memory_at)
+    return Function(
+        train_step,
+        found,
+        level=level,
+        target=target,
+        memory_limit=memory_limit,
+        memory_at=memory_at,
+        precision=precision,
+    )
 
 
 def _annotated_specs(function: Callable[..., Any]) -> tuple[TensorSpec, ...]:

@@ -70,12 +70,14 @@ def save_training(trainer: Trainer, path: str | Path, told: Sequence[Callback]) 
         arrays |= {f"optimizer.{k}": v for k, v in trainer.optimizer.state_dict().items()}
     arrays |= {"rng.seed": random.default.seed.array, "rng.step": random.default.step.array}
     position = trainer.position
+    scaler = trainer.scaler
     facts: dict[str, Any] = {
         "format": FORMAT,
         "epoch": position.epoch,
         "batch": position.batch,
         "generator": position.generator or random.default.generator.bit_generator.state,
         "callbacks": [],
+        "scaler": scaler.state_dict() if scaler is not None else {},
     }
     if position.totals is not None and position.batch:
         facts["loss"], facts["samples"] = position.totals.loss, position.totals.samples
@@ -101,11 +103,19 @@ def load_training(trainer: Trainer, path: str | Path, told: Sequence[Callback]) 
     saved = [name for name, _ in facts["callbacks"]]
     if told and names != saved:
         raise StateError(f"{path} was written with the callbacks {saved}, and training goes on with {names}")
+    scales = facts.get("scaler", {})
+    if bool(scales) != (trainer.scaler is not None and trainer.scaler.is_enabled()):
+        raise StateError(
+            f"{path} was written by training {'with' if scales else 'without'} loss scaling, and this Trainer trains "
+            f"{'without' if scales else 'with'} it"
+        )
     before = trainer.model.state_dict()
     trainer.model.load_state_dict(_under(arrays, "model."))
     try:
         if trainer.optimizer is not None:
             trainer.optimizer.load_state_dict(_under(arrays, "optimizer."))
+        if trainer.scaler is not None:
+            trainer.scaler.load_state_dict(scales)
     except StateError:
         trainer.model.load_state_dict(before)
         raise

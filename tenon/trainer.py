@@ -11,7 +11,7 @@ from typing import Any
 from engine.dtypes import DType, f32
 from engine.errors import TenonError
 from frontend.nn import Module
-from frontend.optim import Optimizer
+from frontend.optim import GradScaler, Optimizer
 from frontend.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 from frontend.trace import active
 from tenon import checkpoints
@@ -21,6 +21,7 @@ from tenon.callbacks import AnyCallback, Callback, EpochFunction, History, Model
 from tenon.compiling import compile
 from tenon.executable import Executable
 from tenon.modes import mode
+from tenon.options import checked_precision
 from tenon.position import Position, Totals, load_training, save_training
 from tenon.progress import Progress, text_of
 from tenon.training import check_parts, weighted_loss
@@ -35,6 +36,9 @@ class Trainer:
     and predict runs one compiled program, whatever the size of a batch: for fit the forward pass, loss, metrics,
     gradients and the optimizer's update. ``memory_limit`` is for that of fit, and as in ``tn.compile``; the dim of the
     batch is called B: ``memory_limit="1 GB", memory_at={"B": 64}``.
+
+    ``precision`` is that of all three, as in ``tn.compile``. With ``"fp16"`` the loss is scaled, by ``scaler`` or by a
+    ``GradScaler()`` of its own: steps whose gradients overflow are skipped.
     """
 
     def __init__(
@@ -50,8 +54,11 @@ class Trainer:
         target: str = "cpu",
         memory_limit: int | str | None = None,
         memory_at: Mapping[str, int] | None = None,
+        precision: str = "fp32",
+        scaler: GradScaler | None = None,
     ):
         check_parts("Trainer", model, optimizer, loss)
+        checked_precision(precision)
         if schedule_every not in ("epoch", "batch"):
             raise TenonError(f'schedule_every must be "epoch" or "batch", not {schedule_every!r}')
         if scheduler is not None and scheduler.optimizer is not optimizer:
@@ -66,7 +73,8 @@ class Trainer:
         self.position = Position()
         self._interrupted = False
         self._told: list[Callback] = []
-        self._options: dict[str, Any] = {"level": level, "target": target}
+        self.scaler = GradScaler() if scaler is None and precision == "fp16" else scaler
+        self._options: dict[str, Any] = {"level": level, "target": target, "precision": precision}
         self._limit: dict[str, Any] = {"memory_limit": memory_limit, "memory_at": memory_at}
         self._programs: dict[tuple, Executable] = {}
 
@@ -268,7 +276,7 @@ class Trainer:
         def train(*arrays: Any) -> tuple[Any, ...]:
             results = evaluate(*arrays)
             assert self.optimizer is not None and active() is not None
-            self.optimizer.minimize(results[0])
+            self.optimizer.minimize(results[0], scaler=self.scaler)
             if self.scheduler is not None and self.schedule_every == "batch":
                 self._step_scheduler(results[0])
             return results

@@ -19,6 +19,7 @@ from frontend.tensor import Tensor
 from frontend.trace import Trace, current_trace
 
 if TYPE_CHECKING:
+    from frontend.optim.grad_scaler import GradScaler
     from frontend.optim.lr_scheduler import LRScheduler
 
 Params = Iterable[Parameter] | Iterable[dict[str, Any]]
@@ -77,6 +78,7 @@ class Optimizer:
         self.state: dict[Parameter, dict[str, Buffer]] = {}
         self.schedulers: list[LRScheduler] = []
         self._micro_step = Buffer(np.zeros((), np.int64))
+        self._due: Tensor | None = None
         if isinstance(params, Tensor) or not isinstance(params, Iterable):
             raise TypeError(
                 f"an optimizer takes a list of parameters, or of groups (dicts), such as model.parameters(), not one "
@@ -156,13 +158,19 @@ class Optimizer:
 
     # --- tracing ---
 
-    def minimize(self, loss: Tensor) -> None:
-        """Change the parameters by one step against the gradient of ``loss``, whenever the traced program runs.
+    def minimize(self, loss: Tensor, scaler: GradScaler | None = None) -> None:
+        """Change the parameters by one step against the gradient of ``loss``, whenever the traced program runs. With a
+        ``scaler`` the loss is scaled meanwhile, and a step whose gradients overflow is skipped.
 
         Raises TraceError outside of a traced function, ShapeError where ``loss`` is not a scalar, and TenonError where
         it depends on none of the parameters.
         """
-        self.apply(self.gradients(loss))
+        if scaler is None or not scaler.is_enabled():
+            self.apply(self.gradients(loss))
+            return
+        grads, finite = scaler.unscale(self.gradients(scaler.scale(loss)))
+        self.apply(grads, where=finite)
+        scaler.update(finite)
 
     def gradients(self, loss: Tensor) -> Gradients:
         """The gradient of ``loss`` for each trainable parameter that it depends on. Raises as :meth:`minimize`."""
@@ -186,9 +194,11 @@ class Optimizer:
         values = found if isinstance(found, tuple) else (found,)
         return {p: Tensor.of(g) for p, g in zip(used, values, strict=True)}
 
-    def apply(self, grads: Gradients) -> None:
+    def apply(self, grads: Gradients, where: Tensor | None = None) -> None:
         """Change the parameters by one step against ``grads``, as :meth:`gradients` gives them or as they were made of
-        those. They are accumulated and clipped here. Raises TraceError outside of a traced function."""
+        those. They are accumulated and clipped here. Where the bool scalar ``where`` is given and false, nothing
+        changes: parameters and state are as if there had been no call. Raises TraceError outside of a traced function.
+        """
         trace = current_trace("optimizer.apply(grads)")
         members = {}
         for number, group in enumerate(self.param_groups):
@@ -196,9 +206,10 @@ class Optimizer:
             members[number] = [p for p in group.params if p in grads]
             self._allocate(group, members[number])
             self._name_state(trace, number, members[number])
-        due = self._accumulation_is_due()
-        if due is not None:
-            grads = self._accumulated(grads, due)
+        due = where
+        if self.accumulate > 1:
+            grads, due = self._accumulated(grads, where)
+        self._due = due
         if self.clip_value is not None:
             grads = clip_grad_value(grads, self.clip_value)
         if self.clip_norm is not None:
@@ -208,28 +219,31 @@ class Optimizer:
 
     @property
     def changed(self) -> Tensor | None:
-        """Whether the last call changed the parameters, where gradients are accumulated; None where every call does."""
+        """Whether the last call changed the parameters; None where every call does."""
+        if self._due is not None and self._due._is_being_traced:
+            return self._due
         return None if self.accumulate == 1 else self._micro_step == 0
 
     def step(self, *_: object) -> NoReturn:
         """Tenon has no gradients that wait for a step: :meth:`minimize` takes them and updates."""
         raise UnsupportedError("there is no step(): call optimizer.minimize(loss) inside a tn.function")
 
-    def _accumulation_is_due(self) -> Tensor | None:
-        """Whether this call is one that changes the parameters; None where every call does."""
-        if self.accumulate == 1:
-            return None
-        self._micro_step.assign((self._micro_step + 1) % self.accumulate)
-        return self.changed
+    def _accumulated(self, grads: Gradients, where: Tensor | None) -> tuple[Gradients, Tensor]:
+        """The mean of the gradients since the last change, and whether this call is one that changes the parameters.
+        It counts ``where`` that is true, or always."""
 
-    def _accumulated(self, grads: Gradients, due: Tensor) -> Gradients:
-        """The mean of the gradients since the last change, which matters where ``due``."""
+        def write(buffer: Buffer, value: Tensor) -> None:
+            buffer.assign(value if where is None else call("where", where, value, buffer))
+
+        count = (self._micro_step + 1) % self.accumulate
+        due = count == 0 if where is None else call("and_", where, count == 0)
         found = {}
         for p, grad in grads.items():
             total = self.state[p][_SUM]
             found[p] = total + grad / self.accumulate
-            total.assign(call("where", due, 0.0, found[p]).to(p.dtype))
-        return found
+            write(total, call("where", due, 0.0, found[p]).to(p.dtype))
+        write(self._micro_step, count)
+        return found, due
 
     def _build(self, group: ParameterGroup, grads: Gradients, due: Tensor | None) -> None:
         """The update of one group, its scalars computed once for each set of shared numbers and dtype."""
