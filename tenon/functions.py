@@ -149,8 +149,8 @@ def train_step(
     """One training step as one program: ``step(*inputs, y)`` updates the model and returns the loss before the update.
 
     ``specs`` are those of the model's inputs and, last, of what ``loss_fn(model(*inputs), y)`` compares with. The model
-    is traced in training mode. ``scaler`` scales the loss, as ``precision="fp16"`` needs it. The other options are those
-    of ``tn.compile``.
+    is traced in training mode. ``scaler`` scales the loss, which ``precision="fp16"`` needs. The others are those of
+    ``tn.compile``.
     """
     found = as_specs(specs, "train_step")
     if len(found) < 2:

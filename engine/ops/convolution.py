@@ -17,7 +17,7 @@ from engine.dims import Size
 from engine.errors import ShapeError
 from engine.graph import Node, TensorType, Value, apply
 from engine.op import REQUIRED, Op, register
-from engine.rules import need_equal, need_float, need_rank
+from engine.rules import need_equal, need_float, need_rank, widened
 
 Pair = tuple[int, int]
 
@@ -89,7 +89,8 @@ def _groups(channels: int, groups: int) -> list[slice]:
 def _conv2d(x: np.ndarray, w: np.ndarray, stride: Pair, padding: Pair, dilation: Pair, groups: int) -> np.ndarray:
     attrs = {"stride": stride, "padding": padding, "dilation": dilation}
     size = _output_size(x.shape[2:], w.shape[2:], attrs)
-    out = np.zeros((x.shape[0], w.shape[0], *size), np.result_type(x, w, np.float32))
+    x, w = widened(x), widened(w)
+    out = np.zeros((x.shape[0], w.shape[0], *size), np.result_type(x, w))
     padded = _padded(x, padding)
     for into, read in zip(_groups(w.shape[0], groups), _groups(x.shape[1], groups), strict=True):
         for i, j, part in _taps(padded, size, w.shape[2:], stride, dilation):
@@ -146,7 +147,8 @@ def _input_grad(
     dy: np.ndarray, w: np.ndarray, input_size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> np.ndarray:
     shape = (dy.shape[0], w.shape[1] * groups, *input_size)
-    padded = _padded(np.zeros(shape, np.result_type(dy, w, np.float32)), padding)
+    dy, w = widened(dy), widened(w)
+    padded = _padded(np.zeros(shape, np.result_type(dy, w)), padding)
     for into, read in zip(_groups(w.shape[0], groups), _groups(shape[1], groups), strict=True):
         for i, j, part in _taps(padded, dy.shape[2:], w.shape[2:], stride, dilation):
             part[:, read] += np.einsum("nohw,oc->nchw", dy[:, into], w[into, :, i, j], optimize=True)
@@ -189,7 +191,8 @@ def _weight_grad_rule(x: TensorType, dy: TensorType, kernel_size: Pair, **attrs:
 def _weight_grad(
     x: np.ndarray, dy: np.ndarray, kernel_size: Pair, stride: Pair, padding: Pair, dilation: Pair, groups: int
 ) -> np.ndarray:
-    out = np.zeros((dy.shape[1], x.shape[1] // groups, *kernel_size), np.result_type(x, dy, np.float32))
+    x, dy = widened(x), widened(dy)
+    out = np.zeros((dy.shape[1], x.shape[1] // groups, *kernel_size), np.result_type(x, dy))
     padded = _padded(x, padding)
     for into, read in zip(_groups(dy.shape[1], groups), _groups(x.shape[1], groups), strict=True):
         for i, j, part in _taps(padded, dy.shape[2:], kernel_size, stride, dilation):

@@ -62,13 +62,16 @@ def bisect(
     """The first pass or kernel that parts from the reference on these inputs and the state as it is; None where the
     program agrees with it. State stays as it is.
 
-    A difference counts where it is more than rounding explains (see comparing.py). Gradients are taken from
-    the trace as the pass ``autodiff`` expands them. A script that shows the difference again, with what it needs, is
+    A difference counts where it is more than rounding explains (see comparing.py). The reference is the trace, or what
+    the pass "mixed precision" made of it, which rounds on purpose; gradients are taken from it as the pass ``autodiff``
+    expands them. A script that shows the difference again, with what it needs, is
     written to a new folder inside of ``folder``, unless that is None. Raises what the inputs' checks raise.
     """
     from tenon.inspection.bisecting import Search
+    from tenon.inspection.comparing import computing_in
 
-    found = Search(executable, inputs).run()
+    with computing_in(executable.options.precision):
+        found = Search(executable, inputs).run()
     if found is None or folder is None:
         return found[0] if found else None
     difference, write = found

@@ -4,12 +4,16 @@ How much that is, the computation itself tells: it is run once more on inputs th
 place, and what moves by that may well be rounded otherwise. So a sum that cancels has the tolerance of its terms. Of a
 sum that cancels wholly rounding is left alone, and its square (a second moment) is smaller than any of these: below a
 sixteenth of epsilon squared nothing counts.
+
+Where a program computes in 16 bits on the way, each of its float32 results is as uncertain as 16 bits are.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +29,25 @@ EPSILON = {dtypes.f64: 2.0**-52, dtypes.f32: 2.0**-23}
 
 MOVES = 32
 """How many times what one unit in the last place of the inputs changes is still rounding."""
+
+
+UNIT = {dtypes.f16: 2.0**-11, dtypes.bf16: 2.0**-8}
+"""By how much 16-bit floats round at most, relative to a number."""
+
+FEW_MOVES = 8
+"""As MOVES, where inputs are moved by the unit of a 16-bit float."""
+
+_narrow: ContextVar[DType | None] = ContextVar("narrow", default=None)
+
+
+@contextmanager
+def computing_in(dtype: DType) -> Iterator[None]:
+    """Inside, what is compared is computed in ``dtype``, if that is one of 16 bits."""
+    token = _narrow.set(dtype if dtype in UNIT else None)
+    try:
+        yield
+    finally:
+        _narrow.reset(token)
 
 
 @dataclass(frozen=True)
@@ -70,10 +93,11 @@ def worst(got: np.ndarray, expected: np.ndarray, moved: np.ndarray | None = None
         a, b = got.astype(np.float64), expected.astype(np.float64)
         finite = np.isfinite(b)
         scale = np.abs(b[finite]).max(initial=0.0)
-        allowed = TOLERANCE[dtype] * (np.abs(b) + scale / 8) + EPSILON.get(dtype, 0.0) ** 2 / 16
+        narrow = _narrow.get()
+        allowed = TOLERANCE[narrow or dtype] * (np.abs(b) + scale / 8) + EPSILON.get(dtype, 0.0) ** 2 / 16
         if moved is not None:
             shift = np.abs(moved.astype(np.float64) - b)
-            allowed = allowed + MOVES * shift[np.isfinite(shift)].max(initial=0.0)
+            allowed = allowed + (FEW_MOVES if narrow else MOVES) * shift[np.isfinite(shift)].max(initial=0.0)
         error = np.abs(a - b)
         same = (a == b) | (np.isnan(a) & np.isnan(b))
         excess = np.where(same, 0.0, np.where(np.isfinite(error), error / np.maximum(allowed, 1e-300), np.inf))
@@ -87,7 +111,9 @@ def worst(got: np.ndarray, expected: np.ndarray, moved: np.ndarray | None = None
 
 
 def moved(arrays: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarray]:
-    """``arrays`` with every float of 32 or 64 bits one unit in the last place up or down."""
+    """``arrays`` with every float of 32 or 64 bits one unit in the last place up or down, or one of the 16-bit floats
+    that are computed in."""
+    narrow = _narrow.get()
     random = np.random.default_rng(seed)
     found = {}
     for name, array in arrays.items():
@@ -95,6 +121,8 @@ def moved(arrays: Mapping[str, np.ndarray], seed: int = 0) -> dict[str, np.ndarr
         if eps is None:
             found[name] = array
             continue
+        if narrow is not None:
+            eps = UNIT[narrow]
         sign = random.integers(0, 2, array.shape) * 2 - 1
         with np.errstate(all="ignore"):
             found[name] = array * (1 + eps * sign).astype(array.dtype)

@@ -15,7 +15,7 @@ from engine.graph import Graph
 from engine.options import Options
 from engine.program import Program
 from engine.state import Cell
-from tenon.inspection.comparing import worst
+from tenon.inspection.comparing import computing_in, worst
 from tenon.text import load_arrays, save_arrays, write, write_inputs
 
 if TYPE_CHECKING:
@@ -77,17 +77,21 @@ def write_pass(
 
 def run_pass(script: str, name: str, level: int, precision: str = "f32") -> int:
     """Run the graphs beside ``script``, and what the pass makes now of the first. Returns 1 if the saved ones part."""
+    with computing_in(as_dtype(precision)):
+        return _run_pass(Path(script).parent, name, Options(level, as_dtype(precision)))
+
+
+def _run_pass(folder: Path, name: str, options: Options) -> int:
     from passes.pipeline import graph_passes
     from runtime.cpu.target import target
 
-    folder = Path(script).parent
     before, after = (_parsed(folder / f"{n}.py") for n in ("before", "after"))
     saved = load_arrays(folder / "inputs.npz")
     expected, near = _graph_results(before, saved), dict[str, np.ndarray]()
     status = 0
     if name != "schedule":
         status = _report(_graph_results(after, saved), expected, near, f"the graph after {name}, as it was saved,")
-    passes = dict(graph_passes(target(), Options(level, as_dtype(precision))))
+    passes = dict(graph_passes(target(), options))
     base = name.rsplit("-", 1)[0] if name not in passes else name
     if name == "schedule":
         return _report(_scheduled(before, saved), expected, near, "the schedule, as it is made now,")
