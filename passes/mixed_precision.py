@@ -96,12 +96,14 @@ class _Mixing(Rewriter):
         if node.op.kind == "grad":
             return self.keep(node, (self._to(inputs[0], f32), *inputs[1:]))
         wide = [v for v in floats if v.dtype == f32]
-        if is_exact(node) or (wide and node.op.kind != "elementwise") or len(floats) < _count_floats(node):
-            return self.keep(node, tuple(self._to(v, old.dtype) for v, old in zip(inputs, node.inputs, strict=True)))
-        outputs = self.keep(node, inputs)
-        if wide and all(v in self._weak or self._is_bias(node, inputs, v) for v in wide):
+        if not wide and not is_exact(node) and len(floats) == _count_floats(node):
+            return self.keep(node, inputs)
+        follows = node.op.kind == "elementwise" and not is_exact(node)
+        if follows and all(v in self._weak or self._is_bias(node, inputs, v) for v in wide):
+            outputs = self.keep(node, inputs)
             return tuple(self._to(v, self.narrow) if v.dtype == f32 else v for v in outputs)
-        return outputs
+        # All that read a value in float32 read one cast of it: so their gradients are added up before they are rounded.
+        return self.keep(node, tuple(self._to(v, old.dtype) for v, old in zip(inputs, node.inputs, strict=True)))
 
     def _is_bias(self, node: Node, inputs: tuple[Value, ...], value: Value) -> bool:
         return node.op.name == "add" and value in self._parameters and any(v in self._products for v in inputs)

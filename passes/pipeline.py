@@ -66,7 +66,7 @@ def graph_passes(target: Target, options: Options = DEFAULT, lower: Lower | None
 def precision_passes(options: Options) -> Iterator[Pass]:
     """The pass that has products computed in 16 bits, where that is asked for."""
     if options.precision.storage_only:
-        yield "mixed precision", inside_out(lambda graph: mix_precision(graph, options.precision))
+        yield "precision", inside_out(lambda graph: mix_precision(graph, options.precision))
 
 
 def inside_out(change: Callable[[Graph], Graph]) -> Callable[[Graph], Graph]:

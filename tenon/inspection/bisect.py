@@ -63,7 +63,7 @@ def bisect(
     program agrees with it. State stays as it is.
 
     A difference counts where it is more than rounding explains (see comparing.py). The reference is the trace, or what
-    the pass "mixed precision" made of it, which rounds on purpose; gradients are taken from it as the pass ``autodiff``
+    the pass ``precision`` made of it, which rounds on purpose; gradients are taken from it as the pass ``autodiff``
     expands them. A script that shows the difference again, with what it needs, is
     written to a new folder inside of ``folder``, unless that is None. Raises what the inputs' checks raise.
     """

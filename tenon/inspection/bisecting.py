@@ -283,7 +283,7 @@ def _in_python(case: Case, name: str) -> str:
 def _rounded_as_meant(executable: Executable) -> list[tuple[str, Any]]:
     """The stages from the first that says all that is computed: mixed precision rounds on purpose."""
     stages = list(executable.stages.items())
-    return stages[1:] if stages[1][0] == "mixed precision" else stages
+    return stages[1:] if stages[1][0] == "precision" else stages
 
 
 def _producer(graph: Graph, result: str) -> Node | None:

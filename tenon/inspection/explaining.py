@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from engine import dims
+from engine.dtypes import f32
 from engine.graph import Graph, Node, Value
-from engine.loops import body_of
+from engine.loops import body_of, nested_nodes
 from engine.program import Call, Program
 from tenon.inspection.costs import named_nodes, only_moves
-from tenon.inspection.explanation import Advice, Code, Copy, Explanation, Fused, KeptApart, Layout, Recomputed
+from tenon.inspection.explanation import (
+    Advice,
+    Code,
+    Copy,
+    Explanation,
+    Fused,
+    KeptApart,
+    Layout,
+    Precision,
+    Recomputed,
+)
 from tenon.inspection.profile import NO_LINE, Profile, Row
 from tenon.inspection.profiling import is_native
 
@@ -47,6 +59,7 @@ def explained(executable: Executable, inputs: Sequence[Any]) -> Explanation:
         recomputed=tuple(_recomputed(graph)),
         copies=copies,
         layouts=tuple(_layouts(graph)),
+        precision=_precision(executable),
         program_from_cache=executable.report.from_cache,
         code=code,
         advice=tuple(_advice(executable, profile, code)),
@@ -154,6 +167,19 @@ def _layouts(graph: Graph) -> Iterator[Layout]:
     for order, values in orders.items():
         modules = dict.fromkeys(v.node.location.module for v in values if v.node.location is not None)
         yield Layout(order, tuple(v.name for v in values), tuple(filter(None, modules)))
+
+
+def _precision(executable: Executable) -> Precision | None:
+    from passes.mixed_precision import is_exact, is_product
+
+    dtype = executable.options.precision
+    mixed = executable.stages.get("precision")
+    if not isinstance(mixed, Graph):
+        return None
+    nodes = list(nested_nodes(mixed))
+    products = Counter(n.op.name for n in nodes if is_product(n) and n.outputs[0].dtype == dtype)
+    exact = Counter(n.op.name for n in nodes if is_exact(n) and n.outputs[0].dtype == f32)
+    return Precision(str(dtype), products, exact)
 
 
 def _code(executable: Executable) -> Iterator[Code]:

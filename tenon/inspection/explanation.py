@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,16 @@ class Fused:
     name: str
     ops: tuple[str, ...]
     lines: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Precision:
+    """What mixed precision chose: the 16-bit dtype, and how many of which ops of the traced graph are computed in it,
+    and in float32 because they must be exact."""
+
+    dtype: str
+    narrow: Mapping[str, int]
+    exact: Mapping[str, int]
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,7 @@ class Explanation:
     recomputed: tuple[Recomputed, ...]
     copies: tuple[Copy, ...]
     layouts: tuple[Layout, ...]
+    precision: Precision | None
     program_from_cache: bool
     code: tuple[Code, ...]
     advice: tuple[Advice, ...]
@@ -115,6 +126,7 @@ class Explanation:
             ("Recomputed", self._recomputed()),
             ("Copied", self._copies()),
             ("Layouts", self._layouts()),
+            *([("Mixed precision", self._precision(self.precision))] if self.precision else []),
             ("Compiled", self._code()),
             ("What would make it faster", [a.text for a in self.advice]),
         )
@@ -126,6 +138,16 @@ class Explanation:
         return "\n\n".join([head, *body])
 
     __repr__ = __str__
+
+    def _precision(self, chosen: Precision) -> list[str]:
+        def told(counts: Mapping[str, int]) -> str:
+            return ", ".join(f"{op} ({n} x)" if n > 1 else op for op, n in counts.items()) or "nothing"
+
+        return [
+            f"in {chosen.dtype}, added up in f32: {told(chosen.narrow)}",
+            f"in f32, because it must be exact: {told(chosen.exact)}",
+            "the rest in the dtypes of what it reads; parameters and their gradients in f32",
+        ]
 
     def _fused(self) -> list[str]:
         several = [f for f in self.fused if len(f.ops) > 1]
