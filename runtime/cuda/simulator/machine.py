@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +13,10 @@ from engine.errors import TenonError
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.simulator.clocks import Clocks
 from runtime.cuda.simulator.conflicts import Conflicts
-from runtime.cuda.simulator.shared import SharedMemory
+from runtime.cuda.simulator.mbarriers import MBarrier
+from runtime.cuda.simulator.shared import RaceError, SharedMemory
 from runtime.cuda.simulator.thread import LANES, Barrier, Thread, Together, Until, run_as
+from runtime.cuda.simulator.warpgroup import Warpgroup
 
 
 class DivergenceError(TenonError, RuntimeError):
@@ -77,6 +79,9 @@ class Block:
         self.clocks = Clocks(threads)
         self.shared = SharedMemory(shared, threads, self.clocks, conflicts)
         self.threads = [Thread(self, i) for i in range(threads)]
+        self.mbarriers: dict[int, MBarrier] = {}
+        self.flying: list[Callable[[], None]] = []  # copies that land when nobody can go on
+        self.warpgroups: dict[int, Warpgroup] = {}
         self._order = order
         self._arrived: dict[int, list[tuple[Thread, Barrier, np.ndarray]]] = {}
 
@@ -110,23 +115,36 @@ class Block:
             while running:
                 moved = False
                 for warp in self._order.of(len(warps)):
-                    while alive[warp] and (advance(warp) or self._together(warps[warp], alive[warp])):
+                    while alive[warp] and (advance(warp) or self._together(warp, running)):
                         moved = True
-                if not moved and running and not self._meet():
+                if moved or not running or self._meet():
+                    continue
+                if self.flying:
+                    self.flying.pop(0)()
+                else:
                     raise DivergenceError(self._stuck(running))
+            for t in self.threads:
+                if t.stores:
+                    raise RaceError(f"thread {t.number} has returned while copies out of shared memory are under way")
         finally:
             for g in running.values():
                 g.throw()
 
-    def _together(self, warp: list[Thread], alive: int) -> bool:
-        """Execute what all lanes wait to execute together, if they do."""
-        lanes = [t for t in warp if t.wait is not None]
-        waits = {t.wait for t in lanes if isinstance(t.wait, Together)}
-        if not waits or any(isinstance(t.wait, Until) for t in lanes):
+    def _together(self, warp: int, running: Mapping[int, greenlet]) -> bool:
+        """Execute what all lanes of a warp, or of several, wait to execute together, if they do."""
+        own = self.threads[warp * LANES : (warp + 1) * LANES]
+        waits = {t.wait for t in own if isinstance(t.wait, Together)}
+        if not waits or any(isinstance(t.wait, Until) for t in own):
             return False
-        if len(waits) > 1 or alive < len(warp) or any(isinstance(t.wait, Barrier) for t in lanes):
-            raise DivergenceError(f"a warp's threads part before an instruction that all execute: {_places(warp)}")
         wait = waits.pop()
+        first = warp - warp % wait.warps
+        lanes = self.threads[first * LANES : (first + wait.warps) * LANES]
+        if waits or any(t.wait != wait for t in own):
+            raise DivergenceError(f"a warp's threads part before an instruction that all execute: {_places(own)}")
+        if any(t.number not in running for t in lanes) or len(lanes) < LANES * wait.warps:
+            raise DivergenceError(f"threads have returned before an instruction that all execute: {_places(lanes)}")
+        if any(t.wait != wait for t in lanes):
+            return False
         run_as(lanes[0])
         results = wait.function(lanes, [t.given for t in lanes], *wait.constants)
         for i, t in enumerate(lanes):

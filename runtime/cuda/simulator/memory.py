@@ -11,10 +11,10 @@ from engine.errors import BoundsError
 from runtime.cuda.simulator.thread import current, kernel_line
 
 
-def global_bytes(address: int, nbytes: int, what: str) -> np.ndarray:
-    """The bytes themselves at ``address``, a multiple of their number. Raises BoundsError."""
+def global_bytes(address: int, nbytes: int, what: str, multiple: int = 0) -> np.ndarray:
+    """The bytes themselves at ``address``, a multiple of their number or of ``multiple``. Raises BoundsError."""
     region, start = current().block.memory.place(int(address), nbytes, what)
-    if start % nbytes:
+    if start % (multiple or nbytes):
         raise BoundsError(f"{what} {nbytes} bytes at byte {start} of {region.name}, misaligned: line {kernel_line()}")
     if what == "writes" and not region.array.flags.writeable:
         raise BoundsError(f"writes into {region.name}, which is only read: line {kernel_line()}")

@@ -15,6 +15,9 @@ from runtime.cuda.simulator.thread import LANES, Thread, kernel_line
 BASE = 1024
 """The address of the first byte. Addresses of shared memory have 32 bits and are not those of global memory."""
 
+Place = slice | np.ndarray
+"""Which bytes: a range, or their numbers."""
+
 _GARBAGE = 0xFF  # a NaN in every float
 
 
@@ -37,6 +40,8 @@ class SharedMemory:
         self._reader[:] = np.arange(warps) * LANES
         self._read = np.zeros((size, warps), np.int32)
         self._awaited = np.full(size, -1, np.int32)  # the thread whose copy will arrive here
+        self._lent = np.zeros(size, np.int16)  # how many products and copies are reading this
+        self._unfenced = np.zeros(size, bool)
 
     def place(self, address: int, nbytes: int, what: str) -> slice:
         """The bytes at ``address``, which is a multiple of their number. Raises BoundsError."""
@@ -62,8 +67,7 @@ class SharedMemory:
         if self.conflicts:
             self.conflicts.note(thread, at.start, data.size, kernel_line())
         self.check_write(thread.number, at)
-        self.record_write(thread.number, at)
-        self.bytes[at] = data
+        self.arrive(thread.number, at, data)
 
     def load_rows(self, threads: Sequence[Thread], addresses: Sequence[int]) -> np.ndarray:
         """(rows, 16) bytes: the rows of matrices, each at the address that a thread of the same warp gives."""
@@ -74,56 +78,83 @@ class SharedMemory:
             self.check_read(thread.number, at)
         return np.stack([self.bytes[at] for at in places])
 
-    def check_read(self, thread: int, at: slice) -> None:
+    def check_read(self, thread: int, at: Place) -> None:
         """Raises RaceError unless what ``thread`` reads now was written before; records that it was read."""
         self._check_awaited(at, "reads")
         seen = self.clocks.seen[thread]
         late = seen[self._writer[at]] < self._written[at]
         if late.any():
-            byte = at.start + int(late.argmax())
-            raise race(f"reads byte {byte} of shared memory, which thread {self._writer[byte]} writes", thread)
-        self._reader[at, thread // LANES] = thread
-        self._read[at, thread // LANES] = seen[thread]
+            byte = self._first(at, late)
+            raise _race(f"reads byte {byte} of shared memory, which thread {self._writer[byte]} writes", thread)
+        self._record_read(thread, at)
 
     def check_write(self, thread: int, at: slice) -> None:
         """Raises RaceError unless all that read or wrote these bytes did so before what ``thread`` does now."""
         self._check_awaited(at, "writes")
+        if self._lent[at].any():
+            byte = self._first(at, self._lent[at] > 0)
+            raise _race(f"writes byte {byte} of shared memory, which wgmma or a copy still reads", thread)
         seen = self.clocks.seen[thread]
         late = seen[self._writer[at]] < self._written[at]
         if late.any():
-            byte = at.start + int(late.argmax())
-            raise race(f"writes byte {byte} of shared memory, which thread {self._writer[byte]} writes too", thread)
+            byte = self._first(at, late)
+            raise _race(f"writes byte {byte} of shared memory, which thread {self._writer[byte]} writes too", thread)
         unread = seen[self._reader[at]] < self._read[at]
         if unread.any():
-            byte, warp = at.start + int(unread.any(1).argmax()), int(unread.any(0).argmax())
-            raise race(f"writes byte {byte} of shared memory, which thread {self._reader[byte, warp]} reads", thread)
-
-    def record_write(self, thread: int, at: slice) -> None:
-        self._writer[at] = thread
-        self._written[at] = self.clocks.now(thread)
+            byte, warp = self._first(at, unread.any(1)), int(unread.any(0).argmax())
+            raise _race(f"writes byte {byte} of shared memory, which thread {self._reader[byte, warp]} reads", thread)
 
     def expect(self, thread: int, at: slice) -> None:
         """A copy into these bytes begins: until it has arrived, nobody may touch them."""
         self.check_write(thread, at)
         self._awaited[at] = thread
 
-    def arrive(self, thread: int, at: slice, data: np.ndarray) -> None:
-        """The copy that ``expect`` announced is there, for ``thread`` and those that it tells."""
+    def arrive(self, thread: int, at: slice, data: np.ndarray, clock: int | None = None) -> None:
+        """The copy that ``expect`` announced is there, as a write of ``thread`` (at an earlier time ``clock``). Without
+        one it was the thread itself that wrote, by the way that wgmma and TMA do not see before a fence."""
         self._awaited[at] = -1
-        self.record_write(thread, at)
+        self._writer[at] = thread
+        self._written[at] = self.clocks.now(thread) if clock is None else clock
+        self._unfenced[at] = clock is None
         self.bytes[at] = data
 
-    def _check_awaited(self, at: slice, what: str) -> None:
-        awaited = self._awaited[at]
-        if (awaited >= 0).any():
-            byte = at.start + int((awaited >= 0).argmax())
+    def fence(self, thread: int) -> None:
+        """What ``thread`` has written, and what it knows that others have, wgmma and TMA see from here on."""
+        self._unfenced &= self.clocks.seen[thread][self._writer] < self._written
+
+    def lend(self, thread: int, at: Place) -> None:
+        """wgmma or TMA begins to read these bytes: until ``give_back`` nobody may write them."""
+        if self._unfenced[at].any():
+            byte = self._first(at, self._unfenced[at])
+            raise _race(f"has wgmma or TMA read byte {byte} of shared memory, with no fence_proxy_async since", thread)
+        self.check_read(thread, at)
+        np.add.at(self._lent, at, 1)
+
+    def give_back(self, thread: int, at: Place) -> None:
+        np.add.at(self._lent, at, -1)
+        self._record_read(thread, at)
+
+    def _record_read(self, thread: int, at: Place) -> None:
+        self._reader[at, thread // LANES] = thread
+        self._read[at, thread // LANES] = self.clocks.now(thread)
+
+    def _check_awaited(self, at: Place, what: str) -> None:
+        awaited = self._awaited[at] >= 0
+        if awaited.any():
+            byte = self._first(at, awaited)
             raise RaceError(
                 f"{what} byte {byte} of shared memory, where a copy that thread {self._awaited[byte]} began "
                 f"has not been waited for: {_line()}"
             )
 
+    @staticmethod
+    def _first(at: Place, where: np.ndarray) -> int:
+        """The first of the bytes ``at`` for which ``where`` holds."""
+        place = int(where.argmax())
+        return at.start + place if isinstance(at, slice) else int(at.reshape(-1)[place])
 
-def race(what: str, thread: int) -> RaceError:
+
+def _race(what: str, thread: int) -> RaceError:
     return RaceError(f"thread {thread} {what}, with no barrier between: {_line()}")
 
 

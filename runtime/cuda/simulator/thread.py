@@ -18,11 +18,13 @@ LANES = 32
 
 @dataclass(frozen=True)
 class Together:
-    """All lanes of the warp execute ``function(lanes, given, *constants)``, which makes a result for each lane."""
+    """All lanes of ``warps`` warps side by side execute ``function(lanes, given, *constants)``, which makes a result
+    for each lane."""
 
     function: Callable[..., Sequence[Any] | None]
     constants: tuple[Any, ...]
     line: int
+    warps: int = 1
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ Wait = Together | Barrier | Until
 class Thread:
     """One thread of a block."""
 
-    __slots__ = ("block", "copies", "given", "lane", "number", "pause", "wait", "warp")
+    __slots__ = ("block", "copies", "given", "lane", "number", "pause", "stores", "wait", "warp")
 
     def __init__(self, block: Block, number: int):
         self.block = block
@@ -58,6 +60,7 @@ class Thread:
         self.wait: Wait | None = None
         self.given: Any = None
         self.copies: list[list[Callable[[], None]]] = [[]]
+        self.stores: list[Callable[[], None]] = []
         self.pause: Callable[[], object] = lambda: None
 
 
@@ -78,12 +81,12 @@ def run_as(thread: Thread) -> None:
     _now.thread = thread
 
 
-def together(function: Callable[..., Sequence[Any] | None], given: Any, *constants: Any) -> Any:
-    """Wait for the other lanes of the warp, execute ``function(lanes, all that they have given, *constants)`` once, and
-    return this lane's part of the result."""
+def together(function: Callable[..., Sequence[Any] | None], given: Any, *constants: Any, warps: int = 1) -> Any:
+    """Wait for the other lanes of the warp (or of ``warps``), execute ``function(lanes, all that they have given,
+    *constants)`` once, and return this lane's part of the result."""
     thread = _now.thread
     thread.given = given
-    thread.wait = Together(function, constants, kernel_line())
+    thread.wait = Together(function, constants, kernel_line(), warps)
     thread.pause()
     return thread.given
 

@@ -42,14 +42,14 @@ def ldmatrix(lanes: Sequence[Thread], given: list[int], matrices: int, transpose
 
 
 # Where the elements of a lane's registers lie: (row, column) of A (16 x k), B (k x 8) and C (16 x 8).
-_C = (np.stack([GROUP, GROUP, GROUP + 8, GROUP + 8], 1), np.stack([2 * TEAM, 2 * TEAM + 1] * 2, 1))
-_A16 = (
+C = (np.stack([GROUP, GROUP, GROUP + 8, GROUP + 8], 1), np.stack([2 * TEAM, 2 * TEAM + 1] * 2, 1))
+A16 = (
     np.stack([GROUP, GROUP, GROUP + 8, GROUP + 8] * 2, 1),
     np.stack([2 * TEAM, 2 * TEAM + 1] * 2 + [2 * TEAM + 8, 2 * TEAM + 9] * 2, 1),
 )
-_B16 = (np.stack([2 * TEAM, 2 * TEAM + 1, 2 * TEAM + 8, 2 * TEAM + 9], 1), np.stack([GROUP] * 4, 1))
-_A32 = (np.stack([GROUP, GROUP + 8] * 2, 1), np.stack([TEAM, TEAM, TEAM + 4, TEAM + 4], 1))
-_B32 = (np.stack([TEAM, TEAM + 4], 1), np.stack([GROUP] * 2, 1))
+B16 = (np.stack([2 * TEAM, 2 * TEAM + 1, 2 * TEAM + 8, 2 * TEAM + 9], 1), np.stack([GROUP] * 4, 1))
+A32 = (np.stack([GROUP, GROUP + 8] * 2, 1), np.stack([TEAM, TEAM, TEAM + 4, TEAM + 4], 1))
+B32 = (np.stack([TEAM, TEAM + 4], 1), np.stack([GROUP] * 2, 1))
 
 
 def mma(lanes: Sequence[Thread], given: list[tuple[Any, ...]], kind: str) -> list[tuple[np.float32, ...]]:
@@ -57,12 +57,12 @@ def mma(lanes: Sequence[Thread], given: list[tuple[Any, ...]], kind: str) -> lis
     taken in float64 and rounded once."""
     words = np.array([[int(x) & 0xFFFFFFFF for x in g[:6]] for g in given], np.uint32)
     c = np.zeros((16, 8))
-    c[_C] = np.array([g[6:] for g in given], np.float32)
-    at_a, at_b, k = (_A32, _B32, 8) if kind == "tf32" else (_A16, _B16, 16)
+    c[C] = np.array([g[6:] for g in given], np.float32)
+    at_a, at_b, k = (A32, B32, 8) if kind == "tf32" else (A16, B16, 16)
     values = elements(words, kind)
     a, b = np.zeros((16, k)), np.zeros((k, 8))
     a[at_a], b[at_b] = values[:, : at_a[0].shape[1]], values[:, at_a[0].shape[1] :]
-    d = (a @ b + c).astype(np.float32)[_C]
+    d = (a @ b + c).astype(np.float32)[C]
     return [tuple(row) for row in d]
 
 
@@ -75,3 +75,15 @@ def elements(words: np.ndarray, kind: str) -> np.ndarray:
     if kind == "f16":
         return halves.view(np.float16).astype(np.float64)
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+
+
+def stmatrix(lanes: Sequence[Thread], given: list[tuple[int, ...]], transposed: bool) -> None:
+    """Four matrices to shared memory, the reverse of ldmatrix: each lane gives the address of a row and four words."""
+    words = np.array([[int(w) & 0xFFFFFFFF for w in g[1:]] for g in given], np.uint32)
+    tiles = np.zeros((4, 8, 4), np.uint32)
+    tiles[:, GROUP, TEAM] = words.T
+    rows = tiles.view(np.uint16)
+    if transposed:
+        rows = np.ascontiguousarray(rows.transpose(0, 2, 1))
+    for thread, g, row in zip(lanes, given, rows.reshape(LANES, 8), strict=True):
+        thread.block.shared.store(thread, g[0], row.view(np.uint8))

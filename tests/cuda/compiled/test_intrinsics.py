@@ -8,9 +8,10 @@ import pytest
 
 from engine.errors import CompileError, UnsupportedError
 from engine.program import Kernel
-from runtime.cuda import ptx, toolkit
+from runtime.cuda import ptx, ptx_hopper, toolkit
+from runtime.cuda.assembler import assemble
 
-VALUES = {"literal": "0", "f32": "x", "f64": "y", "u16": "a", "u32": "a", "u64": "a"}
+VALUES = {"array": "sums", "i32": "a", "f32": "x", "f64": "y", "u16": "a", "u32": "a", "u64": "a"}
 
 
 def intrinsics(module: ModuleType) -> list[str]:
@@ -22,7 +23,10 @@ def calling(name: str, module: ModuleType) -> Kernel:
     """A kernel that calls the intrinsic ``name`` and stores what it gives."""
     annotations = dict(getattr(module, name)._defn.__wrapped__.__annotations__)
     result = annotations.pop("return")
-    lines = [f"r = {name}({', '.join(VALUES[w] for w in annotations.values())})"]
+    literals = iter((64, 0, 0) if "sums" in annotations else (0,) if "wait" in name else (64,))
+    lines = [f"r = {name}({', '.join(VALUES.get(w) or str(next(literals)) for w in annotations.values())})"]
+    if "sums" in annotations:
+        lines = ["sums = cuda.local.array(32, float32)", *lines, "st_global_f32(b, sums[0])"]
     if result.startswith("tuple"):
         lines += [f"store(b + {8 * i}, r[{i}])" for i in range(result.count(",") + 1)]
     elif result != "None":
@@ -31,7 +35,7 @@ def calling(name: str, module: ModuleType) -> Kernel:
         "from numpy import float32, float64",
         f"from {module.__name__} import {name}",
         "from runtime.cuda.ptx import st_global_u32, st_global_f32",
-        "from runtime.cuda.toolkit import device",
+        "from runtime.cuda.toolkit import cuda, device",
         "",
         "@device",
         "def store(address, value):",
@@ -49,6 +53,13 @@ def test_an_intrinsic_compiles(name):
     text = toolkit.to_ptx(calling(name, ptx), "sm_80")
     assert f".entry of_{name}(" in text and ".maxntid 32" in text
     assert name == "shared_memory" or "// begin inline asm" in text
+
+
+@pytest.mark.parametrize("name", intrinsics(ptx_hopper))
+def test_an_intrinsic_of_hopper_assembles(name):
+    text = toolkit.to_ptx(calling(name, ptx_hopper), "sm_90a")
+    assert "// begin inline asm" in text
+    assert assemble(text, "sm_90a").resources.stack == 0
 
 
 def test_integers_are_narrowed_to_what_an_intrinsic_takes():

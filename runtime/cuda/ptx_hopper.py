@@ -1,0 +1,226 @@
+"""The instructions of sm_90a that kernels name themselves: mbarriers, TMA, wgmma, and what keeps them in order.
+
+As runtime/cuda/ptx.py, which has those of sm_80. An mbarrier is 8 bytes of shared memory; its phases have the parities
+0, 1, 0 ..., and the phase before the first counts as over with parity 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from runtime.cuda.simulator import mbarriers, tma, warp, warpgroup
+from runtime.cuda.simulator.thread import current, together
+from runtime.cuda.toolkit import array, i32, intrinsic, literal, ptx, u32, u64
+
+# --- mbarriers -----------------------------------------------------------------------------------------------
+
+
+@ptx("mbarrier.init.shared::cta.b64 [$mbarrier], $count;")
+def mbarrier_init(mbarrier: u32, count: u32) -> None:
+    """Make an mbarrier of which each phase waits for ``count`` arrivals."""
+    mbarriers.init(mbarrier, count)
+
+
+@ptx("fence.mbarrier_init.release.cluster;")
+def fence_mbarrier_init() -> None:
+    """mbarriers that this thread has made are seen by TMA; other threads see them behind a barrier."""
+
+
+@ptx("mbarrier.arrive.shared::cta.b64 _, [$mbarrier];")
+def mbarrier_arrive(mbarrier: u32) -> None:
+    """Be one of the arrivals."""
+    mbarriers.arrive(mbarrier)
+
+
+@ptx("mbarrier.arrive.expect_tx.shared::cta.b64 _, [$mbarrier], $size;")
+def mbarrier_arrive_expect(mbarrier: u32, size: u32) -> None:
+    """Be one of the arrivals, and let the phase wait for ``size`` bytes of copies too."""
+    mbarriers.arrive(mbarrier, size)
+
+
+@ptx(
+    "{ .reg .pred over; AGAIN: mbarrier.try_wait.parity.shared::cta.b64 over, [$mbarrier], $parity; @!over bra AGAIN; }"
+)
+def mbarrier_wait(mbarrier: u32, parity: u32) -> None:
+    """Wait until the phase of this parity is over."""
+    mbarriers.wait(mbarrier, parity)
+
+
+# --- copies --------------------------------------------------------------------------------------------------
+
+
+@ptx("fence.proxy.async.shared::cta;")
+def fence_proxy_async() -> None:
+    """What this thread has written to shared memory, or knows that others have, is seen by TMA and wgmma."""
+    thread = current()
+    thread.block.shared.fence(thread.number)
+
+
+@ptx("prefetch.tensormap [$tensor_map];")
+def prefetch_tensor_map(tensor_map: u64) -> None:
+    """Fetch a tensor map, which copies will need, into the cache."""
+
+
+@ptx(
+    "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+    "[$destination], [$tensor_map, {$column, $row}], [$mbarrier];"
+)
+def tma_load_2d(destination: u32, tensor_map: u64, column: i32, row: i32, mbarrier: u32) -> None:
+    """Begin to copy the box of a matrix (runtime/cuda/tensor_map.py) at a row and a column to shared memory. The
+    mbarrier's phase waits for all bytes of the box, those outside the matrix too: these become zeros."""
+    tma.load_2d(destination, tensor_map, column, row, mbarrier)
+
+
+@ptx("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [$tensor_map, {$column, $row}], [$source];")
+def tma_store_2d(tensor_map: u64, column: i32, row: i32, source: u32) -> None:
+    """Begin to copy a box from shared memory to a matrix, except for what lies outside it."""
+    tma.store_2d(tensor_map, column, row, source)
+
+
+@ptx("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$destination], [$source], $size, [$mbarrier];")
+def bulk_load(destination: u32, source: u64, size: u32, mbarrier: u32) -> None:
+    """Begin to copy ``size`` bytes to shared memory, all of it in multiples of 16."""
+    tma.load_bytes(destination, source, size, mbarrier)
+
+
+@ptx("cp.async.bulk.commit_group;")
+def bulk_commit() -> None:
+    """The copies out of shared memory that this thread has begun are a group."""
+
+
+@ptx("cp.async.bulk.wait_group.read 0;")
+def bulk_wait_read() -> None:
+    """Wait until all groups of copies have read what they copy: it may be written again."""
+    mbarriers.wait_for_stores()
+
+
+# --- warps ---------------------------------------------------------------------------------------------------
+
+
+@ptx("stmatrix.sync.aligned.m8n8.x4.shared.b16 [$address], {$a, $b, $c, $d};")
+def stmatrix_x4(address: u32, a: u32, b: u32, c: u32, d: u32) -> None:
+    """Four 8 x 8 matrices of 16-bit elements to shared memory: each lane has the address of a row."""
+    together(warp.stmatrix, (address, a, b, c, d), False)
+
+
+@ptx("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [$address], {$a, $b, $c, $d};")
+def stmatrix_x4_trans(address: u32, a: u32, b: u32, c: u32, d: u32) -> None:
+    """The same, each matrix transposed."""
+    together(warp.stmatrix, (address, a, b, c, d), True)
+
+
+@ptx("setmaxnreg.inc.sync.aligned.u32 $registers;")
+def setmaxnreg_inc(registers: literal) -> None:
+    """From here on this warpgroup's threads have so many registers, when others have given theirs up."""
+
+
+@ptx("setmaxnreg.dec.sync.aligned.u32 $registers;")
+def setmaxnreg_dec(registers: literal) -> None:
+    """From here on this warpgroup's threads need no more registers than this."""
+
+
+# --- wgmma ---------------------------------------------------------------------------------------------------
+
+
+@ptx("wgmma.fence.sync.aligned;")
+def wgmma_fence() -> None:
+    """Before the first product of a group: registers that were written are seen by it."""
+    together(warpgroup.fence, None, warps=warpgroup.WARPS)
+
+
+@ptx("wgmma.commit_group.sync.aligned;")
+def wgmma_commit() -> None:
+    """The products begun since the last commit are a group."""
+    together(warpgroup.commit, None, warps=warpgroup.WARPS)
+
+
+@ptx("wgmma.wait_group.sync.aligned $pending;")
+def wgmma_wait(pending: literal) -> None:
+    """Wait until no more than the last ``pending`` groups are under way: the others' registers hold their sums."""
+    together(warpgroup.wait, None, pending, warps=warpgroup.WARPS)
+
+
+def _wgmma(kind: str, registers: bool) -> Any:
+    """``sums += A B`` by one wgmma: what of it are literals is part of the instruction's text."""
+
+    def build(builder: Any, values: Sequence[Any], results: Sequence[Any]) -> None:
+        from llvmlite import ir
+
+        a_count = 4 if registers else 1
+        sums, columns, given, adds, turned = (
+            values[0], values[1], [*values[2 : 2 + a_count], values[2 + a_count]], values[3 + a_count],
+            values[4 + a_count :],
+        )  # fmt: skip
+        count = columns // 2
+        word = ir.IntType(32)
+        places = [builder.gep(sums, [word(i)]) for i in range(count)]
+        before = [builder.load(p) for p in places]
+        names = [f"${2 * count + i}" for i in range(len(given) + 1)]
+        a = f"{{{', '.join(names[:4])}}}" if registers else names[0]
+        transposed = {"tf32": ""}.get(kind, "".join(f", {t}" for t in turned))
+        text = (
+            f"{{\n.reg .pred add;\nsetp.ne.b32 add, {names[-1]}, 0;\n"
+            f"wgmma.mma_async.sync.aligned.m64n{columns}k{8 if kind == 'tf32' else 16}.f32.{kind}.{kind} "
+            f"{{{', '.join(f'${i}' for i in range(count))}}}, {a}, {names[-2]}, add, 1, 1{transposed};\n}}"
+        )
+        constraints = ["=f"] * count + [str(i) for i in range(count)] + (["r"] * 4 if registers else ["l"]) + ["l", "r"]
+        number = ir.FloatType()
+        made = ir.FunctionType(
+            ir.LiteralStructType([number] * count), [number] * count + [v.type for v in given] + [adds.type]
+        )
+        assembly = ir.InlineAsm(made, text, ",".join([*constraints, "~{memory}"]), True)
+        found = builder.call(assembly, [*before, *given, adds], attrs=("convergent",))
+        for i, place in enumerate(places):
+            builder.store(builder.extract_value(found, i), place)
+
+    return build
+
+
+def _begin(kind: str, sums: array, columns: int, a: Any, b: int, adds: int, a_turned: int = 0, b_turned: int = 0) -> None:
+    turned = (bool(a_turned), bool(b_turned))
+    together(warpgroup.product, (sums, a, int(b), int(adds)), kind, columns, turned, warps=warpgroup.WARPS)
+
+
+@intrinsic(_wgmma("f16", registers=False))
+def wgmma_f16(sums: array, columns: literal, a: u64, b: u64, adds: u32, a_turned: literal, b_turned: literal) -> None:
+    """``sums += A B``, or ``sums = A B`` where ``adds`` is 0: 64 x 16 and 16 x ``columns`` (8 to 256, in eights) numbers of
+    float16 in shared memory, where descriptors say, with k across their rows where they are ``turned``. A thread has
+    ``columns / 2`` of the sums, in float32, and they are there when it has waited."""
+    _begin("f16", sums, columns, int(a), b, adds, a_turned, b_turned)
+
+
+@intrinsic(_wgmma("f16", registers=True))
+def wgmma_f16_registers(
+    sums: array, columns: literal, a0: u32, a1: u32, a2: u32, a3: u32, b: u64, adds: u32, b_turned: literal
+) -> None:
+    """The same with A in registers: of each warp 16 rows, as mma has them."""
+    _begin("f16", sums, columns, (a0, a1, a2, a3), b, adds, 0, b_turned)
+
+
+@intrinsic(_wgmma("bf16", registers=False))
+def wgmma_bf16(sums: array, columns: literal, a: u64, b: u64, adds: u32, a_turned: literal, b_turned: literal) -> None:
+    """The same of bfloat16."""
+    _begin("bf16", sums, columns, int(a), b, adds, a_turned, b_turned)
+
+
+@intrinsic(_wgmma("bf16", registers=True))
+def wgmma_bf16_registers(
+    sums: array, columns: literal, a0: u32, a1: u32, a2: u32, a3: u32, b: u64, adds: u32, b_turned: literal
+) -> None:
+    """The same with A in registers: of each warp 16 rows, as mma has them."""
+    _begin("bf16", sums, columns, (a0, a1, a2, a3), b, adds, 0, b_turned)
+
+
+@intrinsic(_wgmma("tf32", registers=False))
+def wgmma_tf32(sums: array, columns: literal, a: u64, b: u64, adds: u32) -> None:
+    """The same of float32, taken as tf32: 64 x 8 and 8 x ``columns`` numbers, k along their rows."""
+    _begin("tf32", sums, columns, int(a), b, adds)
+
+
+@intrinsic(_wgmma("tf32", registers=True))
+def wgmma_tf32_registers(
+    sums: array, columns: literal, a0: u32, a1: u32, a2: u32, a3: u32, b: u64, adds: u32
+) -> None:
+    """The same with A in registers: of each warp 16 rows, as mma has them."""
+    _begin("tf32", sums, columns, (a0, a1, a2, a3), b, adds)
