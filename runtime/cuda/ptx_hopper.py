@@ -177,7 +177,9 @@ def _wgmma(kind: str, registers: bool) -> Any:
     return build
 
 
-def _begin(kind: str, sums: array, columns: int, a: Any, b: int, adds: int, a_turned: int = 0, b_turned: int = 0) -> None:
+def _begin(
+    kind: str, sums: array, columns: int, a: Any, b: int, adds: int, a_turned: int = 0, b_turned: int = 0
+) -> None:
     turned = (bool(a_turned), bool(b_turned))
     together(warpgroup.product, (sums, a, int(b), int(adds)), kind, columns, turned, warps=warpgroup.WARPS)
 
@@ -219,8 +221,6 @@ def wgmma_tf32(sums: array, columns: literal, a: u64, b: u64, adds: u32) -> None
 
 
 @intrinsic(_wgmma("tf32", registers=True))
-def wgmma_tf32_registers(
-    sums: array, columns: literal, a0: u32, a1: u32, a2: u32, a3: u32, b: u64, adds: u32
-) -> None:
+def wgmma_tf32_registers(sums: array, columns: literal, a0: u32, a1: u32, a2: u32, a3: u32, b: u64, adds: u32) -> None:
     """The same with A in registers: of each warp 16 rows, as mma has them."""
     _begin("tf32", sums, columns, (a0, a1, a2, a3), b, adds)

@@ -7,13 +7,15 @@ from collections.abc import Callable
 import numpy as np
 
 from engine.errors import BoundsError
-from runtime.cuda.simulator.thread import current, kernel_line, until
+from runtime.cuda.simulator.thread import Thread, current, kernel_line, until
 
 
 class MBarrier:
     """A phase is over when ``count`` threads have arrived and all bytes announced are there; then the next begins."""
 
-    def __init__(self, count: int, threads: int):
+    def __init__(self, count: int, maker: Thread):
+        threads = maker.block.size
+        self.maker, self.made = maker.number, maker.block.clocks.now(maker.number)
         self.count = self.missing = count
         self.bytes = 0
         self.phase = 0
@@ -37,9 +39,11 @@ class MBarrier:
 
 
 def _at(address: int) -> MBarrier:
-    found = current().block.mbarriers.get(int(address))
-    if found is None:
-        raise BoundsError(f"an mbarrier at {address} that was not initialised: line {kernel_line()} of the kernel")
+    thread = current()
+    found = thread.block.mbarriers.get(int(address))
+    if found is None or thread.block.clocks.seen[thread.number, found.maker] < found.made:
+        why = "was not initialised" if found is None else f"thread {found.maker} makes, with no barrier between"
+        raise BoundsError(f"an mbarrier at {address} that {why}: line {kernel_line()} of the kernel")
     return found
 
 
@@ -47,7 +51,7 @@ def init(address: int, count: int) -> None:
     thread = current()
     shared = thread.block.shared
     shared.expect(thread.number, shared.place(address, 8, "makes an mbarrier of"))  # from now on nobody's memory
-    thread.block.mbarriers[int(address)] = MBarrier(int(count), thread.block.size)
+    thread.block.mbarriers[int(address)] = MBarrier(int(count), thread)
 
 
 def arrive(address: int, nbytes: int = 0) -> None:
