@@ -177,18 +177,16 @@ def _wgmma(kind: str, registers: bool) -> Any:
     return build
 
 
-def _begin(
-    kind: str, sums: array, columns: int, a: Any, b: int, adds: int, a_turned: int = 0, b_turned: int = 0
-) -> None:
-    turned = (bool(a_turned), bool(b_turned))
-    together(warpgroup.product, (sums, a, int(b), int(adds)), kind, columns, turned, warps=warpgroup.WARPS)
+def _begin(kind: str, sums: array, columns: int, a: Any, b: int, adds: int, *turned: int) -> None:
+    turns = (bool(turned and turned[0]), bool(turned and turned[1]))
+    together(warpgroup.product, (sums, a, int(b), int(adds)), kind, columns, turns, warps=warpgroup.WARPS)
 
 
 @intrinsic(_wgmma("f16", registers=False))
 def wgmma_f16(sums: array, columns: literal, a: u64, b: u64, adds: u32, a_turned: literal, b_turned: literal) -> None:
-    """``sums += A B``, or ``sums = A B`` where ``adds`` is 0: 64 x 16 and 16 x ``columns`` (8 to 256, in eights) numbers of
-    float16 in shared memory, where descriptors say, with k across their rows where they are ``turned``. A thread has
-    ``columns / 2`` of the sums, in float32, and they are there when it has waited."""
+    """``sums += A B``, or ``sums = A B`` where ``adds`` is 0: 64 x 16 and 16 x ``columns`` (8 to 256, in eights)
+    numbers of float16 in shared memory, where descriptors say, with k across their rows where they are ``turned``. A
+    thread has ``columns / 2`` of the sums, in float32, and they are there when it has waited."""
     _begin("f16", sums, columns, int(a), b, adds, a_turned, b_turned)
 
 

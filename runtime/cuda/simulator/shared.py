@@ -128,10 +128,10 @@ class SharedMemory:
             byte = self._first(at, self._unfenced[at])
             raise _race(f"has wgmma or TMA read byte {byte} of shared memory, with no fence_proxy_async since", thread)
         self.check_read(thread, at)
-        np.add.at(self._lent, at, 1)
+        self._lent[at] += 1
 
     def give_back(self, thread: int, at: Place) -> None:
-        np.add.at(self._lent, at, -1)
+        self._lent[at] -= 1
         self._record_read(thread, at)
 
     def _record_read(self, thread: int, at: Place) -> None:

@@ -65,9 +65,9 @@ def wait(lanes: Sequence[Thread], given: object, pending: int) -> None:
 def product(
     lanes: Sequence[Thread], given: list[tuple[Any, ...]], kind: str, columns: int, turned: tuple[bool, bool]
 ) -> None:
-    """Begin ``D = A B (+ D)``: A is 64 x k, B k x ``columns``, k elements are 32 bytes. Each lane gives its registers of
-    D, A (a descriptor, or a tuple of four words), B (a descriptor), and whether to add. ``turned`` says of A and of B
-    whether k runs across their rows in shared memory."""
+    """Begin ``D = A B (+ D)``: A is 64 x k, B k x ``columns``, k elements are 32 bytes. Each lane gives its registers
+    of D, A (a descriptor, or a tuple of four words), B (a descriptor), and whether to add. ``turned`` says of A and of
+    B whether k runs across their rows in shared memory."""
     group, shared, lead = _group(lanes), lanes[0].block.shared, lanes[0].number
     if not group.fenced:
         raise RaceError(f"wgmma with no wgmma_fence since the last commit: line {kernel_line()} of the kernel")
@@ -110,7 +110,7 @@ def _group(lanes: Sequence[Thread]) -> Warpgroup:
 
 
 def _places(descriptor: int, rows: int, kind: str, turned: bool) -> np.ndarray:
-    """(rows, 32) numbers: in which byte of shared memory each byte of 32 of k lies, for each row of A or column of B."""
+    """(rows, 32) numbers: the bytes of shared memory with 32 bytes of k, for each row of A or column of B."""
     start = (descriptor & 0x3FFF) << 4
     leading, stride = (descriptor >> 16 & 0x3FFF) << 4, (descriptor >> 32 & 0x3FFF) << 4
     span = _SPANS[descriptor >> 62 & 3]
