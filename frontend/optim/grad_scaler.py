@@ -41,14 +41,15 @@ class GradScaler:
         enabled: bool = True,
     ):
         del device  # programs run where tn.compile is told to
-        self._growth_factor = self._backoff_factor = 1.0
-        self._growth_interval = 1
-        self.set_growth_factor(growth_factor)
-        self.set_backoff_factor(backoff_factor)
-        self.set_growth_interval(growth_interval)
         self._enabled = bool(enabled)
         self._scale = Buffer(np.float32(_positive("init_scale", init_scale)))
         self._growth_tracker = Buffer(np.zeros((), np.int32))
+        # State too, so that changing them needs no new compilation.
+        self._growth_factor, self._backoff_factor = Buffer(np.float64(1)), Buffer(np.float64(1))
+        self._growth_interval = Buffer(np.int64(1))
+        self.set_growth_factor(growth_factor)
+        self.set_backoff_factor(backoff_factor)
+        self.set_growth_interval(growth_interval)
 
     # --- in a traced step ---
 
@@ -56,9 +57,9 @@ class GradScaler:
         """``outputs`` times the scale."""
         if not self._enabled:
             return outputs
-        current_trace("a GradScaler").prefer_names(
-            {"scaler.scale": self._scale.cell, "scaler.growth_tracker": self._growth_tracker.cell}
-        )
+        names = ("scale", "growth_tracker", "growth_factor", "backoff_factor", "growth_interval")
+        cells = {f"scaler.{name}": getattr(self, f"_{name}").cell for name in names}
+        current_trace("a GradScaler").prefer_names(cells)
         return outputs * self._scale
 
     def unscale(self, grads: Gradients) -> tuple[Gradients, Tensor]:
@@ -77,10 +78,10 @@ class GradScaler:
             raise UnsupportedError("update() is part of optimizer.minimize(loss, scaler=scaler)")
         tracker = self._growth_tracker + 1
         grows = tracker >= self._growth_interval
-        larger = self._scale * self._growth_factor
+        larger = self._scale * self._growth_factor.float()
         larger = call("where", call("isfinite", larger), larger, self._scale)
         kept = call("where", grows, larger, self._scale)
-        self._scale.assign(call("where", finite, kept, self._scale * self._backoff_factor))
+        self._scale.assign(call("where", finite, kept, self._scale * self._backoff_factor.float()))
         stays = call("and_", finite, call("not_", grows))
         self._growth_tracker.assign(call("where", stays, tracker, 0).to(dtypes.i32))
 
@@ -102,33 +103,33 @@ class GradScaler:
 
     def get_growth_factor(self) -> float:
         """What the scale is multiplied by when it grows."""
-        return self._growth_factor
+        return float(self._growth_factor.numpy())
 
     def set_growth_factor(self, new_factor: float) -> None:
-        """Above 1. It holds for what is traced afterwards, as do all settings but the scale."""
+        """Above 1."""
         if not _positive("growth_factor", new_factor) > 1:
             raise TenonError(f"growth_factor must be above 1, not {new_factor}")
-        self._growth_factor = float(new_factor)
+        self._growth_factor.data = np.float64(new_factor)
 
     def get_backoff_factor(self) -> float:
         """What the scale is multiplied by when a step is skipped."""
-        return self._backoff_factor
+        return float(self._backoff_factor.numpy())
 
     def set_backoff_factor(self, new_factor: float) -> None:
         """Above 0 and below 1."""
         if not _positive("backoff_factor", new_factor) < 1:
             raise TenonError(f"backoff_factor must be below 1, not {new_factor}")
-        self._backoff_factor = float(new_factor)
+        self._backoff_factor.data = np.float64(new_factor)
 
     def get_growth_interval(self) -> int:
         """How many steps in a row make the scale grow."""
-        return self._growth_interval
+        return int(self._growth_interval.numpy())
 
     def set_growth_interval(self, new_interval: int) -> None:
         """A whole number of at least 1."""
         if not isinstance(new_interval, int) or new_interval < 1:
             raise TenonError(f"growth_interval must be a whole number of at least 1, not {new_interval!r}")
-        self._growth_interval = new_interval
+        self._growth_interval.data = np.int64(new_interval)
 
     def is_enabled(self) -> bool:
         """Whether anything is scaled."""
@@ -140,9 +141,9 @@ class GradScaler:
             return {}
         return {
             "scale": self.get_scale(),
-            "growth_factor": self._growth_factor,
-            "backoff_factor": self._backoff_factor,
-            "growth_interval": self._growth_interval,
+            "growth_factor": self.get_growth_factor(),
+            "backoff_factor": self.get_backoff_factor(),
+            "growth_interval": self.get_growth_interval(),
             "_growth_tracker": int(self._growth_tracker.numpy()),
         }
 
