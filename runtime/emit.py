@@ -506,14 +506,15 @@ def goes_by_index(spec: KernelSpec) -> bool:
     return any(s.op == "load_at" for s in spec.body)
 
 
-_NUMPY_NAMES = frozenset([*_COMPUTED.values(), "inf", "nan"])
+_NUMPY_NAMES = frozenset([*_COMPUTED.values(), "uint16", "uint32", "inf", "nan"])
+_WORDS = r"(?<![\w.])[A-Za-z_]\w*(?=\()|\binf\b|\bnan\b|\bcuda(?=\.)|\bu?int\d+\b|\bfloat\d+\b"
+"""What a kernel's text may have to import: what it calls, and the names of types and constants."""
 _MATH_NAMES = frozenset([*(_FLOAT_CALLS - {"sqrt"}), "float_floordiv", "float_mod", "float_pow", "integer_pow",
                          "uniform_f32", "uniform_f64"])  # fmt: skip
 
 
 def _imports(text: str, package: str, modules: Mapping[str, Iterable[str]]) -> list[str]:
-    words = set(re.findall(r"(?<![\w.])[A-Za-z_]\w*(?=\()|\binf\b|\bnan\b|\bcuda(?=\.)", text))
-    words -= {"range", "min", "max"}
+    words = set(re.findall(_WORDS, text)) - {"range", "min", "max"}
     lines = []
     for module, provided in {"numpy": _NUMPY_NAMES, **modules, f"{package}.mathlib": _MATH_NAMES}.items():
         used = words & set(provided)

@@ -44,7 +44,7 @@ def stage_lines(tile: Tile, products: Products) -> list[str]:
 
 def staged_value(tile: Tile, row: str = "r", column: str = "c") -> str:
     """The expression of the accumulator of this warp's row and column."""
-    return f"ld_shared_f32(staged + ({row} * {tile.warp_columns} + ({column} ^ ({row} & 3) * 8)) * 4)"
+    return f"load_shared_f32(staged, {row} * {tile.warp_columns} + ({column} ^ ({row} & 3) * 8))"
 
 
 def body_lines(tile: Tile, by_row: Sequence[str], by_column: Sequence[str], rows: str, columns: str) -> list[str]:

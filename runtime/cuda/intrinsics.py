@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+from llvmlite import ir
 
 from engine import dtypes
 from engine.dtypes import DType
@@ -23,8 +24,6 @@ from runtime.cuda.toolkit import SIMULATED, typed
 from runtime.scalar_words import WORDS
 
 if not SIMULATED:
-    from llvmlite import ir
-
     from runtime import scalar_ir
     from runtime.irvalue import EXACT, call_llvm
 

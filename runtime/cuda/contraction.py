@@ -1,0 +1,157 @@
+"""Lowering a contraction to tensor cores: how operands lie, which tile it gets, and the kernel around the main loop.
+
+Of each operand one stride is 1 as a rule: that along k, or that along rows (columns), so that a chunk of 16 bytes is a
+stretch of memory. Both kinds run the same loop; only the way from shared memory to fragments differs. Where a stride is
+symbolic, memory may or may not be aligned: then there are two kernels, and one of them has no tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from engine import dtypes
+from engine.dims import Expr, Size, ceil_div, product
+from engine.program import Call, Kernel, Lowered, Pointer
+from engine.schedule import Contraction, KernelSpec
+from runtime.cuda.contraction_plain import lower_plain_contraction
+from runtime.cuda.contraction_skinny import is_skinny, skinny_kernel
+from runtime.cuda.copies import MatrixLoader, copy_width
+from runtime.cuda.emit import kernel
+from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value
+from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps
+from runtime.cuda.operands import FEW, Operand, operands, simplified, touched
+from runtime.cuda.products import Products, product_kind
+from runtime.cuda.tiles import CHUNK, SharedTile, Tile, choose_tile
+from runtime.emit import ArgTable, BodyEmitter, times, total
+from runtime.tasks import coordinates, typical
+
+GROUP = 8
+"""Rows of blocks in a group: blocks that follow each other go down its columns first, so that what they read of a and b
+stays in the second-level cache."""
+
+WORTH_TWO_KERNELS = 1 << 18
+"""Elements of b from which on rows of a symbolic number get a kernel for the case that they are few."""
+
+
+def lower_contraction(spec: KernelSpec) -> Lowered:
+    """The calls for ``spec``, whose core is a Contraction."""
+    core = spec.core
+    assert isinstance(core, Contraction)
+    if core.a.dtype != core.b.dtype or core.a.dtype not in (dtypes.f16, dtypes.bf16, dtypes.f32):
+        return lower_plain_contraction(spec, core)
+    spec = simplified(spec)
+    rows, columns = spec.axes[-2:]
+    if not is_skinny(spec) or (isinstance(rows, int) and rows > FEW):
+        return lower_tiled(spec)
+    if isinstance(rows, int):
+        return _joined([skinny_kernel(spec, 1)])
+    if typical(columns) * typical(core.k) < WORTH_TWO_KERNELS:
+        return lower_tiled(spec)
+    more = nonzero(rows // (FEW + 1))
+    tiled = lower_tiled(spec, share=more)
+    few = _joined([skinny_kernel(spec, 1 - more)])
+    return Lowered(few.calls + tiled.calls, few.kernels + tiled.kernels)
+
+
+def _joined(made: Sequence[tuple[Call, Kernel]]) -> Lowered:
+    return Lowered(tuple(call for call, _ in made), tuple(code for _, code in made))
+
+
+# --- aligned or not ------------------------------------------------------------------------------------------
+
+
+def nonzero(size: Size) -> Size:
+    """1 where ``size``, which is not negative, is not zero."""
+    return ceil_div(size, size + 1)
+
+
+def lower_tiled(spec: KernelSpec, split: Size | None = None, share: Size = 1) -> Lowered:
+    """``spec`` on tensor cores, its tasks times ``share``. With ``split`` the first batch axis counts pieces of k, so
+    long."""
+    core = spec.core
+    assert isinstance(core, Contraction)
+    size = core.a.dtype.itemsize
+    sides = operands(core)
+    known = [copy_width(side.steps, size) if side.gap == 1 else 4 * (size == 4) for side in sides]
+    symbolic = [s for side in sides for s in side.steps if isinstance(s, Expr) and side.gap == 1]
+    hoped = [
+        copy_width([s for s in side.steps if not isinstance(s, Expr)], size) if side.gap == 1 else width
+        for side, width in zip(sides, known, strict=True)
+    ]
+    if hoped == known:
+        return _joined([tiled_kernel(spec, known, share, split)])
+    unaligned = nonzero(sum((s % (CHUNK // size) for s in symbolic), 0))
+    ways = ((hoped, share * (1 - unaligned)), (known, share * unaligned))
+    return _joined([tiled_kernel(spec, widths, part, split) for widths, part in ways])
+
+
+# --- the kernel ----------------------------------------------------------------------------------------------
+
+
+def tiled_kernel(spec: KernelSpec, widths: Sequence[int], share: Size = 1, split: Size | None = None,
+                 tile: Tile | None = None) -> tuple[Call, Kernel]:  # fmt: skip
+    """The call that multiplies and runs the body, its tasks times ``share``. ``widths`` are those of the operands'
+    copies; left out, ``tile`` is chosen."""
+    core = spec.core
+    assert isinstance(core, Contraction)
+    dtype, size = core.a.dtype, core.a.dtype.itemsize
+    kind = product_kind(dtype, spec.products)
+    m, n = spec.axes[-2:]
+    tile = tile or choose_tile(size, product(spec.axes[:-2]), m, n)
+    table = ArgTable()
+    batch = {f"batch{i}": extent for i, extent in enumerate(spec.axes[:-2])}
+    m_blocks, n_blocks = ceil_div(m, tile.rows), ceil_div(n, tile.columns)
+    table.declare(m=m, n=n, k=core.k, m_blocks=m_blocks, n_blocks=n_blocks)
+    lines = [*place_threads(), *coordinates(table, "block", {**batch, "tile": m_blocks * n_blocks})]
+    lines += [
+        f"tiles_of_group = {GROUP} * n_blocks",
+        "group = quotient(tile, tiles_of_group)",
+        f"group_rows = min(m_blocks - {GROUP} * group, {GROUP})",
+        "in_group = tile - group * tiles_of_group",
+        "n_block = quotient(in_group, group_rows)",
+        f"tile_row = ({GROUP} * group + in_group - n_block * group_rows) * {tile.rows}",
+        f"tile_column = n_block * {tile.columns}",
+        "k_end = k",
+        *place_warps(tile),
+    ]
+    if split is not None:
+        table.declare(k_piece=split)
+        lines += ["k_end = min(k_piece, k - batch0 * k_piece)"]
+    lines += [f"k_tiles = (k_end + {tile.depth - 1}) // {tile.depth}"]
+    loaders = []
+    for name, side, width, extent, first, limit in zip(
+        "ab", operands(core), widths, (tile.rows, tile.columns), ("tile_row", "tile_column"), "mn", strict=True
+    ):
+        shared = tile.side(extent, size, side.along_k)
+        lines += _operand(table, name, side, shared, batch, first)
+        gap = "1" if side.gap == 1 else f"{name}_k"
+        loaders.append(MatrixLoader(name, shared, tile.threads, first, limit, "k_end", width, gap))
+    products = Products(kind, *tile.fragments)
+    main = MainLoop(tile, loaders[0], loaders[1], products)
+    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table, core={0: staged_value(tile)})
+    lines += [*main.lines(), *stage_lines(tile, products), *emitter.start()]
+    for axis, name in enumerate(batch):
+        lines += emitter.enter(axis, name)
+    rank = len(spec.axes)
+    by_row = emitter.enter(rank - 2, "row")
+    by_column = emitter.enter(rank - 1, "column", inline=True)
+    lines += body_lines(tile, by_row, by_column, "m", "n")
+    shared_bytes = max(main.shared, staged_bytes(tile))
+    code = kernel(f"contract_{dtype}", lines, table, tile.threads, shared_bytes, modules=MODULES)
+    reads, writes = touched(spec)
+    tasks = product(batch.values()) * m_blocks * n_blocks * share
+    return Call(code.key, spec.name, table.args, tasks, reads, writes, 0, spec.nodes), code
+
+
+def _operand(table: ArgTable, name: str, side: Operand, shared: SharedTile, batch: Mapping[str, Size],
+             first: str) -> list[str]:  # fmt: skip
+    """Lines that set what a MatrixLoader needs in scope."""
+    table.declare(**{f"{name}_memory": Pointer(side.access.buffer, side.access.offset * shared.itemsize)})
+    moving = {b: stride for b, stride in zip(batch, side.batch, strict=True) if stride != 0}
+    table.declare(**{f"{name}_{b}": stride for b, stride in moving.items()})
+    if shared.along_k:
+        table.declare(**{f"{name}_stride": side.stride})
+    if not shared.along_k or side.gap != 1:
+        table.declare(**{f"{name}_k": side.k_stride})
+    row = times(first, f"{name}_stride") if shared.along_k else first
+    return [f"{name}_base = {name}_memory + ({total(*(f'{b} * {name}_{b}' for b in moving), row)}) * {shared.itemsize}"]
