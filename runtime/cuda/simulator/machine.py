@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import copy_context
 from dataclasses import dataclass
 
 import numpy as np
@@ -90,6 +91,7 @@ class Block:
         running = {t.number: greenlet(lambda: function(*args), hub) for t in self.threads}
         for t in self.threads:
             t.pause = hub.switch
+            running[t.number].gr_context = copy_context()  # with NumPy's error state
         warps = [self.threads[i : i + LANES] for i in range(0, self.size, LANES)]
         alive = [len(w) for w in warps]
 
