@@ -6,7 +6,8 @@ from collections.abc import Collection
 
 from engine.errors import UnsupportedError
 from engine.program import Lowered
-from engine.schedule import Bundle, Contraction, KernelSpec
+from engine.schedule import Attention, Bundle, Contraction, KernelSpec
+from runtime.cuda.attention import lower_attention
 from runtime.cuda.contraction import lower_contraction
 
 
@@ -17,6 +18,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         raise UnsupportedError(f"CUDA has no kernel for the bundle {item.name}")
     core = item.core
     match core:
+        case Attention():
+            return lower_attention(item, core)
         case Contraction():
             return lower_contraction(item)
         case _:
