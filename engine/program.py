@@ -5,7 +5,7 @@ It is written to the compile cache as JSON (sizes as their Python text) and boun
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from engine import dims, dtypes
@@ -93,6 +93,16 @@ class Lowered:
     calls: tuple[Call, ...]
     kernels: tuple[Kernel, ...]
     buffers: tuple[Buffer, ...] = ()
+
+
+def joined(parts: Iterable[Lowered]) -> Lowered:
+    """All the calls of ``parts``, in order."""
+    parts = tuple(parts)
+    return Lowered(
+        tuple(call for part in parts for call in part.calls),
+        tuple({k.key: k for part in parts for k in part.kernels}.values()),
+        tuple(buffer for part in parts for buffer in part.buffers),
+    )
 
 
 @dataclass(frozen=True)

@@ -67,7 +67,7 @@ def gradient_as_contraction(spec: KernelSpec) -> KernelSpec:
 
 
 def _alike(a: DType, b: DType) -> bool:
-    return a == b and a.is_float and not a.storage_only
+    return a == b and a.is_float
 
 
 def _evenly_spaced(core: ConvWeightGrad, strides: tuple[Size, ...]) -> bool:

@@ -26,7 +26,7 @@ def run(lowered: Lowered, arrays: dict[str, np.ndarray], values: dict[str, int] 
     memory.setdefault(ERROR, np.zeros(2, np.int64))
     sizes = values or {}
     for buffer in lowered.buffers:
-        memory[buffer.name] = _dirty(buffer, sizes)
+        memory[buffer.name] = dirty(buffer, sizes)
     code, _ = load_code(lowered.kernels, cache.default())
     for call in lowered.calls:
         kept: list[np.ndarray] = []
@@ -40,7 +40,7 @@ def run(lowered: Lowered, arrays: dict[str, np.ndarray], values: dict[str, int] 
         assert (scratch[call.scratch :] == 0xFF).all(), f"{call.label} wrote past its {call.scratch} bytes of scratch"
 
 
-def _dirty(buffer: Buffer, sizes: dict[str, int]) -> np.ndarray:
+def dirty(buffer: Buffer, sizes: dict[str, int]) -> np.ndarray:
     array = aligned_empty((dims.evaluate(buffer.size, sizes),), buffer.dtype)
     array.fill(np.nan if buffer.dtype.is_float else -1 if buffer.dtype.kind == "i" else 1)
     return array

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 
 from engine.errors import UnsupportedError
-from engine.program import Lowered
+from engine.program import Lowered, joined
 from engine.schedule import (
     Attention,
     Bundle,
@@ -67,7 +67,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower(trimmed(item), lasting)
         case Conv2d() as core if is_depthwise(core):
             return lower_depthwise(item)
-        case Conv2d() as core if is_pointwise(core):
+        case Conv2d() as core if is_pointwise(core) and not core.x.dtype.storage_only:
             return lower_contraction(as_contraction(item), lasting)
         case Conv2d() as core if is_winograd(core, lasting):
             return lower_winograd(item)
@@ -75,7 +75,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_inside(item)
         case Conv2d():
             return lower_conv2d(item)
-        case ConvWeightGrad() as core if is_pointwise_gradient(core):
+        case ConvWeightGrad() as core if is_pointwise_gradient(core) and not core.x.dtype.storage_only:
             return lower_contraction(gradient_as_contraction(item), lasting)
         case ConvWeightGrad() as core if is_depthwise_gradient(core):
             return lower_depthwise_weight_grad(item)
@@ -102,15 +102,6 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         case Custom() as core:
             return lower_custom(item, core)
     raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")
-
-
-def joined(parts: Sequence[Lowered]) -> Lowered:
-    """All the calls of ``parts``, in order."""
-    return Lowered(
-        tuple(call for part in parts for call in part.calls),
-        tuple({k.key: k for part in parts for k in part.kernels}.values()),
-        tuple(buffer for part in parts for buffer in part.buffers),
-    )
 
 
 def lower_reduction(spec: KernelSpec) -> Lowered:

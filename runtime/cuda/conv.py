@@ -1,0 +1,253 @@
+"""Lowering convolutions to tensor cores: implicit products of matrices, which read their left side out of the image.
+
+A convolution multiplies patches, a row an output, by the weights; its weight gradient multiplies the patches' transpose
+by the gradient, and is cut into parts of the pixels, which a second kernel adds up. Both run the main loop of all
+products (runtime/cuda/mainloop.py), with loaders of their own for the image (runtime/cuda/conv_copies.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from engine import dtypes
+from engine.dims import Size, ceil_div, product
+from engine.dtypes import DType
+from engine.program import Call, Lowered, Pointer, joined
+from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, Stmt
+from runtime.axes import all_strides, groups, regroup
+from runtime.cuda.conv_copies import IMAGE_NAMES, PatchLoader, PixelLoader
+from runtime.cuda.conv_specs import (
+    Lower,
+    dense_copy,
+    dense_strides,
+    is_dense,
+    partial_sums,
+    total_of,
+    weights_by_output,
+)
+from runtime.cuda.copies import MatrixLoader, copy_width
+from runtime.cuda.emit import kernel
+from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value
+from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps
+from runtime.cuda.products import Products, product_kind
+from runtime.cuda.tiles import CHUNK, PROCESSORS, SharedTile, Tile, choose_tile
+from runtime.emit import ArgTable, BodyEmitter
+from runtime.tasks import coordinates, outer_indices, typical
+
+_MODULES = {name: [*words, "ld_shared_v4_u32", "st_shared_v4_u32"] for name, words in MODULES.items()}
+FEW_OUTPUTS = 4
+"""With fewer output channels a group, most of a tile would be empty."""
+FEW_INPUTS = 4
+"""With fewer input channels an image is read as it lies; with more, its channels are brought side by side first."""
+PIXELS = 512
+"""The least pixels that a part of a weight gradient sums up."""
+
+
+def on_tensor_cores(core: Conv2d | ConvWeightGrad) -> bool:
+    """Whether the kernels here serve ``core``."""
+    other = core.w if isinstance(core, Conv2d) else core.dy
+    spread = core.x_dilation if isinstance(core, Conv2d) else (1, 1)
+    multiplied = dtypes.promote(core.x.dtype, other.dtype)
+    return (
+        multiplied.is_float and multiplied.computed == dtypes.f32 and spread == (1, 1)
+        and core.group_outputs >= FEW_OUTPUTS
+    )  # fmt: skip
+
+
+def lower_conv2d(spec: KernelSpec, lower: Lower) -> Lowered:
+    """The calls for ``spec``, whose core is a Conv2d: copies of what lies otherwise than the kernel reads it, then the
+    convolution with the body. ``lower`` lowers the copies."""
+    core = spec.core
+    assert isinstance(core, Conv2d)
+    dtype = dtypes.promote(core.x.dtype, core.w.dtype)
+    before, image = _channels_together(spec, core, spec.axes[0], dtype, lower)
+    packed, weights = _rows_of_weights(spec, core, dtype, lower)
+    return joined([before, packed, _convolve(spec, replace(core, x=image), weights)])
+
+
+def _channels_together(spec: KernelSpec, core: Conv2d | ConvWeightGrad, batch: Size, dtype: DType,
+                       lower: Lower) -> tuple[Lowered, Access]:  # fmt: skip
+    """The image as the kernels read it, in ``dtype``, and the call that makes it so, if one is needed."""
+    if core.x.dtype == dtype and (core.x.strides[3] == 1 or core.group_inputs < FEW_INPUTS):
+        return Lowered((), ()), core.x
+    copy, buffer, image = dense_copy(spec, core.x, (batch, *core.in_size, core.in_channels), dtype, "image")
+    return joined([Lowered((), (), (buffer,)), lower(copy)]), image
+
+
+def _rows_of_weights(spec: KernelSpec, core: Conv2d, dtype: DType, lower: Lower) -> tuple[Lowered, Access]:
+    """The weights over (groups, outputs, kh, kw, inputs), of each output side by side, and the call that makes them so,
+    if one is needed. It begins each output's at a whole chunk."""
+    weights, shape = weights_by_output(core)
+    if weights.dtype == dtype and is_dense(shape[2:], weights.strides[2:]):
+        return Lowered((), ()), weights
+    chunk = CHUNK // dtype.itemsize
+    row = ceil_div(product(shape[2:]), chunk) * chunk
+    strides = (shape[1] * row, row, *dense_strides(shape[2:]))
+    copy, buffer, packed = dense_copy(spec, weights, shape, dtype, "weights", strides, shape[0] * shape[1] * row)
+    return joined([Lowered((), (), (buffer,)), lower(copy)]), packed
+
+
+def _convolve(spec: KernelSpec, core: Conv2d, weights: Access) -> Lowered:
+    """The call that multiplies patches by ``weights`` and runs the body."""
+    size = core.x.dtype.itemsize
+    pixels, depth = product(spec.axes[:3]), product(core.kernel) * core.group_inputs
+    tile = choose_tile(size, core.groups, pixels, core.group_outputs)
+    group_stride, row_stride = weights.strides[:2]
+    table = _image_names(core)
+    table.declare(weights=Pointer(weights.buffer, weights.offset * size), w_group=group_stride, b_stride=row_stride,
+                  pixels=pixels, outputs=core.group_outputs, depth=depth)  # fmt: skip
+    shared = tile.side(tile.rows, size, True), tile.side(tile.columns, size, True)
+    patches = PatchLoader(shared[0], tile.threads, _patch_width(core), _stages(tile, shared))
+    width = copy_width((weights.offset, group_stride, row_stride), size)
+    rows = MatrixLoader("b", shared[1], tile.threads, "tile_column", "outputs", "depth", width)
+    flat, (split, names) = _by_pixel(spec, table)
+    emitter = BodyEmitter(flat.body, flat.reads, flat.writes, len(flat.axes), table, core={0: staged_value(tile)})
+    lines = [
+        f"b_base = weights + (group * w_group + tile_column * b_stride) * {size}",
+        f"k_tiles = (depth + {tile.depth - 1}) // {tile.depth}",
+    ]
+    before = emitter.start()
+    by_row = [*split, *(line for axis, name in enumerate(names) for line in emitter.enter(axis, name))]
+    by_column = ["channel = group * outputs + column", *emitter.enter(len(flat.axes) - 1, "channel", inline=True)]
+    blocks: dict[str, Size] = {
+        "group": core.groups, "row_block": ceil_div(pixels, tile.rows),
+        "column_block": ceil_div(core.group_outputs, tile.columns),
+    }  # fmt: skip
+    body = [*before, *body_lines(tile, by_row, by_column, "pixels", "outputs")]
+    return _multiplied("conv2d", spec, tile, patches, rows, table, blocks, lines, body, (core.x, weights))
+
+
+def _image_names(core: Conv2d | ConvWeightGrad) -> ArgTable:
+    """Arguments that give what conv_copies reads its names in the kernel."""
+    (in_h, in_w), (out_h, out_w), (stride_h, stride_w) = core.in_size, core.out_size, core.stride
+    values = (
+        Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), *core.x.strides, in_h, in_w, out_h, out_w,
+        stride_h, stride_w, *core.padding, *core.dilation, core.kernel[1], core.group_inputs,
+    )  # fmt: skip
+    table = ArgTable()
+    table.declare(**dict(zip(IMAGE_NAMES, values, strict=True)))
+    return table
+
+
+def _patch_width(core: Conv2d | ConvWeightGrad) -> int:
+    """Bytes of a patch that are known to lie side by side, aligned: those of one copy."""
+    size, strides = core.x.dtype.itemsize, core.x.strides
+    if strides[3] != 1:
+        return size
+    return copy_width((core.x.offset, *strides[:3], core.group_inputs), size) or size
+
+
+def _stages(tile: Tile, shared: Sequence[SharedTile]) -> int:
+    """Bytes of shared memory that the main loop takes; what the loader of patches keeps lies behind."""
+    return tile.stages * sum(side.bytes for side in shared)
+
+
+def _multiplied(name: str, spec: KernelSpec, tile: Tile, patches: PatchLoader | PixelLoader, other: MatrixLoader,
+                table: ArgTable, blocks: dict[str, Size], lines: list[str], body: list[str],
+                operands: tuple[Access, Access]) -> Lowered:  # fmt: skip
+    """The call that multiplies what ``patches`` and ``other`` load in ``blocks``, among them ``group``, ``row_block``
+    and ``column_block``, and runs ``body``. ``lines`` set what the loaders want in scope besides where the tile begins.
+    """
+    dtype = operands[0].dtype
+    products = Products(product_kind(dtype, spec.products), *tile.fragments)
+    code = kernel(
+        f"{name}_{dtype}",
+        [
+            *place_threads(),
+            *coordinates(table, "block", blocks),
+            f"tile_row = row_block * {tile.rows}",
+            f"tile_column = column_block * {tile.columns}",
+            *place_warps(tile),
+            f"x += group * inputs * x_c * {dtype.itemsize}",
+            *lines,
+            *MainLoop(tile, patches, other, products).lines(),
+            *stage_lines(tile, products),
+            *body,
+        ],
+        table, tile.threads, max(patches.table + patches.table_bytes, staged_bytes(tile)), modules=_MODULES,
+    )  # fmt: skip
+    reads = dict.fromkeys(access.buffer for access in (*operands, *spec.reads))
+    writes = dict.fromkeys(access.buffer for access in spec.writes)
+    tasks = product(blocks.values())
+    call = Call(code.key, spec.name, table.args, tasks, tuple(reads), tuple(writes), 0, spec.nodes)
+    return Lowered((call,), (code,))
+
+
+def _by_pixel(spec: KernelSpec, table: ArgTable) -> tuple[KernelSpec, tuple[list[str], list[str]]]:
+    """``spec`` with those of the axes of pixels made one that every access walks as one; the lines that split ``row``,
+    a pixel's number, into what remains of them, and the names."""
+    kept = groups(spec.axes[:3], [strides[:3] for strides in all_strides(spec)]) or [(2,)]
+    flat = regroup(spec, [*kept, (3,)])
+    return flat, outer_indices(table, flat.axes[:-1], "row", "p")
+
+
+# --- the weight gradient -------------------------------------------------------------------------------------
+
+
+def lower_conv_weight_grad(spec: KernelSpec, lower: Lower) -> Lowered:
+    """The calls for ``spec``, whose core is a ConvWeightGrad: copies of what lies otherwise than the kernel reads it,
+    sums over parts of the pixels, then their total with the body. ``lower`` lowers all but the sums."""
+    core = spec.core
+    assert isinstance(core, ConvWeightGrad)
+    dtype = dtypes.promote(core.x.dtype, core.dy.dtype)
+    before, image = _channels_together(spec, core, core.batch, dtype, lower)
+    copied, gradient = _evenly_spaced(spec, core, dtype, lower)
+    core = replace(core, x=image, dy=gradient)
+    depth, size = product(core.kernel) * core.group_inputs, dtype.itemsize
+    tile = choose_tile(size, core.groups, depth, core.group_outputs)
+    blocks = core.groups * ceil_div(depth, tile.rows) * ceil_div(core.group_outputs, tile.columns)
+    pixels = core.batch * product(core.out_size)
+    chunks = max(min(2 * PROCESSORS // typical(blocks), typical(pixels) // PIXELS), 1)
+    partial = partial_sums(spec, dtype.computed, chunks)
+    parts = KernelSpec(
+        f"{spec.name} chunks", (chunks, core.groups, depth, core.group_outputs), (),
+        (Access(partial.buffer.name, dtype.computed, dense_strides((chunks, core.groups, depth, core.group_outputs))),),
+        (Stmt("sum", "core", (0,), dtype.computed), Stmt("stored", "store", (0, "sum"), dtype.computed)),
+        nodes=spec.nodes, products=spec.products, location=spec.location,
+    )  # fmt: skip
+    made = _sum_pixels(parts, core, tile, pixels)
+    return joined([before, copied, Lowered((), (), (partial.buffer,)), made, lower(total_of(spec, partial))])
+
+
+def _evenly_spaced(spec: KernelSpec, core: ConvWeightGrad, dtype: DType, lower: Lower) -> tuple[Lowered, Access]:
+    """The gradient as a matrix, a row a pixel, in ``dtype``, and the call that makes it so, if one is needed."""
+    n, h, w, c = core.dy.strides
+    height, width = core.out_size
+    if core.dy.dtype == dtype and c == 1 and h == width * w and n == height * h:
+        return Lowered((), ()), core.dy
+    copy, buffer, gradient = dense_copy(
+        spec, core.dy, (core.batch, height, width, core.out_channels), dtype, "gradient"
+    )
+    return joined([Lowered((), (), (buffer,)), lower(copy)]), gradient
+
+
+def _sum_pixels(parts: KernelSpec, core: ConvWeightGrad, tile: Tile, pixels: Size) -> Lowered:
+    """The call for ``parts``, whose axes are (chunks, groups, elements of a patch, outputs)."""
+    size = core.x.dtype.itemsize
+    chunks, groups, depth, outputs = parts.axes
+    table = _image_names(core)
+    table.declare(
+        gradient=Pointer(core.dy.buffer, core.dy.offset * size), b_k=core.dy.strides[2], pixels=pixels,
+        outputs=outputs, depth=depth, per_chunk=ceil_div(ceil_div(pixels, chunks), tile.depth) * tile.depth,
+    )  # fmt: skip
+    shared = tile.side(tile.rows, size, False), tile.side(tile.columns, size, False)
+    patches = PixelLoader(shared[0], tile.threads, _patch_width(core), _stages(tile, shared))
+    width = copy_width((core.dy.offset, core.dy.strides[2], core.group_outputs), size)
+    rows = MatrixLoader("b", shared[1], tile.threads, "tile_column", "outputs", "count", width)
+    emitter = BodyEmitter(parts.body, parts.reads, parts.writes, 4, table, core={0: staged_value(tile)})
+    lines = [
+        "first_pixel = chunk * per_chunk",
+        "last_pixel = minimum(first_pixel + per_chunk, pixels)",
+        "count = maximum(last_pixel - first_pixel, 0)",
+        f"b_base = gradient + (first_pixel * b_k + group * outputs + tile_column) * {size}",
+        f"k_tiles = (count + {tile.depth - 1}) // {tile.depth}",
+    ]
+    before = [*emitter.start(), *emitter.enter(0, "chunk"), *emitter.enter(1, "group")]
+    by_row, by_column = emitter.enter(2, "row"), emitter.enter(3, "column", inline=True)
+    blocks: dict[str, Size] = {
+        "chunk": chunks, "group": groups, "row_block": ceil_div(depth, tile.rows),
+        "column_block": ceil_div(outputs, tile.columns),
+    }  # fmt: skip
+    body = [*before, *body_lines(tile, by_row, by_column, "depth", "outputs")]
+    return _multiplied("conv_weight_grad", parts, tile, patches, rows, table, blocks, lines, body, (core.x, core.dy))
