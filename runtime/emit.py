@@ -231,9 +231,9 @@ class BodyEmitter:
 
     ``core`` gives the expression of each output of the core, valid in the innermost loop; ``known`` gives
     expressions for statements computed elsewhere (reductions of an earlier phase). ``only`` restricts the body to
-    those statements and whatever they need. ``chunk`` is the expression of a split reduction's chunk number,
-    ``reduced`` the axes along which results of reductions do not vary. ``tag`` sets the names of this body apart
-    from those of another in the same kernel.
+    those statements and whatever they need; those of ``later`` wait for :meth:`release`. ``chunk`` is the expression
+    of a split reduction's chunk number, ``reduced`` the axes along which results of reductions do not vary. ``tag``
+    sets the names of this body apart from those of another in the same kernel.
 
     After construction call :meth:`start` once, then :meth:`enter` for every axis, outermost loop first; each
     returns lines, not indented. :meth:`fork` gives a copy for a pass of its own over the axes inside. Reductions
@@ -243,7 +243,7 @@ class BodyEmitter:
     def __init__(self, body: Sequence[Stmt], reads: Sequence[Access], writes: Sequence[Access], rank: int,
                  table: ArgTable, *, core: Mapping[int, str] | None = None, known: Mapping[str, str] | None = None,
                  only: Iterable[str] | None = None, chunk: str = "0",
-                 reduced: Iterable[int] = (), tag: str = ""):  # fmt: skip
+                 reduced: Iterable[int] = (), tag: str = "", later: Iterable[str] = ()):  # fmt: skip
         self.table = table
         self.core = dict(core or {})
         self._rank = rank
@@ -253,6 +253,7 @@ class BodyEmitter:
         self._names = {s.name: f"v{tag}{i}" for i, s in enumerate(body)}
         self._value: dict[str, str] = dict(known or {})
         self._chunk = chunk
+        self._later = frozenset(later)
         self._pending = _needed(body, set(self._value), only)
         self._reads, self._writes = reads, writes
         self._references: dict[tuple[str, int], _Reference] = {}
@@ -273,10 +274,28 @@ class BodyEmitter:
         """The expression of a statement that has been placed."""
         return self._value[name]
 
+    @property
+    def pending(self) -> Sequence[Stmt]:
+        """The statements that are still to be placed."""
+        return self._pending
+
     def written(self, write: int) -> tuple[str, str, int]:
         """Where a write goes at this point of the loops: its pointer, its index and its memory's scope."""
         key = "store", write
         return self._references[key].pointer, self._offset[key], self._references[key].scope
+
+    def read(self, read: int) -> tuple[str, str, int]:
+        """Where a read that is still to be placed looks at this point of the loops, in the same way."""
+        key = "load", read
+        return self._references[key].pointer, self._offset[key], self._references[key].scope
+
+    def stored(self, stmt: Stmt) -> str:
+        """The value that a store writes, in the type that its dtype is computed with; the store itself rounds."""
+        dtype = self._writes[int(stmt.args[0])].dtype
+        value = self._operand(stmt.args[1], dtype)
+        if isinstance(stmt.args[1], str):
+            value = cast(value, self._dtypes[stmt.args[1]], dtype.computed)
+        return value
 
     def fork(self, only: Iterable[str] | None = None, known: Mapping[str, str] | None = None,
              core: Mapping[int, str] | None = None, tag: str = "") -> BodyEmitter:  # fmt: skip
@@ -338,6 +357,11 @@ class BodyEmitter:
         self._pending = [s for s in self._pending if s.name not in values]
         return self._place()
 
+    def release(self) -> list[str]:
+        """The lines of the statements that have waited, as far as they can be placed here."""
+        self._later = frozenset()
+        return self._place()
+
     # --- inside ---
 
     def _dependence(self, stmt: Stmt) -> frozenset[int]:
@@ -378,7 +402,8 @@ class BodyEmitter:
         waiting: list[Stmt] = []
         for stmt in self._pending:
             ready = all(a in self._value for a in stmt.args if isinstance(a, str))
-            if stmt.op.startswith("reduce_") or not ready or not self._axes_of[stmt.name] <= self._entered:
+            waits = stmt.op.startswith("reduce_") or stmt.name in self._later
+            if waits or not ready or not self._axes_of[stmt.name] <= self._entered:
                 waiting.append(stmt)
                 continue
             line = self._line(stmt)
@@ -394,10 +419,8 @@ class BodyEmitter:
         name = self._names[stmt.name]
         if stmt.op == "store":
             ref = self._references["store", int(stmt.args[0])]
-            value = self._operand(stmt.args[1], ref.access.dtype)
-            if isinstance(stmt.args[1], str):
-                value = cast(value, self._dtypes[stmt.args[1]], ref.access.dtype.computed)  # the store itself rounds
-            return store(ref.access.dtype, ref.pointer, self._offset["store", int(stmt.args[0])], value, ref.scope)
+            offset = self._offset["store", int(stmt.args[0])]
+            return store(ref.access.dtype, ref.pointer, offset, self.stored(stmt), ref.scope)
         if stmt.op == "check_index":
             value = cast(self._operand(stmt.args[0], dtypes.i64), self._dtypes[str(stmt.args[0])], dtypes.i64)
             limit, first = (*map(self.table.size, stmt.sizes), "0")[:2]

@@ -13,18 +13,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine import dtypes, scalar
+from engine import dtypes
 from engine.buffers import Buffer
-from engine.cells import Lines, names_in, needed
+from engine.cells import needed
 from engine.dims import Size, ceil_div
-from engine.dtypes import DType
 from engine.program import MEETING, Lowered, Pointer
-from engine.schedule import Access, KernelSpec, Recurrence
+from engine.schedule import KernelSpec, Recurrence
 from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile
-from runtime.emit import ArgTable, call, cast, constant, indent, load, loop, store, vocabulary
+from runtime.emit import call, cast, indent, load, loop, store
+from runtime.recurrence_arrays import Arrays
 
 TASK = 4
 """Examples of a task."""
@@ -49,7 +49,7 @@ class _Piece:
     size: int
 
 
-class _Walk:
+class _Walk(Arrays):
     """What both directions share. ``pieces`` are parts of the scratch memory, in elements of the computed dtype."""
 
     pieces: dict[str, _Piece]
@@ -57,29 +57,11 @@ class _Walk:
     """The hidden units that a thread computes."""
 
     def __init__(self, spec: KernelSpec, core: Recurrence):
-        self.spec, self.core, self.cell = spec, core, core.cell
-        self.given = dict(zip(core.reads, spec.reads, strict=True))
-        self.made = dict(zip(core.writes, spec.writes, strict=True))
-        self.arrays = self.given | self.made
-        self.dtype: DType = self.given["weight"].dtype.computed
+        super().__init__(spec, core)
         self.tile = host_tile(self.dtype)
         self.heights = (self.tile.rows, self.tile.rows // 2, 1)
         self.tiles = [self.tile.name(self.dtype, rows, True, True) for rows in self.heights]
         self.packs: list[Packed] = []
-        self.table = ArgTable()
-        self.gates, self.hidden, self.width = core.cell.gates, core.hidden, core.width
-        self.projected = "projection" in self.given
-        downward = core.reverse != core.backward
-        self.table.declare(
-            steps=core.steps, batch=core.batch, hidden=core.hidden, width=core.width,
-            begin=core.steps - 1 if downward else 0, onward=-1 if downward else 1,
-        )  # fmt: skip
-        for name, access in self.arrays.items():
-            if name in ("weight", "projection"):
-                continue
-            self.table.declare(**{f"{name}_base": Pointer(access.buffer, access.offset * access.dtype.itemsize)})
-            outer = access.strides[:-1] if name != "lengths" else access.strides
-            self.table.declare(**dict(zip([f"{name}_t", f"{name}_n"][2 - len(outer) :], outer, strict=True)))
 
     def whole(self, size: int) -> int:
         """``size`` filled up to whole panels."""
@@ -163,27 +145,10 @@ class _Walk:
         """Sets ``<name>_row`` to the row of example n, at step ``t`` where it has steps."""
         return f"{name}_row = {self.place(name, t)}"
 
-    def place(self, name: str, t: str = "t") -> str:
-        access: Access = self.arrays[name]
-        at = f"n * {name}_n" if len(access.strides) == 2 else f"{t} * {name}_t + n * {name}_n"
-        return f"{name}_base + ({at}) * {access.dtype.itemsize}"
-
-    def zero(self) -> str:
-        return constant(0, self.dtype)
-
     # -- parts of the walk
 
     def each_row(self, body: list[str]) -> list[str]:
         return loop("r", "0", "rows", ["n = first + r", *body])
-
-    def if_live(self, live: list[str], beyond: list[str]) -> list[str]:
-        """``live`` within the example's length, ``beyond`` behind it."""
-        if "lengths" not in self.given:
-            return live
-        access = self.given["lengths"]
-        length = load(access.dtype, "lengths_base", "n * lengths_n", self.table.scope(access.buffer))
-        inside = f"t < {cast(length, access.dtype, dtypes.i64)}"
-        return [f"if {inside}:", *indent(live), "else:", *indent(beyond)]
 
     @property
     def table_bytes(self) -> int:
@@ -233,23 +198,6 @@ class _Walk:
             f"    for c in range(gate * hidden + {self.units[0]}, gate * hidden + {self.units[1]}, {wide}):",
             *indent(column, 2),
         ]
-
-    def compute(self, lines: Lines, known: dict[str, str]) -> list[str]:
-        """Python lines for the expressions; ``known`` maps names to Python, and gets those that are made."""
-        found = []
-        for name, expression in lines:
-            local = {k: known[k] for k in names_in(expression)}
-            for line in scalar.instructions(expression):
-                args = [local[a] if isinstance(a, str) else constant(a, self.dtype) for a in line.args]
-                local[line.name] = f"v_{name}{line.name}"
-                made = args[0] if line.op == "identity" else vocabulary(line.op, args, self.dtype, self.dtype)
-                found.append(f"{local[line.name]} = {made}")
-            known[name] = local[line.name]
-        return found
-
-    def part(self, number: int) -> str:
-        """Where element j of a gate lies in a row of all gates."""
-        return f"{number} * hidden + j" if number > 1 else "hidden + j" if number else "j"
 
 
 class _Forward(_Walk):

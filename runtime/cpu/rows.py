@@ -8,8 +8,7 @@ symbolic length, is kept where the kernel's last pass writes a result: softmax m
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine import dims
 from engine.program import Lowered
@@ -18,22 +17,11 @@ from runtime.cpu.emit import kernel
 from runtime.cpu.loops import TASK_POINTS
 from runtime.cpu.reductions import SUM_BLOCK, ReductionKernel
 from runtime.emit import SCRATCH, BodyEmitter, call, indent, load, loop, store, times, total
-from runtime.reductions import combined, identity, is_reduction, phases, without_arg_reductions
+from runtime.reductions import combined, identity, without_arg_reductions
+from runtime.row_passes import Pass, RowPasses
 from runtime.tasks import outer_indices, typical
 
 _SCRATCH_BYTES = 128 * 1024
-_COSTLY = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf",
-                     "pow", "div", "sqrt", "floordiv", "mod", "uniform"})  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _Pass:
-    """One pass over the reduced axes: what it reduces, what else it does, what it takes from and puts into scratch."""
-
-    reductions: tuple[Stmt, ...]
-    effects: tuple[str, ...]
-    taken: tuple[Stmt, ...]
-    put: tuple[Stmt, ...]
 
 
 def lower_rows(spec: KernelSpec) -> Lowered:
@@ -48,6 +36,7 @@ class _RowKernel(ReductionKernel):
         self.kept = [a for a in range(len(spec.axes)) if a not in spec.reduced]
         self.places: dict[str, int] = {}
         self.lent: dict[str, int] = {}  # what is kept in a result, and in which of the writes
+        self.passes = RowPasses(spec, self.varies, self._keep)
 
     def lowered(self) -> Lowered:
         spec, table = self.spec, self.table
@@ -73,82 +62,27 @@ class _RowKernel(ReductionKernel):
 
     def _passes(self) -> list[str]:
         lines: list[str] = []
-        for step in self._plan():
+        for step in self.passes.plan():
             lines += self._pass(step)
         return lines
 
-    def _plan(self) -> list[_Pass]:
-        """The passes in order, and what goes from one to the next through scratch."""
-        body = self.spec.body
-        by_name = {s.name: s for s in body}
-        read = {a.buffer for a in self.spec.reads}
-        when = phases(body, {i for i, w in enumerate(self.spec.writes) if w.buffer in read})
-        roots: list[list[Stmt]] = [[] for _ in range(max(when.values(), default=0) + 1)]
-        for stmt in body:
-            if is_reduction(stmt):
-                roots[when[stmt.name] - 1].append(stmt)
-            elif stmt.op in ("store", "check_index") and self.varies(stmt.name):
-                roots[when[stmt.name]].append(stmt)
-        computed: list[set[str]] = []
-        put: list[dict[str, Stmt]] = [{} for _ in roots]
-        taken: list[dict[str, Stmt]] = [{} for _ in roots]
-        for phase, here in enumerate(roots):
-            needed: set[str] = set()
-            stack = [a for s in here for a in s.args if isinstance(a, str)]
-            while stack:
-                name = stack.pop()
-                if name in needed or is_reduction(by_name[name]) or not self.varies(name):
-                    continue
-                earlier = next((q for q, names in enumerate(computed) if name in names), None)
-                if earlier is not None and self._worth_keeping(by_name, name, when):
-                    put[earlier][name] = taken[phase][name] = by_name[name]
-                    continue
-                needed.add(name)
-                stack += [a for a in by_name[name].args if isinstance(a, str)]
-            computed.append(needed)
-        return [
-            _Pass(tuple(s for s in here if is_reduction(s)), tuple(s.name for s in here if not is_reduction(s)),
-                  tuple(taken[i].values()), tuple(put[i].values()))
-            for i, here in enumerate(roots) if here
-        ]  # fmt: skip
-
-    def _worth_keeping(self, by_name: dict[str, Stmt], name: str, when: dict[str, int]) -> bool:
-        """Whether computing ``name`` again costs more than a load, and there is room for a row of it."""
-        if name in self.places or name in self.lent:
+    def _keep(self, stmt: Stmt) -> bool:
+        """Whether computing ``stmt`` again costs more than a load, and there is room for a row of it."""
+        if stmt.name in self.places or stmt.name in self.lent:
             return True
-        stack, costly = [name], False
-        while stack and not costly:
-            stmt = by_name[stack.pop()]
-            costly = stmt.op in _COSTLY
-            if not is_reduction(stmt):
-                stack += [a for a in stmt.args if isinstance(a, str) and self.varies(a)]
-        if not costly:
+        if not self.passes.is_costly(stmt.name):
             return False
-        points, dtype = self.points(), by_name[name].dtype
+        points, dtype = self.points(), stmt.dtype
         if isinstance(points, int) and self.scratch.size + points * dtype.itemsize <= _SCRATCH_BYTES:
-            self.places[name] = self.scratch.take(points, max(dtype.itemsize, 4))
+            self.places[stmt.name] = self.scratch.take(points, max(dtype.itemsize, 4))
             return True
-        write = next((k for k in self._lenders(when) if self.spec.writes[k].dtype == dtype), None)
+        write = self.passes.lender(stmt, self.lent.values())
         if write is None:
             return False
-        self.lent[name] = write
+        self.lent[stmt.name] = write
         return True
 
-    def _lenders(self, when: dict[str, int]) -> list[int]:
-        """The writes of the last pass in which a row can be kept before: each point has its place, and nobody reads
-        there nor keeps anything."""
-        spec, last = self.spec, max(when.values())
-        late = [int(s.args[0]) for s in spec.body if s.op == "store" and when[s.name] == last]
-        read = {access.buffer for access in spec.reads}
-        others = Counter(access.buffer for access in spec.writes)
-        return [
-            k for k in late
-            if spec.writes[k].buffer not in read and others[spec.writes[k].buffer] == 1
-            and k not in self.lent.values() and 0 not in spec.writes[k].strides and spec.writes[k].dtype.is_float
-            and spec.writes[k].dtype == spec.writes[k].dtype.computed
-        ]  # fmt: skip
-
-    def _pass(self, step: _Pass) -> list[str]:
+    def _pass(self, step: Pass) -> list[str]:
         spec, table = self.spec, self.table
         scope = table.scope(SCRATCH) if self.places and (step.taken or step.put) else 0
         kept = [*self.places, *self.lent]

@@ -18,14 +18,12 @@ from llvmlite import ir
 
 from engine import dtypes
 from engine.dtypes import DType
+from runtime import scalar_ir
 from runtime.cuda.simulator.memory import global_bytes, load_global, store_global, swap_global
 from runtime.cuda.simulator.thread import current
-from runtime.cuda.toolkit import SIMULATED, typed
+from runtime.cuda.toolkit import typed
+from runtime.irvalue import EXACT, call_llvm
 from runtime.scalar_words import WORDS
-
-if not SIMULATED:
-    from runtime import scalar_ir
-    from runtime.irvalue import EXACT, call_llvm
 
 Word = Callable[..., Any]
 _COMPUTED = {"f16": "float32", "bf16": "float32", "f32": "float32", "f64": "float64", "i8": "int8", "u8": "uint8",
@@ -343,14 +341,6 @@ def _truncation(bits: int) -> Callable[..., Any]:
     return lambda builder, kind, x: scalar_ir.truncation(bits)(builder, x)
 
 
-def _deferred(name: str, *args: Any) -> Callable[..., Any]:
-    """A builder of scalar_ir, which the simulator does not import."""
-    if SIMULATED:
-        return lambda *_: None
-    found = getattr(scalar_ir, name)
-    return found(*args) if args else found
-
-
 floor = _operator("floor", "any", "any", _llvm("floor"))
 ceil = _operator("ceil", "any", "any", _llvm("ceil"))
 trunc = _operator("trunc", "any", "any", _llvm("trunc"))
@@ -361,18 +351,59 @@ select = _operator("select", "bool any same", "any", lambda builder, kind, *args
 maximum = _operator("maximum", "any same", "any", _extremum(True))
 minimum = _operator("minimum", "any same", "any", _extremum(False))
 running_maximum, running_minimum = maximum, minimum
-sign = _operator("sign", "any", "any", _deferred("sign"))
-is_nan = _operator("is_nan", "any", "bool", _deferred("is_nan"))
+sign = _operator("sign", "any", "any", scalar_ir.sign)
+is_nan = _operator("is_nan", "any", "bool", scalar_ir.is_nan)
 is_finite = _operator("is_finite", "any", "bool", _is_finite)
-integer_floordiv = _operator("integer_floordiv", "any same", "any", _deferred("integer_division", True))
-integer_mod = _operator("integer_mod", "any same", "any", _deferred("integer_division", False))
-shift_left = _operator("shift_left", "any same", "any", _deferred("shift", True))
-shift_right = _operator("shift_right", "any same", "any", _deferred("shift", False))
+integer_floordiv = _operator("integer_floordiv", "any same", "any", scalar_ir.integer_division(True))
+integer_mod = _operator("integer_mod", "any same", "any", scalar_ir.integer_division(False))
+shift_left = _operator("shift_left", "any same", "any", scalar_ir.shift(True))
+shift_right = _operator("shift_right", "any same", "any", scalar_ir.shift(False))
 truncate_i8 = _operator("truncate_i8", "any", "int8", _truncation(8))
 truncate_u8 = _operator("truncate_u8", "any", "uint8", _truncation(8))
 truncate_i32 = _operator("truncate_i32", "any", "int32", _truncation(32))
 truncate_i64 = _operator("truncate_i64", "any", "int64", _truncation(64))
 round_f16 = _operator("round_f16", "float32", "float32", _rounding(dtypes.f16))
 round_bf16 = _operator("round_bf16", "float32", "float32", _rounding(dtypes.bf16))
-quotient = _operator("quotient", "int64 int64", "int64", lambda builder, kind, a, b: builder.udiv(a, b))
-"""``a // b`` of indices: ``a`` is not negative and ``b`` is positive. LLVM divides 32 bits where both fit."""
+
+
+def _quotient(builder: Any, kind: str, a: Any, b: Any) -> Any:
+    """A division of 32 bits where both fit. Else, as good as never, bit by bit: to divide 64 bits ptxas calls a
+    function, which takes a stack."""
+    i32, i64 = _integer(32), _integer(64)
+    large = builder.icmp_unsigned("!=", builder.lshr(builder.or_(a, b), i64(32)), i64(0))
+    with builder.if_else(large, likely=False) as (yes, no):
+        with yes:
+            before, walk, done = (
+                builder.block,
+                builder.append_basic_block("bits"),
+                builder.append_basic_block("divided"),
+            )
+            builder.branch(walk)
+            builder.position_at_end(walk)
+            bit, rest, found = builder.phi(i64), builder.phi(i64), builder.phi(i64)
+            next_bit = builder.and_(builder.lshr(a, bit), i64(1))
+            higher = builder.or_(builder.shl(rest, i64(1)), next_bit)
+            fits = builder.icmp_unsigned(">=", higher, b)
+            left = builder.select(fits, builder.sub(higher, b), higher)
+            more = builder.or_(found, builder.select(fits, builder.shl(i64(1), bit), i64(0)))
+            for phi, first, then in (
+                (bit, i64(63), builder.sub(bit, i64(1))),
+                (rest, i64(0), left),
+                (found, i64(0), more),
+            ):
+                phi.add_incoming(first, before)
+                phi.add_incoming(then, walk)
+            builder.cbranch(builder.icmp_unsigned("==", bit, i64(0)), done, walk)
+            builder.position_at_end(done)
+            slow, from_slow = more, builder.block
+        with no:
+            short = builder.udiv(builder.trunc(a, i32), builder.trunc(b, i32))
+            fast, from_fast = builder.zext(short, i64), builder.block
+    result = builder.phi(i64)
+    result.add_incoming(slow, from_slow)
+    result.add_incoming(fast, from_fast)
+    return result
+
+
+quotient = _operator("quotient", "int64 int64", "int64", _quotient)
+"""``a // b`` of indices: ``a`` is not negative and ``b`` is positive."""

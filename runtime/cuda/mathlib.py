@@ -9,35 +9,29 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from runtime import remainders
+from runtime import exponential, remainders, scalar_ir, trigonometry
 from runtime.cuda import intrinsics
 from runtime.cuda.intrinsics import absolute, floor, select
 from runtime.cuda.toolkit import SIMULATED, device, typed
+from runtime.irvalue import Num
 from runtime.scalar_words import WORDS
 
-if not SIMULATED:
-    from runtime import exponential, scalar_ir, trigonometry
-    from runtime.irvalue import Num
 
-    class _Num(Num):
-        """As NVVM takes it: it has no instruction that negates, and constant arrays are in global memory."""
+class _Num(Num):
+    """As NVVM takes it: it has no instruction that negates, and constant arrays are in global memory."""
 
-        __slots__ = ()
-        constants = 1
+    __slots__ = ()
+    constants = 1
 
-        def __neg__(self) -> Num:
-            return self.like(-0.0) - self
+    def __neg__(self) -> Num:
+        return self.like(-0.0) - self
 
-        def call(self, name: str, *others: Num | float) -> Num:
-            return self._of(intrinsics.call(self.builder, name, [self.value, *(self.like(o).value for o in others)]))
-
-    _SOURCES: tuple[Any, ...] = (exponential, trigonometry, scalar_ir)
+    def call(self, name: str, *others: Num | float) -> Num:
+        return self._of(intrinsics.call(self.builder, name, [self.value, *(self.like(o).value for o in others)]))
 
 
 def _build(name: str) -> Callable[..., Any]:
-    if SIMULATED:
-        return lambda *_: None
-    function = next(getattr(s, name) for s in _SOURCES if hasattr(s, name))
+    function = next(getattr(m, name) for m in (exponential, trigonometry, scalar_ir) if hasattr(m, name))
     return lambda builder, kind, *args: function(*(_Num(builder, a) for a in args)).value
 
 

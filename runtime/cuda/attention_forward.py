@@ -1,0 +1,125 @@
+"""Attention forward on tensor cores, as FlashAttention-2 does it: a block owns queries; keys and values stream by.
+
+Source: Dao (2023), "FlashAttention-2: faster attention with better parallelism and work partitioning".
+"""
+
+from __future__ import annotations
+
+from engine.dims import ceil_div, product
+from engine.program import Lowered
+from engine.schedule import Attention, KernelSpec
+from runtime.cuda.attention_tiles import LN_2, Tiles, largest_columns
+from runtime.emit import loop, total
+from runtime.tasks import coordinates
+
+HELD = 32
+"""Registers that a thread may fill with its part of the queries, where they need not be loaded again for every tile."""
+
+
+def lower_attention_forward(spec: KernelSpec, core: Attention) -> Lowered:
+    """The call for ``spec``, whose core is ``core``."""
+    t = largest_columns(lambda columns: _planned(spec, core, columns))
+    space = {"b": core.batch, "h": core.heads, "tile": ceil_div(core.queries, t.own)}
+    t.table.declare(tiles=space["tile"])
+    lines = [
+        *coordinates(t.table, "block", space),
+        "group = quotient(h, ratio)",
+        f"q_head = {t.place('q', b='b', h='h')}",
+        *(f"{n}_head = {t.place(n, b='b', h='group')}" for n in "kv"),
+        f"first = (tiles - 1 - tile) * {t.own}" if core.causal else f"first = tile * {t.own}",  # the longest first
+        *t.shift(),
+        f"limit = minimum(keys, maximum(0, first + {t.own} + shift))" if core.causal else "limit = keys",
+        f"blocks = quotient(limit + {t.columns - 1}, {t.columns})",
+        *t.copied("q", "first", "queries"),
+        *weighted_sums(t, "own", "0", "minimum(keys, first + shift + 1)" if core.causal else "keys"),
+        *t.each_row([*row_total(t), *(_write_lse(t) if "lse" in core.writes else [])]),
+    ]
+    if "out" in core.writes:
+        lines += t.written("out", "queries", t.place("out", b="b", h="h"), "result[o] * sums[t]")
+    return t.lowered("tiles", lines, product(space.values()))
+
+
+def weighted_sums(t: Tiles, i: str, start: str, whole: str) -> list[str]:
+    """Lines that walk ``blocks`` tiles of keys from ``start`` on, for the own rows, which have query ``i``: ``result``
+    is then the sum of values times exponentials of scores less their maximum ``peak``, ``sums`` this lane's part of the
+    sum of exponentials. All own rows see the keys before ``whole``."""
+    per_step, steps = 4 * t.high, t.features // t.depth
+    held, hold = "", []
+    if t.narrow and per_step * steps <= HELD:
+        held = "held"
+        hold = [
+            f"held = cuda.local.array({per_step * steps}, uint32)",
+            *loop("k", "0", str(steps), t.left("q", "held", f"k * {per_step} + ")),
+        ]
+    tile = [
+        *t.scores("s", "q", "k", held),
+        *t.masked(i, "other", f"begin + {t.columns} > {whole}"),
+        *_softmax(t, i),
+        *t.add("result", "s", "v"),
+    ]
+    return [
+        *t.at_left("q"),
+        *t.at_right("k"),
+        *t.at_down("v"),
+        *t.registers(s=t.scored, result=t.summed("v"), peak=2 * t.high, sums=2 * t.high),
+        *t.fragments(),
+        *loop("e", "0", str(t.summed("v")), ["result[e] = float32(0.0)"]),
+        *loop("t", "0", str(2 * t.high), ["peak[t] = -float32(inf)", "sums[t] = float32(0.0)"]),
+        *t.walk(lambda n: [f"begin = {total(start, f'{n} * {t.columns}')}"], ["k", "v"], "limit", tile, hold),
+    ]
+
+
+def _planned(spec: KernelSpec, core: Attention, columns: int) -> Tiles:
+    narrow, wide = spec.reads[0].dtype.itemsize == 2, max(core.features, core.width)
+    t = Tiles(spec, core, 2 if narrow and wide <= 128 else 1, 4, columns)
+    t.region("q", t.own)
+    t.region("k", columns, copies=2)
+    t.region("v", columns, copies=2)
+    return t
+
+
+def _softmax(t: Tiles, i: str) -> list[str]:
+    """Scores become weights; what has been summed is scaled to the new maximum. Scores and sums are float32."""
+    across = t.width // 8
+    return t.each_row([
+        "top = peak[t]",
+        *t.each_other([t.register, "top = maximum(top, s[o])"]),
+        *t.over_lanes("top", "maximum({}, {})"),
+        f"base = select(top == -float32(inf), float32(0.0), {t.score('top')})",
+        f"grown = ex2({t.score('peak[t]')} - base)",
+        "peak[t] = top",
+        "sums[t] = sums[t] * grown",
+        *t.each_other([
+            t.register,
+            f"weight = ex2({t.score('s[o]')} - base)",
+            "sums[t] += weight",
+            f"s[o] = {t.dropped('weight', i, 'other')}",
+        ]),
+        *loop("n", "0", str(across), loop("x", "0", "2", [
+            f"o = (m * {across} + n) * 4 + 2 * half + x",
+            "result[o] = result[o] * grown",
+        ])),
+    ])  # fmt: skip
+
+
+def row_total(t: Tiles) -> list[str]:
+    """For one own row: sets ``total`` to the sum of exponentials, ``empty`` where there are none, ``sums[t]`` to the
+    factor of the result."""
+    return [
+        "total = sums[t]",
+        *t.over_lanes("total", "{} + {}"),
+        "empty = total == float32(0.0)",
+        "sums[t] = select(empty, float32(0.0), float32(1.0) / total)",
+    ]
+
+
+def logarithm(t: Tiles, empty: str) -> str:
+    """The logarithm of a row's sum of exponentials, behind :func:`row_total`; ``empty`` where it is of none."""
+    return f"select(empty, float32({empty}), {t.score('peak[t]')} * float32({LN_2!r}) + log(total))"
+
+
+def _write_lse(t: Tiles) -> list[str]:
+    return [
+        "if own < queries and (lane & 3) == 0:",
+        f"    {t.write('lse', t.place('lse', b='b', h='h', i='own'), '0', logarithm(t, 'inf'))}",
+    ]
