@@ -12,6 +12,7 @@ class Clocks:
     ``c`` has happened before what ``t`` does now if ``seen[t, u] >= c``."""
 
     def __init__(self, threads: int):
+        self.epoch = 1  # how often all threads have met: what was done in an earlier one is before all that is done now
         self.seen = np.zeros((threads, threads), np.int32)
         self.seen[np.arange(threads), np.arange(threads)] = 1
 
@@ -21,6 +22,7 @@ class Clocks:
     def meet(self, threads: Sequence[int]) -> None:
         """All of these wait for one another: what any has done is before what any does next."""
         members = np.asarray(threads)
+        self.epoch += len(members) == len(self.seen)
         self.seen[members] = self.seen[members].max(0)
         self.seen[members, members] += 1
 

@@ -19,6 +19,8 @@ Place = slice | np.ndarray
 """Which bytes: a range, or their numbers."""
 
 _GARBAGE = 0xFF  # a NaN in every float
+_LATER = np.iinfo(np.int32).max
+"""The epoch of what is not over yet."""
 
 
 class RaceError(BoundsError):
@@ -26,7 +28,10 @@ class RaceError(BoundsError):
 
 
 class SharedMemory:
-    """``size`` bytes, and for each who touched it last: who wrote it, and when each warp last read it."""
+    """``size`` bytes, and for each who touched it last: who wrote it, and when each warp last read it.
+
+    Most accesses find bytes that were touched before the last barrier of all threads: that is seen by its number. Only
+    for the others threads' clocks are compared."""
 
     def __init__(self, size: int, threads: int, clocks: Clocks, conflicts: Conflicts | None = None):
         self.size = size
@@ -36,9 +41,11 @@ class SharedMemory:
         warps = -(-threads // LANES)
         self._writer = np.zeros(size, np.int32)
         self._written = np.zeros(size, np.int32)
+        self._write_epoch = np.zeros(size, np.int32)
         self._reader = np.zeros((size, warps), np.int32)  # a thread of each warp
         self._reader[:] = np.arange(warps) * LANES
         self._read = np.zeros((size, warps), np.int32)
+        self._read_epoch = np.zeros(size, np.int32)
         self._awaited = np.full(size, -1, np.int32)  # the thread whose copy will arrive here
         self._lent = np.zeros(size, np.int16)  # how many products and copies are reading this
         self._unfenced = np.zeros(size, bool)
@@ -73,41 +80,57 @@ class SharedMemory:
         """(rows, 16) bytes: the rows of matrices, each at the address that a thread of the same warp gives."""
         if self.conflicts:
             self.conflicts.rows([int(a) - BASE for a in addresses], kernel_line())
-        places = [self.place(a, 16, "reads") for a in addresses]
-        for thread, at in zip(threads, places, strict=True):
-            self.check_read(thread.number, at)
-        return np.stack([self.bytes[at] for at in places])
+        starts = np.array([self.place(a, 16, "reads").start for a in addresses])
+        at = starts[:, None] + np.arange(16)
+        if self._write_epoch[at].max() >= self.clocks.epoch:
+            for thread, row in zip(threads, at, strict=True):
+                self._compare_with_writes(thread.number, row, "reads")
+        numbers = np.array([t.number for t in threads])
+        self._reader[at, threads[0].warp] = numbers[:, None]
+        self._read[at, threads[0].warp] = self.clocks.seen[numbers, numbers][:, None]
+        self._read_epoch[at] = np.maximum(self._read_epoch[at], self.clocks.epoch)
+        return self.bytes[at]
 
     def check_read(self, thread: int, at: Place) -> None:
         """Raises RaceError unless what ``thread`` reads now was written before; records that it was read."""
-        self._check_awaited(at, "reads")
-        seen = self.clocks.seen[thread]
-        late = seen[self._writer[at]] < self._written[at]
-        if late.any():
-            byte = self._first(at, late)
-            raise _race(f"reads byte {byte} of shared memory, which thread {self._writer[byte]} writes", thread)
+        if self._write_epoch[at].max() >= self.clocks.epoch:
+            self._compare_with_writes(thread, at, "reads")
         self._record_read(thread, at)
 
     def check_write(self, thread: int, at: slice) -> None:
         """Raises RaceError unless all that read or wrote these bytes did so before what ``thread`` does now."""
-        self._check_awaited(at, "writes")
-        if self._lent[at].any():
-            byte = self._first(at, self._lent[at] > 0)
-            raise _race(f"writes byte {byte} of shared memory, which wgmma or a copy still reads", thread)
-        seen = self.clocks.seen[thread]
-        late = seen[self._writer[at]] < self._written[at]
+        if self._write_epoch[at].max() >= self.clocks.epoch:
+            self._compare_with_writes(thread, at, "writes")
+        if self._read_epoch[at].max() >= self.clocks.epoch:
+            self._compare_with_reads(thread, at)
+
+    def _compare_with_writes(self, thread: int, at: Place, what: str) -> None:
+        awaited = self._awaited[at] >= 0
+        if awaited.any():
+            byte = _first(at, awaited)
+            raise RaceError(
+                f"{what} byte {byte} of shared memory, where a copy that thread {self._awaited[byte]} began "
+                f"has not been waited for: {_line()}"
+            )
+        late = self.clocks.seen[thread][self._writer[at]] < self._written[at]
         if late.any():
-            byte = self._first(at, late)
-            raise _race(f"writes byte {byte} of shared memory, which thread {self._writer[byte]} writes too", thread)
-        unread = seen[self._reader[at]] < self._read[at]
+            byte = _first(at, late)
+            raise _race(f"{what} byte {byte} of shared memory, which thread {self._writer[byte]} writes", thread)
+
+    def _compare_with_reads(self, thread: int, at: slice) -> None:
+        lent = self._lent[at] > 0
+        if lent.any():
+            raise _race(f"writes byte {_first(at, lent)} of shared memory, which wgmma or a copy still reads", thread)
+        unread = self.clocks.seen[thread][self._reader[at]] < self._read[at]
         if unread.any():
-            byte, warp = self._first(at, unread.any(1)), int(unread.any(0).argmax())
+            byte, warp = _first(at, unread.any(1)), int(unread.any(0).argmax())
             raise _race(f"writes byte {byte} of shared memory, which thread {self._reader[byte, warp]} reads", thread)
 
     def expect(self, thread: int, at: slice) -> None:
         """A copy into these bytes begins: until it has arrived, nobody may touch them."""
         self.check_write(thread, at)
         self._awaited[at] = thread
+        self._write_epoch[at] = _LATER
 
     def arrive(self, thread: int, at: slice, data: np.ndarray, clock: int | None = None) -> None:
         """The copy that ``expect`` announced is there, as a write of ``thread`` (at an earlier time ``clock``). Without
@@ -115,6 +138,7 @@ class SharedMemory:
         self._awaited[at] = -1
         self._writer[at] = thread
         self._written[at] = self.clocks.now(thread) if clock is None else clock
+        self._write_epoch[at] = self.clocks.epoch
         self._unfenced[at] = clock is None
         self.bytes[at] = data
 
@@ -125,33 +149,27 @@ class SharedMemory:
     def lend(self, thread: int, at: Place) -> None:
         """wgmma or TMA begins to read these bytes: until ``give_back`` nobody may write them."""
         if self._unfenced[at].any():
-            byte = self._first(at, self._unfenced[at])
+            byte = _first(at, self._unfenced[at])
             raise _race(f"has wgmma or TMA read byte {byte} of shared memory, with no fence_proxy_async since", thread)
         self.check_read(thread, at)
         self._lent[at] += 1
+        self._read_epoch[at] = _LATER
 
     def give_back(self, thread: int, at: Place) -> None:
         self._lent[at] -= 1
         self._record_read(thread, at)
+        self._read_epoch[at] = np.where(self._lent[at] > 0, _LATER, self.clocks.epoch)
 
     def _record_read(self, thread: int, at: Place) -> None:
         self._reader[at, thread // LANES] = thread
         self._read[at, thread // LANES] = self.clocks.now(thread)
+        self._read_epoch[at] = np.maximum(self._read_epoch[at], self.clocks.epoch)
 
-    def _check_awaited(self, at: Place, what: str) -> None:
-        awaited = self._awaited[at] >= 0
-        if awaited.any():
-            byte = self._first(at, awaited)
-            raise RaceError(
-                f"{what} byte {byte} of shared memory, where a copy that thread {self._awaited[byte]} began "
-                f"has not been waited for: {_line()}"
-            )
 
-    @staticmethod
-    def _first(at: Place, where: np.ndarray) -> int:
-        """The first of the bytes ``at`` for which ``where`` holds."""
-        place = int(where.argmax())
-        return at.start + place if isinstance(at, slice) else int(at.reshape(-1)[place])
+def _first(at: Place, where: np.ndarray) -> int:
+    """The first of the bytes ``at`` for which ``where`` holds."""
+    place = int(where.argmax())
+    return at.start + place if isinstance(at, slice) else int(at.reshape(-1)[place])
 
 
 def _race(what: str, thread: int) -> RaceError:

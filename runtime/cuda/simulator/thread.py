@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runtime.sources import PREFIX
 
@@ -16,8 +15,7 @@ LANES = 32
 """Threads of a warp."""
 
 
-@dataclass(frozen=True)
-class Together:
+class Together(NamedTuple):
     """All lanes of ``warps`` warps side by side execute ``function(lanes, given, *constants)``, which makes a result
     for each lane."""
 
@@ -27,8 +25,7 @@ class Together:
     warps: int = 1
 
 
-@dataclass(frozen=True)
-class Barrier:
+class Barrier(NamedTuple):
     """``count`` threads of the block wait for one another (0: all of them), or have arrived and go on."""
 
     number: int
@@ -36,8 +33,7 @@ class Barrier:
     line: int
 
 
-@dataclass(frozen=True)
-class Until:
+class Until(NamedTuple):
     """The thread goes on when ``ready()`` holds."""
 
     ready: Callable[[], bool]
@@ -115,6 +111,6 @@ def kernel_line() -> int:
     if _now.thread.wait is not None:  # by all lanes of its warp
         return _now.thread.wait.line
     frame = sys._getframe(1)
-    while not frame.f_code.co_filename.startswith(PREFIX) and frame.f_back is not None:
+    while frame.f_code.co_filename[: len(PREFIX)] != PREFIX and frame.f_back is not None:
         frame = frame.f_back
     return frame.f_lineno

@@ -1,0 +1,113 @@
+"""Faults planted into kernels that are right: each is found, by an error of the simulator or by what the kernel writes.
+
+The kernels are those that the backend generates; a fault is a change of their text. A kernel that is wrong in one of
+these ways may give the right result on a GPU for as long as nobody looks at it twice.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from cuda_harness import Case, compare, reference, simulate
+from kernel_harness import finish
+
+from engine import dtypes
+from engine.errors import BoundsError
+from engine.program import Lowered
+from engine.schedule import Access, Contraction, KernelSpec
+from runtime.cuda.lower import lower
+from runtime.cuda.simulator.machine import DivergenceError
+from runtime.cuda.simulator.shared import RaceError
+
+ORDERS = (0, 1, 2)
+
+
+def product() -> Case:
+    """a (40 x 200) times b (200 x 56) of bf16: tiles with ragged edges, more of k than there are stages."""
+    m, n, k = 40, 56, 200
+    a, b, y = Access("a", dtypes.bf16, (k, 1)), Access("b", dtypes.bf16, (1, k)), Access("y", dtypes.bf16, (n, 1))
+    spec = KernelSpec("product", (m, n), (), (y,), finish(dtypes.bf16), Contraction(a, b, k))
+    rng = np.random.default_rng(0)
+    sizes = {"a": m * k, "b": k * n, "y": m * n}
+    arrays = {name: rng.standard_normal(size).astype(dtypes.bf16.numpy) for name, size in sizes.items()}
+    return Case("product", spec, arrays)
+
+
+def changed(lowered: Lowered, source: str) -> Lowered:
+    (kernel,) = lowered.kernels
+    return replace(lowered, kernels=(replace(kernel, source=source),))
+
+
+def found(case: Case, lowered: Lowered) -> set[type[Exception]]:
+    """How the kernel fails under each order of threads; AssertionError where it writes what it should not."""
+    expected, errors = reference(case), set()
+    for order in ORDERS:
+        arrays = {name: a.copy() for name, a in case.arrays.items()}
+        try:
+            simulate(lowered, arrays, case.values, order)
+            compare(case, arrays, expected)
+        except (BoundsError, DivergenceError, AssertionError) as error:
+            errors.add(type(error))
+    return errors
+
+
+CASE = product()
+LOWERED = lower(CASE.spec)
+SOURCE = LOWERED.kernels[0].source
+
+
+def test_the_kernel_itself_is_right():
+    assert found(CASE, LOWERED) == set()
+
+
+def places(pattern: str) -> list[int]:
+    """Where the kernel has ``pattern``."""
+    return [m.start() for m in re.finditer(pattern, SOURCE)]
+
+
+@pytest.mark.parametrize("at", places(r"cuda\.sync(threads|warp)\(\)"))
+def test_a_missing_barrier(at: int):
+    line = SOURCE[at : SOURCE.index("\n", at)]
+    assert found(CASE, changed(LOWERED, SOURCE[:at] + "pass" + SOURCE[at + len(line) :])) == {RaceError}
+
+
+def test_a_wait_that_is_too_early():
+    assert "cp_async_wait(1)" in SOURCE
+    for wrong in ("cp_async_wait(2)", "pass"):
+        assert found(CASE, changed(LOWERED, SOURCE.replace("cp_async_wait(1)", wrong, 1))) == {RaceError}
+
+
+def test_a_wait_behind_the_barrier():
+    turned = re.sub(r"( *cp_async_wait\(1\)\n)( *cuda\.syncthreads\(\)\n)", r"\2\1", SOURCE)
+    assert turned != SOURCE
+    assert found(CASE, changed(LOWERED, turned)) == {RaceError}
+
+
+def test_a_commit_that_is_left_out():
+    assert found(CASE, changed(LOWERED, SOURCE.replace("cp_async_commit()", "pass"))) == {RaceError}
+
+
+@pytest.mark.parametrize("name", ["used", "filled"])
+def test_a_wrong_stage(name: str):
+    (step,) = re.findall(rf"{name} \+= (\d+)", SOURCE)
+    late = SOURCE.replace(f"    {name} = shared\n    ", f"    {name} = shared + {step}\n    ", 1)
+    stuck = SOURCE.replace(f"{name} += {step}", "pass")
+    assert SOURCE not in (late, stuck)
+    for wrong in (late, stuck):
+        assert found(CASE, changed(LOWERED, wrong)) & {RaceError, AssertionError}
+
+
+@pytest.mark.parametrize("at", places(r" < [mn](?=:| else)"))
+def test_an_overrun_at_the_edge(at: int):
+    """Rows and columns past the end of the matrices, read or written."""
+    wrong = SOURCE[: at + 4] + " + 1" + SOURCE[at + 4 :]
+    assert found(CASE, changed(LOWERED, wrong)) & {BoundsError, AssertionError}
+
+
+def test_a_barrier_that_some_threads_pass_by():
+    wrong = SOURCE.replace("        cuda.syncthreads()", "        if warp == 0:\n            cuda.syncthreads()", 1)
+    errors = found(CASE, changed(LOWERED, wrong))
+    assert errors and errors <= {DivergenceError, RaceError}
