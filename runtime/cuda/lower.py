@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 from engine.errors import UnsupportedError
 from engine.program import Lowered, joined
-from engine.schedule import Attention, Bundle, Contraction, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2d
+from engine.schedule import Attention, Bundle, Contraction, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2d, Recurrence
 from runtime.conv_phases import has_phases, phases
 from runtime.conv_taps import has_idle_taps, trimmed
 from runtime.cuda.attention import lower_attention
@@ -17,6 +17,7 @@ from runtime.cuda.conv_direct import lower_direct_conv2d, lower_direct_weight_gr
 from runtime.cuda.conv_specs import pool_apart
 from runtime.cuda.depthwise import is_depthwise, lower_depthwise, lower_depthwise_weight_grad
 from runtime.cuda.loops import lower_loops
+from runtime.cuda.recurrence import lower_recurrence
 from runtime.cuda.reductions import lower_reduction
 from runtime.pointwise import as_contraction, gradient_as_contraction, is_pointwise, is_pointwise_gradient
 
@@ -33,6 +34,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_loops(item)
         case Attention() as core:
             return lower_attention(item, core)
+        case Recurrence() as core:
+            return lower_recurrence(item, core)
         case Contraction():
             return lower_contraction(item)
         case Conv2d() if has_phases(item):
