@@ -272,6 +272,6 @@ def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
 
 def load(model: Any, wrap: Callable[[np.ndarray], Any]) -> Any:
     """The model with :func:`weights`, each as ``wrap`` makes it of an array."""
-    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    shapes = {name: tuple(v.shape) for found in (model.named_parameters(), model.named_buffers()) for name, v in found}
     model.load_state_dict({name: wrap(value) for name, value in weights(shapes).items()})
     return model

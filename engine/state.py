@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import math
 import sys
+import threading
+from collections.abc import Callable
 
 import numpy as np
 
@@ -51,26 +53,77 @@ def aligned_array(raw: np.ndarray, shape: tuple[int, ...], dtype: DType) -> np.n
     return np.ndarray(shape, dtype.numpy, raw, -address(raw) % ALIGNMENT)
 
 
+_making = threading.Lock()
+
+
 class Cell:
     """One logical buffer. Programs update ``array`` in place; ``version`` counts the writes, so whatever was
     derived from the buffer (packed weights) knows when it is stale. The array itself is never replaced. ``in_use``
-    says that a program was built over it."""
+    says that a program was built over it.
 
-    __slots__ = ("array", "dtype", "in_use", "version")
+    The array is made when somebody first asks for it. So a parameter that is initialised and then loaded from a file
+    is written once.
+    """
+
+    __slots__ = ("_array", "_fill", "dtype", "in_use", "shape", "version")
 
     def __init__(self, value: np.ndarray, dtype: DType):
-        self.dtype = dtype
-        self.array = aligned_empty(np.shape(value), dtype)
+        self._start(np.shape(value), dtype)
         self.array[...] = value
+
+    def _start(self, shape: tuple[int, ...], dtype: DType) -> None:
+        self.shape = shape
+        self.dtype = dtype
         self.version = 0
         self.in_use = False
+        self._array: np.ndarray | None = None
+        self._fill: Callable[[np.ndarray], object] | None = None
+
+    @classmethod
+    def empty(cls, shape: tuple[int, ...], dtype: DType) -> Cell:
+        """A cell that holds anything."""
+        cell = cls.__new__(cls)
+        cell._start(shape, dtype)
+        return cell
+
+    @classmethod
+    def full(cls, shape: tuple[int, ...], dtype: DType, value: float) -> Cell:
+        """A cell that holds ``value`` everywhere."""
+        cell = cls.empty(shape, dtype)
+        if value == 0:  # the system has pages of zeros ready
+            cell._array = aligned_array(np.zeros(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8), shape, dtype)
+        else:
+            cell.fill(lambda array: array.fill(value))
+        return cell
+
+    @property
+    def array(self) -> np.ndarray:
+        """The contents."""
+        if self._array is None:
+            with _making:
+                if self._array is None:
+                    array = aligned_empty(self.shape, self.dtype)
+                    if self._fill is not None:
+                        self._fill(array)
+                    self._array, self._fill = array, None
+        return self._array
+
+    def fill(self, fill: Callable[[np.ndarray], object]) -> None:
+        """Replace the contents by what ``fill`` writes into an array: now, or where nobody has asked for the array yet,
+        when somebody does."""
+        if self._array is None:
+            self._fill = fill
+        else:
+            fill(self._array)
+        self.version += 1
 
     def write(self, value: np.ndarray) -> None:
         """Replace the contents. Raises ShapeError, or DTypeError where values of ``value`` would be lost."""
         value = np.asarray(value)
-        if value.shape != self.array.shape:
-            raise ShapeError(f"a value of shape {value.shape} does not fit state of shape {self.array.shape}")
-        if not np.can_cast(value.dtype, self.array.dtype, "same_kind"):
+        if value.shape != self.shape:
+            raise ShapeError(f"a value of shape {value.shape} does not fit state of shape {self.shape}")
+        if not np.can_cast(value.dtype, self.dtype.numpy, "same_kind"):
             raise DTypeError(f"a value of dtype {value.dtype} does not fit state of dtype {self.dtype}")
+        self._fill = None
         self.array[...] = value
         self.version += 1

@@ -218,7 +218,7 @@ class Trace:
 
 
 def type_of(cell: Cell) -> TensorType:
-    return TensorType(tuple(cell.array.shape), cell.dtype)
+    return TensorType(cell.shape, cell.dtype)
 
 
 _local = threading.local()

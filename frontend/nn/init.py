@@ -1,6 +1,7 @@
 """Filling parameters: PyTorch's schemes, drawn from the generator that ``tn.seed`` seeds.
 
-Each function changes the tensor's elements and returns it. Gains and bounds: Glorot and Bengio (2010), "Understanding
+Each function changes the tensor's elements and returns it. Uniform draws are made when the elements are first asked
+for: a model whose weights are loaded draws none. Gains and bounds: Glorot and Bengio (2010), "Understanding
 the difficulty of training deep feedforward neural networks"; He et al. (2015), "Delving deep into rectifiers".
 """
 
@@ -18,13 +19,13 @@ from frontend.nn.parameter import StateTensor
 T = TypeVar("T", bound=StateTensor)
 
 
-def _fill(tensor: T, values: np.ndarray | float) -> T:
-    tensor.cell.write(np.broadcast_to(np.asarray(values, tensor.cell.array.dtype), tensor.cell.array.shape))
+def _fill(tensor: T, values: np.ndarray) -> T:
+    tensor.cell.write(np.broadcast_to(np.asarray(values, tensor.cell.dtype.numpy), _shape(tensor)))
     return tensor
 
 
 def _shape(tensor: StateTensor) -> tuple[int, ...]:
-    return tensor.cell.array.shape
+    return tensor.cell.shape
 
 
 def constant_(tensor: T, val: float) -> T:
@@ -32,7 +33,8 @@ def constant_(tensor: T, val: float) -> T:
 
     PyTorch: torch.nn.init.constant_.
     """
-    return _fill(tensor, val)
+    tensor.cell.fill(lambda array: array.fill(val))
+    return tensor
 
 
 def zeros_(tensor: T) -> T:
@@ -40,7 +42,7 @@ def zeros_(tensor: T) -> T:
 
     PyTorch: torch.nn.init.zeros_.
     """
-    return _fill(tensor, 0)
+    return constant_(tensor, 0)
 
 
 def ones_(tensor: T) -> T:
@@ -48,7 +50,7 @@ def ones_(tensor: T) -> T:
 
     PyTorch: torch.nn.init.ones_.
     """
-    return _fill(tensor, 1)
+    return constant_(tensor, 1)
 
 
 def eye_(tensor: T) -> T:
@@ -67,7 +69,8 @@ def uniform_(tensor: T, a: float = 0.0, b: float = 1.0) -> T:
 
     PyTorch: torch.nn.init.uniform_.
     """
-    return _fill(tensor, random.default.generator.uniform(a, b, _shape(tensor)))
+    tensor.cell.fill(random.default.uniform(a, b, math.prod(_shape(tensor))))
+    return tensor
 
 
 def normal_(tensor: T, mean: float = 0.0, std: float = 1.0) -> T:

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import math
 
-import numpy as np
-
 from engine import dtypes
 from engine.dtypes import as_dtype
+from engine.state import Cell
 from frontend.nn import init
 from frontend.nn.parameter import Parameter
 
@@ -16,7 +15,7 @@ __all__ = ["new_parameter", "fill_as_pytorch"]
 
 def new_parameter(shape: tuple[int, ...], dtype: object) -> Parameter:
     kind = dtypes.f32 if dtype is None else as_dtype(dtype)
-    return Parameter(np.empty(shape, kind.numpy), dtype=kind)
+    return Parameter(Cell.empty(shape, kind))
 
 
 def fill_as_pytorch(weight: Parameter, bias: Parameter | None) -> None:

@@ -387,10 +387,10 @@ def _as_input(x: Any) -> Any:
 
 
 def _misfit(name: str, array: np.ndarray, member: StateTensor) -> str | None:
-    expected = member.cell.array
-    if array.shape != expected.shape:
-        return f"{name}: shape {shape_text(array.shape)} was given, {shape_text(expected.shape)} expected"
-    if not np.can_cast(array.dtype, expected.dtype, "same_kind"):
+    cell = member.cell
+    if array.shape != cell.shape:
+        return f"{name}: shape {shape_text(array.shape)} was given, {shape_text(cell.shape)} expected"
+    if not np.can_cast(array.dtype, cell.dtype.numpy, "same_kind"):
         return f"{name}: dtype {array.dtype} was given, {member.dtype} expected"
     return None
 

@@ -24,8 +24,7 @@ class StateTensor(Tensor):
     def __init__(self, data: Any, dtype: object = None, requires_grad: bool = False):
         if isinstance(data, Tensor) and data.is_symbolic and not isinstance(data, StateTensor):
             raise TraceError(f"a {type(self).__name__} is made from known numbers, not from a traced program's value")
-        array = as_tensor(data).numpy()
-        self.cell = Cell(array, as_dtype(array.dtype) if dtype is None else as_dtype(dtype))
+        self.cell = data if isinstance(data, Cell) else _cell(data, dtype)
         self._array = self._value = self._builder = None
         self.requires_grad = requires_grad
 
@@ -83,6 +82,11 @@ class StateTensor(Tensor):
     def __repr__(self) -> str:
         text = np.array2string(self.cell.array, separator=", ")
         return f"{type(self).__name__} containing:\n{text}, dtype={self.dtype}, requires_grad={self.requires_grad}"
+
+
+def _cell(data: Any, dtype: object) -> Cell:
+    array = as_tensor(data).numpy()
+    return Cell(array, as_dtype(array.dtype) if dtype is None else as_dtype(dtype))
 
 
 class Parameter(StateTensor):

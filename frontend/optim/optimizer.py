@@ -11,6 +11,7 @@ import numpy as np
 from engine import dtypes
 from engine.errors import StateError, TenonError, TraceError, UnsupportedError
 from engine.graph import apply
+from engine.state import Cell
 from frontend.dispatch import call
 from frontend.nn.parameter import Buffer, Parameter, as_array
 from frontend.optim.clipping import Gradients, clip_grad_norm, clip_grad_value
@@ -285,9 +286,10 @@ class Optimizer:
         fresh = [p for p in params if p not in self.state]
         shared = {k: Buffer(np.asarray(first)) for k, first in self._shared(group).items()}
         for p in fresh:
-            array = p.cell.array
-            self.state[p] = {k: Buffer(np.full_like(array, first)) for k, first in self._moments(group).items()}
-            self.state[p] |= {k: Buffer(array if k == _AVERAGE else np.zeros_like(array)) for k in self._own()}
+            first = {**self._moments(group), **({_SUM: 0} if self.accumulate > 1 else {})}
+            self.state[p] = {k: Buffer(Cell.full(p.cell.shape, p.cell.dtype, v)) for k, v in first.items()}
+            if self.ema is not None:
+                self.state[p][_AVERAGE] = Buffer(p.cell.array)
             self.state[p] |= shared
 
     def _name_state(self, trace: Trace, number: int, params: Iterable[Parameter]) -> None:
@@ -369,7 +371,7 @@ class Optimizer:
         self._load_moments(arrays)
 
     def _shapes(self, group: ParameterGroup, p: Parameter) -> dict[str, tuple[int, ...]]:
-        own = dict.fromkeys((*self._moments(group), *self._own()), p.cell.array.shape)
+        own = dict.fromkeys((*self._moments(group), *self._own()), p.cell.shape)
         return own | dict.fromkeys(self._shared(group), ())
 
     def _misfits(self, arrays: Mapping[str, np.ndarray]) -> tuple[list[str], set[str]]:

@@ -66,7 +66,7 @@ class Executor:
         self._cells = program_cells(program, cells)
         self._constants = {b.name: constant_array(program, b) for b in program.buffers if b.kind == "const"}
         self._packed = PackedState(program, self._cells)
-        shapes = [self._cells[port.buffer].array.shape for port in program.state]
+        shapes = [self._cells[port.buffer].shape for port in program.state]
         self._state_dims = ports.solve(program.state, shapes, "state")
         updates = set(program.updates)
         self._updated = [self._cells[p.buffer] for p in program.state if p.name in updates]

@@ -35,7 +35,7 @@ class UnjittedExecutor:
         self._lock = threading.RLock()
         self._counters = Counters()
         self._cells = program_cells(program, cells)
-        shapes = [self._cells[p.buffer].array.shape for p in program.state]
+        shapes = [self._cells[p.buffer].shape for p in program.state]
         self._state_dims = ports.solve(program.state, shapes, "state")
         self._memory = CheckedMemory()
         words = {**vars(builtins), "__import__": importer(self._memory)}
