@@ -128,6 +128,18 @@ class Conv2d(_Grouped):
 
 
 @dataclass(frozen=True)
+class ConvChain:
+    """``last`` over the value of ``inner``, a body over the ``(N, H, W, C)`` of ``source``'s output with ``core``
+    statements that read it: an image that never lies in memory. The value is the last statement's; ``last.x`` names no
+    buffer, and only its dtype counts. The kernel's axes are those of ``last``.
+    """
+
+    source: Conv2d
+    inner: tuple[Stmt, ...]
+    last: Conv2d
+
+
+@dataclass(frozen=True)
 class ConvWeightGrad(_Grouped):
     """``core[kh, kw, ic, oc] = sum over n, oh, ow of x[n, ih, iw, ic] * dy[n, oh, ow, oc]``, as in Conv2d.
 
@@ -291,9 +303,18 @@ class Attention:
 
 Along = Scatter | Scan | RunningExtremum | Sort | Recurrence | Attention | Custom
 """Cores that write their results themselves, and read elements other than those at the point that they write."""
-PRODUCTS = (Contraction, Conv2d, ConvWeightGrad, MaxPool2d, Recurrence, Attention)
+PRODUCTS = (Contraction, Conv2d, ConvChain, ConvWeightGrad, MaxPool2d, Recurrence, Attention)
 """Cores that multiply matrices, or may hold one that does."""
-Core = Contraction | Conv2d | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Along
+Core = Contraction | Conv2d | ConvChain | ConvWeightGrad | MaxPool2d | MaxPool2dGrad | MaxPool2dGather | Along
+
+
+def core_operands(core: Core | None) -> Iterator[Access]:
+    """What a core reads in its own order, that of the convolutions in it included."""
+    for part in vars(core).values() if core is not None else ():
+        if isinstance(part, Access) and part.buffer:
+            yield part
+        elif isinstance(part, Conv2d):
+            yield from core_operands(part)
 
 
 @dataclass(frozen=True)
@@ -388,10 +409,12 @@ class Target:
     """What passes may know of a backend. ``claims`` names the composite ops it has kernels for (the others are
     decomposed), ``fuses`` whether kernels take bodies of more than one op, ``channels_last`` whether
     convolutions want their channels innermost, ``tensor_cores`` whether products take operands of 16 bits as they are,
-    with sums in float32, and those of float32 as exact as asked for."""
+    with sums in float32, and those of float32 as exact as asked for, ``chains`` whether it has kernels for a
+    ConvChain."""
 
     name: str
     claims: frozenset[str]
     fuses: bool = True
     channels_last: bool = True
     tensor_cores: bool = False
+    chains: bool = False

@@ -15,7 +15,7 @@ from engine.dtypes import DType
 from engine.errors import VerifyError
 from engine.random import uniform_reference
 from engine.scalar import VOCABULARY
-from engine.schedule import Access, Along, Bundle, Item, KernelSpec, Loop, Schedule, Stmt
+from engine.schedule import Access, Along, Bundle, Item, KernelSpec, Loop, Schedule, Stmt, core_operands
 
 Turns = tuple[int, ...]
 
@@ -121,10 +121,7 @@ def reads(item: KernelSpec | Bundle) -> set[str]:
     found: set[str] = set()
     for spec in item.parts if isinstance(item, Bundle) else (item,):
         found |= {a.buffer for a in spec.reads}
-        core: Any = spec.core
-        while core is not None:
-            found |= {a.buffer for a in vars(core).values() if isinstance(a, Access)}
-            core = getattr(core, "source", None)
+        found |= {a.buffer for a in core_operands(spec.core)}
     return found
 
 

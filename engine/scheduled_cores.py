@@ -17,6 +17,7 @@ from engine.schedule import (
     Attention,
     Contraction,
     Conv2d,
+    ConvChain,
     ConvWeightGrad,
     Core,
     Custom,
@@ -43,6 +44,8 @@ def values(spec: KernelSpec, core: Core, memory: Memory, axes: Sequence[int]) ->
             found = [_contraction(core, memory, axes)]
         case Conv2d():
             found = [_conv2d(core, memory, axes)]
+        case ConvChain():
+            found = [_conv_chain(spec, core, memory, axes)]
         case ConvWeightGrad():
             found = [_weight_grad(core, memory, axes)]
         case MaxPool2d():
@@ -95,8 +98,19 @@ def _patch(x: np.ndarray, rows: Any, columns: Any, inside: np.ndarray) -> np.nda
 
 
 def _conv2d(core: Conv2d, memory: Memory, axes: Sequence[int]) -> np.ndarray:
-    n, size, out = axes[0], _pair(memory, core.in_size), _pair(memory, core.out_size)
-    x = _read(memory, core.x, (n, *size, core.in_channels))
+    size = _pair(memory, core.in_size)
+    return _convolved(core, _read(memory, core.x, (axes[0], *size, core.in_channels)), memory)
+
+
+def _conv_chain(spec: KernelSpec, core: ConvChain, memory: Memory, axes: Sequence[int]) -> np.ndarray:
+    below = (axes[0], *_pair(memory, core.source.out_size), core.source.out_channels)
+    x = _inner(spec, core.inner, memory, below, [_conv2d(core.source, memory, below)].__getitem__)
+    return _convolved(core.last, x, memory)
+
+
+def _convolved(core: Conv2d, x: np.ndarray, memory: Memory) -> np.ndarray:
+    """The convolution of ``x``, over (n, h, w, c)."""
+    n, size, out = len(x), _pair(memory, core.in_size), _pair(memory, core.out_size)
     each = (core.group_outputs, core.group_inputs, *core.kernel)
     found = np.zeros((n, *out, core.out_channels), x.dtype)
     for group in range(core.groups):
@@ -128,7 +142,7 @@ def _weight_grad(core: ConvWeightGrad, memory: Memory, axes: Sequence[int]) -> n
 def _inner(
     spec: KernelSpec, body: Sequence[Stmt], memory: Memory, axes: Sequence[int], core: Outputs | None = None
 ) -> np.ndarray:
-    """What a pooling core reads, at all points of its own axes."""
+    """What a core reads point by point, at all points of its own axes."""
     return np.broadcast_to(Points(without_reduction(spec), memory, axes, core).run(body), axes)
 
 

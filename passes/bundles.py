@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from collections.abc import Set as AbstractSet
 
-from engine.schedule import Access, Along, Bundle, Item, KernelSpec, Loop, Schedule
+from engine.schedule import Along, Bundle, Item, KernelSpec, Loop, Schedule, core_operands
 
 
 def bundle_updates(kernels: Sequence[KernelSpec | Loop], state: AbstractSet[str]) -> list[Item]:
@@ -42,13 +42,7 @@ def bundle_updates(kernels: Sequence[KernelSpec | Loop], state: AbstractSet[str]
 def core_buffers(kernel: KernelSpec) -> set[str]:
     """The buffers of which a kernel's core reads other elements than those at the point that is being written."""
     core = kernel.core
-    found = {
-        a.buffer
-        for record in (core, getattr(core, "source", None))
-        if record is not None
-        for a in vars(record).values()
-        if isinstance(a, Access)
-    }
+    found = {a.buffer for a in core_operands(core)}
     if isinstance(core, Along):
         return found | {r.buffer for r in kernel.reads}
     inner = [s.args[0] for s in getattr(core, "inner", ()) if s.op == "load"]

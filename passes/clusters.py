@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 
 from engine.graph import Node, Value
@@ -12,24 +13,26 @@ LOOP_KINDS = frozenset({"elementwise", "reduce", "random", "gather"})
 CORE_KINDS = frozenset({"contraction", "conv2d", "conv2d_weight_grad", "pool"})
 MAX_BUFFERS = 40
 """Past this many buffers a kernel's registers spill and its compile time grows faster than what fusion saves."""
+MOST_TAPS = 25
+"""A window with more taps asks for so many rows around its own that they cost more than an image in memory."""
 
 
 class Cluster:
     """The nodes of one kernel, in order, and their roles.
 
     ``core`` is the contraction, convolution or pooling among them. ``inner`` nodes compute what a pooling core reads,
-    point by point; ``source`` is the convolution under a pooling core, whose output is never written to memory.
-    ``outer`` nodes run at the points of the kernel's own axes, the core first.
+    or the last of two convolutions, point by point; ``source`` is the convolution under such a core, whose output is
+    never written to memory. ``outer`` nodes run at the points of the kernel's own axes, the core first.
     """
 
     def __init__(self, nodes: Iterable[Node]):
         self.nodes = list(nodes)
         members = set(self.nodes)
         cores = [n for n in self.nodes if n.op.kind in CORE_KINDS]
-        pools = [n for n in cores if n.op.kind == "pool"]
-        self.core = pools[0] if pools else cores[0] if cores else None
+        above = [n for n in cores if n.op.kind == "pool"] or [n for n in cores[1:] if is_depthwise(n)]
+        self.core = above[0] if above else cores[0] if cores else None
         self.cores = cores
-        below = _ancestors(self.core, members) if pools and self.core else set()
+        below = _ancestors(self.core, members) if above and self.core else set()
         self.inner = [n for n in self.nodes if n in below and n.op.kind not in CORE_KINDS]
         self.source = next((n for n in cores if n in below), None)
         self.outer = [n for n in self.nodes if n not in below]
@@ -40,7 +43,7 @@ class Cluster:
 
 
 def _ancestors(core: Node, members: set[Node]) -> set[Node]:
-    """The members from which the core's first input, the one that it pools, is computed."""
+    """The members from which the core's first input, the image, is computed."""
     found: set[Node] = set()
     pending = [look_through(core.inputs[0])[0].node]
     while pending:
@@ -67,9 +70,9 @@ REFUSALS = {
 """The rules by which nodes do not make one kernel, in words."""
 
 
-def refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
+def refusal(cluster: Cluster, stored: Callable[[Value], bool], chains: bool = False) -> str:
     """The rule, of REFUSALS, by which the nodes do not make one kernel; empty where they do. ``stored(value)`` tells
-    whether anything else reads a member's value."""
+    whether anything else reads a member's value, ``chains`` whether there are kernels for two convolutions."""
     if any(n.op.kind not in LOOP_KINDS and n.op.kind not in CORE_KINDS for n in cluster.nodes):
         return "kind"
     if len(_buffers(cluster)) > MAX_BUFFERS:
@@ -83,7 +86,41 @@ def refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
         return "gather"
     if len(cluster.cores) != 1 + (cluster.source is not None):
         return "cores"
+    if cluster.source is not None and not _stacks(cluster.source, cluster.core, chains):
+        return "cores"
     return _window_refusal(cluster, stored) or _epilogue_refusal(cluster, stored)
+
+
+def _stacks(source: Node, core: Node, chains: bool) -> bool:
+    """Whether a kernel can hold ``core`` over the convolution ``source``: a pool, or, where points of an image can be
+    made as they are wanted, a convolution that reads each of them a few times only."""
+    if source.op.name != "conv2d":
+        return False
+    return core.op.name == "max_pool2d" or (chains and is_pointwise(source) and is_depthwise(core))
+
+
+def is_pointwise(node: Node) -> bool:
+    """Whether every output of a convolution reads the pixel at its own place, and all channels of that."""
+    alone = node.op.name == "conv2d" and node.inputs[1].shape[2:] == node.attrs["stride"] == (1, 1)
+    return alone and node.attrs["padding"] == (0, 0) and node.attrs["groups"] == 1 and _computes_as_stored(node)
+
+
+def is_depthwise(node: Node) -> bool:
+    """Whether a convolution has a window, of not too many taps, for each channel alone."""
+    if node.op.name != "conv2d" or node.attrs["dilation"] != (1, 1):
+        return False
+    channels, each, *window = node.inputs[1].shape
+    return (
+        each == 1
+        and channels == node.attrs["groups"] > 1
+        and math.prod(window) <= MOST_TAPS
+        and _computes_as_stored(node)
+    )
+
+
+def _computes_as_stored(node: Node) -> bool:
+    x, w = (v.dtype for v in node.inputs)
+    return x == w and x.is_float and not x.storage_only
 
 
 def _buffers(cluster: Cluster) -> set[Value]:
@@ -103,13 +140,11 @@ def _loops_refusal(nodes: Sequence[Node], stored: Callable[[Value], bool]) -> st
 
 
 def _window_refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
-    """What a pooling core reads: elementwise at each point of its input, seen by nobody else."""
+    """What a pooling core reads, or one over another: elementwise at each point of its input, seen by nobody else."""
     assert cluster.core is not None
     hidden = [*cluster.inner, *([cluster.source] if cluster.source else [])]
     if not hidden:
         return ""
-    if cluster.source is not None and (cluster.source.op.name != "conv2d" or cluster.core.op.name != "max_pool2d"):
-        return "cores"
     if any(n.op.kind == "reduce" or any(stored(v) for v in n.outputs) for n in hidden):
         return "window"
     outside = {look_through(v)[0].node for n in cluster.outer for v in n.inputs if n is not cluster.core}

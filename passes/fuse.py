@@ -30,13 +30,14 @@ REFUSALS = clusters.REFUSALS | {
 """Why kernels that read one from the other are not one, in words."""
 
 
-def fuse(graph: Graph, merging: bool = True) -> Graph:
+def fuse(graph: Graph, merging: bool = True, chains: bool = False) -> Graph:
     """Annotate the graph with its kernels: ``graph.groups``, the nodes of each standing together in ``graph.nodes``.
 
-    With ``merging`` False every node that computes is a kernel of its own (optimisation levels 0 and 1).
+    With ``merging`` False every node that computes is a kernel of its own (optimisation levels 0 and 1). ``chains``
+    says whether there are kernels of two convolutions.
     """
     graph, guard = guards(graph)
-    fusion = _Fusion(graph, guard)
+    fusion = _Fusion(graph, guard, chains)
     if merging:
         fusion.merge()
     return _arrange(graph, fusion.clusters(), guard)
@@ -77,9 +78,10 @@ class _Fusion:
     """Clusters as they grow: ``owner`` gives a node's cluster, ``members`` a cluster's nodes in order, ``order`` which
     cluster reads from which, ``readers`` who reads a value through transparent views, ``escapes`` what must exist."""
 
-    def __init__(self, graph: Graph, guard: Mapping[Node, Value]):
+    def __init__(self, graph: Graph, guard: Mapping[Node, Value], chains: bool = False):
         self.graph = graph
         self.guard = guard
+        self.chains = chains
         self.index = {n: i for i, n in enumerate(graph.nodes)}
         self.results = set(graph.results)
         self.readers: dict[Value, list[Node]] = {}
@@ -129,7 +131,7 @@ class _Fusion:
         def stored(value: Value) -> bool:
             return value in self.escapes or any(n not in inside for n in self.readers.get(value, ()))
 
-        return refusal(Cluster(both), stored) or ("detour" if self.order.detour(first, second) else "")
+        return refusal(Cluster(both), stored, self.chains) or ("detour" if self.order.detour(first, second) else "")
 
     def join(self, first: int, second: int) -> None:
         """Make two clusters one."""

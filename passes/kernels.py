@@ -11,6 +11,7 @@ from engine.schedule import (
     Access,
     Contraction,
     Conv2d,
+    ConvChain,
     ConvWeightGrad,
     Core,
     KernelSpec,
@@ -165,6 +166,10 @@ class KernelWriter:
         match core.op.name:
             case "matmul":
                 return self._contraction(core)
+            case "conv2d" if self.cluster.source is not None:
+                x = core.inputs[0]
+                last = self._conv2d(core, Access("", x.dtype, (0,) * len(x.shape)))
+                return ConvChain(self._conv2d(self.cluster.source), self._inner(core), last)
             case "conv2d" | "conv2d_input_grad":
                 return self._conv2d(core)
             case "conv2d_weight_grad":
@@ -181,7 +186,7 @@ class KernelWriter:
         raise AssertionError(core.op.name)
 
     def _inner(self, core: Node) -> tuple[Stmt, ...]:
-        """The body that computes what a pooling core reads, over the channels-last axes of its input."""
+        """The body that computes what a core reads point by point, over the channels-last axes of its input."""
         value = core.inputs[0]
         hidden = [n for n in self.cluster.nodes if n in self.cluster.inner or n is self.cluster.source]
         space = Space(hidden) if hidden else Space([core])
@@ -228,7 +233,7 @@ class KernelWriter:
         a, b = node.inputs
         return Contraction(operand(a), operand(b), a.shape[-1])
 
-    def _conv2d(self, node: Node) -> Conv2d:
+    def _conv2d(self, node: Node, image: Access | None = None) -> Conv2d:
         x, w = node.inputs
         view = self.view(w)
         o, i, h, v = view.strides
@@ -237,7 +242,7 @@ class KernelWriter:
         forward = node.op.name == "conv2d"
         each = w.shape[0] // groups
         common = {
-            "x": self._image(x),
+            "x": image or self._image(x),
             "w": Access(view.buffer, w.dtype, (o, i, h, v) if forward else (i, o, h, v), view.offset),
             "in_size": x.shape[2:],
             "out_size": node.output.shape[2:],

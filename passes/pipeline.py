@@ -54,7 +54,7 @@ def graph_passes(target: Target, options: Options = DEFAULT, lower: Lower | None
     yield "hoist", hoist
     if level >= 2:
         yield "layout", inside_out(lambda graph: assign_layouts(graph, target))
-    fusing = inside_out(lambda graph: fuse(graph, merging=level >= 2 and target.fuses))
+    fusing = inside_out(lambda graph: fuse(graph, level >= 2 and target.fuses, target.chains))
     if limit is not None:
         assert lower is not None
         sizes = Sizes(limit.sizes)

@@ -66,16 +66,13 @@ class Patch:
         ``image`` is the address of the first channel of the image's first pixel. Positions count in the dilated
         input; the tile's first is (``start_h``, ``start_w``). Columns ``first .. last`` of the input are in it.
         """
-        core, x, size = self.core, self.core.x, self.dtype.itemsize
+        x, size = self.core.x, self.dtype.itemsize
         dilated = self._x_dilation != (1, 1)
-        table.declare(
-            in_h=core.in_size[0], in_w=core.in_size[1], stride_h=core.stride[0], stride_w=core.stride[1],
-            pad_h=core.padding[0], pad_w=core.padding[1], reach_h=self.reach(0), patch_w=self.extent(1),
-            pitch=self.pitch, channels=self.channels, x_h=x.strides[1],
-        )  # fmt: skip
+        self.declare(table)
+        table.declare(x_h=x.strides[1])
 
         def clear(first: str, last: str) -> list[str]:
-            return loop("v", first, last, [store(self.dtype, "line", "v", constant(0, self.dtype), scope)])
+            return self.clear_lines(first, last, scope)
 
         if dilated:
             table.declare(x_dilation_h=self._x_dilation[0], x_dilation_w=self._x_dilation[1])
@@ -108,6 +105,19 @@ class Patch:
                 *indent(clear("0", "pitch")),
             ]),
         ]  # fmt: skip
+
+    def declare(self, table: ArgTable) -> None:
+        """Name the sizes that lines about the patch go by."""
+        core = self.core
+        table.declare(
+            in_h=core.in_size[0], in_w=core.in_size[1], stride_h=core.stride[0], stride_w=core.stride[1],
+            pad_h=core.padding[0], pad_w=core.padding[1], reach_h=self.reach(0), patch_w=self.extent(1),
+            pitch=self.pitch, channels=self.channels,
+        )  # fmt: skip
+
+    def clear_lines(self, first: str, last: str, scope: int) -> list[str]:
+        """Lines that set the elements ``first .. last`` of ``line`` to zero."""
+        return loop("v", first, last, [store(self.dtype, "line", "v", constant(0, self.dtype), scope)])
 
     def _copy_lines(self, table: ArgTable, scope: int, column: str) -> list[str]:
         """Copy columns ``first .. last`` of the input row at address ``source`` into ``line``."""

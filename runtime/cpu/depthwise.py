@@ -17,7 +17,7 @@ from runtime.cpu.contraction import ENOUGH_TASKS
 from runtime.cpu.conv import computed_dtype, tap_axes
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import kernel
-from runtime.cpu.packing import Axis, Panels, pack
+from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, total
@@ -62,20 +62,32 @@ class DepthwiseTile:
         lanes = host_tile(self.dtype).lanes
         return -(-self.channels // lanes) * lanes
 
+    @property
+    def remainders(self) -> list[int]:
+        """How many points may be left at the end of a tile's row."""
+        if not isinstance(self.core.out_size[1], int):
+            return list(range(1, self.points))
+        widths = {self.size[1], self.core.out_size[1] % self.size[1]}
+        return sorted({width % self.points for width in widths} - {0})
+
     def space(self, images: Size) -> dict[str, Size]:
         down, across = (ceil_div(n, t) for n, t in zip(self.core.out_size, self.size, strict=True))
         return {"n": images, "tile_y": down, "tile_x": across, "channel_block": self.core.groups // self.channels}
+
+
+def points_together(core: Conv2d, width: int) -> int:
+    """How many neighbours the innermost loop computes in a tile so wide."""
+    return min(max(UNROLLED // (core.kernel[0] * core.kernel[1]), 1), width)
 
 
 def plan_depthwise(core: Conv2d, images: Size) -> DepthwiseTile:
     """A tile whose patch stays near, and that leaves enough tasks."""
     dtype = computed_dtype(core)
     channels = divisor(core.groups, CHANNELS)
-    points = max(UNROLLED // (core.kernel[0] * core.kernel[1]), 1)
     width = piece(core.out_size[1], WIDEST)
 
     def sized(height: int) -> DepthwiseTile:
-        return DepthwiseTile(core, dtype, (height, width), channels, min(points, width))
+        return DepthwiseTile(core, dtype, (height, width), channels, points_together(core, width))
 
     def fits(height: int) -> bool:
         trial = sized(height)
@@ -95,51 +107,77 @@ def lower_depthwise(spec: KernelSpec) -> Lowered:
     core = spec.core
     assert isinstance(core, Conv2d)
     plan = plan_depthwise(core, spec.axes[0])
-    offset, taps = tap_axes(core)
-    blocks = Axis(core.groups // plan.channels, plan.channels * core.w_group)
-    channels = Axis(plan.channels, core.w_group)
-    panels = Panels(core.w.buffer, offset, core.w.dtype, [blocks], taps, channels, plan.panel, plan.dtype)
-    packed = pack(panels, f"{spec.name}.weights", spec.name, spec.nodes)
-    patch, size = plan.patch, plan.dtype.itemsize
+    packed = pack_windows(spec, plan)
+    patch = plan.patch
     table = ArgTable()
-    scope = table.scope(SCRATCH)
     table.declare(
-        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), weights=Pointer(packed.buffer.name),
-        x_n=core.x.strides[0], x_channel=core.x.strides[3], out_h=core.out_size[0], out_w=core.out_size[1],
-        tall=plan.size[0], wide=plan.size[1], step_h=patch.step(0), step_w=patch.step(1),
-        panel_bytes=product(core.kernel) * plan.panel * size, panel_row=plan.panel,
-        dilation_h=core.dilation[0],
+        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), x_n=core.x.strides[0],
+        x_channel=core.x.strides[3],
     )  # fmt: skip
     space = plan.space(spec.axes[0])
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table)
     lines = [*scratch_lines(parts := scratch_parts({"patch": patch.bytes}), table), *emitter.start()]
-    rows = [f"row_{kh} = {kh} * dilation_h * pitch" for kh in range(core.kernel[0])]
-    head = [
+    lines += loop("task", "lo", "hi", [
         *coordinates(table, "task", space),
-        "oh0 = tile_y * tall",
-        "ow0 = tile_x * wide",
-        "tile_h = minimum(tall, out_h - oh0)",
-        "tile_w = minimum(wide, out_w - ow0)",
-        "channel0 = channel_block * channels",
+        *place_lines(plan, table),
         f"image = x + (n * x_n + channel0 * x_channel) * {core.x.dtype.itemsize}",
-        "panel = weights + channel_block * panel_bytes",
-        *patch.copy_lines(table, scope),
-        *rows,
-        *emitter.enter(0, "n"),
-    ]
-    by_row = ["oh = oh0 + r", *emitter.enter(1, "oh"), f"whole = quotient(tile_w, {plan.points}) * {plan.points}"]
-    several = _point_lines(plan, emitter, table, packed.buffer.name, plan.points)
-    single = _point_lines(plan, emitter, table, packed.buffer.name, 1) if plan.points > 1 else []
-    by_row += [f"for s in range(0, whole, {plan.points}):", *indent(several)]
-    if single:
-        by_row += loop("s", "whole", "tile_w", single)
-    lines += loop("task", "lo", "hi", [*head, *loop("r", "0", "tile_h", by_row)])
+        *patch.copy_lines(table, table.scope(SCRATCH)),
+        *walk_lines(plan, emitter, table, packed.buffer.name),
+    ])  # fmt: skip
     code = kernel(f"depthwise_{plan.dtype}", lines, table)
     reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
     main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
                 spec.nodes)  # fmt: skip
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
+
+
+def pack_windows(spec: KernelSpec, plan: DepthwiseTile) -> Packed:
+    """The call that packs the windows of every block of channels: ``[block][kh, kw][channels]``."""
+    core = plan.core
+    offset, taps = tap_axes(core)
+    blocks = Axis(core.groups // plan.channels, plan.channels * core.w_group)
+    channels = Axis(plan.channels, core.w_group)
+    panels = Panels(core.w.buffer, offset, core.w.dtype, [blocks], taps, channels, plan.panel, plan.dtype)
+    return pack(panels, f"{spec.name}.windows", spec.name, spec.nodes)
+
+
+def place_lines(plan: DepthwiseTile, table: ArgTable) -> list[str]:
+    """Lines that say where a task's tile is: its first point, its size, its first channel."""
+    core = plan.core
+    table.declare(out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1])
+    return [
+        "oh0 = tile_y * tall",
+        "ow0 = tile_x * wide",
+        "tile_h = minimum(tall, out_h - oh0)",
+        "tile_w = minimum(wide, out_w - ow0)",
+        "channel0 = channel_block * channels",
+    ]
+
+
+def walk_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, windows: str) -> list[str]:
+    """Lines that convolve the tile whose input is in ``patch``, and run the body of ``emitter`` on each sum."""
+    core, patch = plan.core, plan.patch
+    table.declare(
+        windows=Pointer(windows), panel_bytes=product(core.kernel) * plan.panel * plan.dtype.itemsize,
+        panel_row=plan.panel, step_h=patch.step(0), step_w=patch.step(1), dilation_h=core.dilation[0],
+    )  # fmt: skip
+    by_image = emitter.enter(0, "n")
+    by_row = ["oh = oh0 + r", *emitter.enter(1, "oh"), f"whole = quotient(tile_w, {plan.points}) * {plan.points}"]
+    by_row += [f"for s in range(0, whole, {plan.points}):",
+               *indent(_point_lines(plan, emitter, table, windows, plan.points))]  # fmt: skip
+    for points in plan.remainders:
+        by_row += [
+            "s = whole",
+            f"if tile_w - s == {points}:",
+            *indent(_point_lines(plan, emitter, table, windows, points)),
+        ]
+    return [
+        "panel = windows + channel_block * panel_bytes",
+        *(f"row_{kh} = {kh} * dilation_h * pitch" for kh in range(core.kernel[0])),
+        *by_image,
+        *loop("r", "0", "tile_h", by_row),
+    ]
 
 
 def _point_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, weights: str, points: int) -> list[str]:

@@ -11,6 +11,7 @@ from engine.schedule import (
     Bundle,
     Contraction,
     Conv2d,
+    ConvChain,
     ConvWeightGrad,
     Custom,
     KernelSpec,
@@ -31,6 +32,7 @@ from runtime.cpu.bundle import lower_bundle
 from runtime.cpu.columns import lower_columns
 from runtime.cpu.contraction import lower_contraction
 from runtime.cpu.conv import lower_conv2d
+from runtime.cpu.conv_chain import lower_conv_chain
 from runtime.cpu.conv_inside import lower_inside, reads_inside
 from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
 from runtime.cpu.conv_pool import lower_conv2d_pool
@@ -75,6 +77,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_inside(item)
         case Conv2d():
             return lower_conv2d(item)
+        case ConvChain() as core:
+            return lower_conv_chain(item, core)
         case ConvWeightGrad() as core if is_pointwise_gradient(core) and not core.x.dtype.storage_only:
             return lower_contraction(gradient_as_contraction(item), lasting)
         case ConvWeightGrad() as core if is_depthwise_gradient(core):

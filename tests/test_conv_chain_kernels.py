@@ -1,0 +1,149 @@
+"""Kernels of two convolutions, against the schedule's definition on NumPy; and which convolutions make one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from kernel_harness import elements, run
+
+import tenon as tn
+from engine import dims, dtypes, scheduled
+from engine.buffers import Buffer
+from engine.dtypes import DType
+from engine.schedule import Access, Conv2d, ConvChain, KernelSpec, Stmt
+from engine.scheduled import Memory
+from runtime.cpu.lower import lower
+from tenon import nn
+
+B = dims.dim("B")
+
+
+@dataclass(frozen=True)
+class Case:
+    """An image of ``size`` pixels, ``inputs`` channels wide, then ``channels``; the second convolution's window."""
+
+    size: tuple[int, int]
+    inputs: int
+    channels: int
+    kernel: tuple[int, int] = (3, 3)
+    stride: tuple[int, int] = (1, 1)
+    padding: tuple[int, int] = (1, 1)
+    channels_last: bool = True
+    dtype: DType = dtypes.f32
+
+    @property
+    def out_size(self) -> tuple[int, int]:
+        sizes = zip(self.size, self.kernel, self.stride, self.padding, strict=True)
+        h, w = ((n + 2 * p - k) // s + 1 for n, k, s, p in sizes)
+        return h, w
+
+
+CASES = {
+    "small": Case((7, 7), 10, 64),
+    "channels that fill no vector": Case((5, 9), 3, 20),
+    "one vector and a half": Case((9, 6), 17, 24, padding=(0, 2)),
+    "large, in bands": Case((45, 70), 4, 96, stride=(2, 2)),
+    "wide window": Case((12, 11), 8, 48, kernel=(5, 4), stride=(2, 1), padding=(2, 3)),
+    "row-major image": Case((8, 8), 5, 32, channels_last=False),
+    "one pixel": Case((1, 1), 6, 40),
+    "f64": Case((6, 7), 5, 24, dtype=dtypes.f64),
+}
+
+
+def chain(case: Case) -> KernelSpec:
+    """A residual is added between the convolutions, and a bias after them; both go through a relu."""
+    dtype, (h, w), c = case.dtype, case.size, case.channels
+    strides = elements((1, h, w, case.inputs))
+    if not case.channels_last:
+        n, channel, row, column = elements((1, case.inputs, h, w))
+        strides = (n, row, column, channel)
+    source = Conv2d(
+        Access("x", dtype, strides), Access("mix", dtype, elements((c, case.inputs, 1, 1))), case.size, case.size,
+        case.inputs, c, (1, 1),
+    )  # fmt: skip
+    taps = case.kernel[0] * case.kernel[1]
+    last = Conv2d(
+        Access("", dtype, (0, 0, 0, 0)), Access("windows", dtype, elements((1, 1, *case.kernel))), case.size,
+        case.out_size, c, c, case.kernel, case.stride, case.padding, groups=c, w_group=taps,
+    )  # fmt: skip
+
+    def body(name: str, read: int) -> tuple[Stmt, ...]:
+        return (
+            Stmt(name, "core", (0,), dtype), Stmt(f"{name}_more", "load", (read,), dtype),
+            Stmt(f"{name}_sum", "add", (name, f"{name}_more"), dtype), Stmt(f"{name}_zero", "const", (0.0,), dtype),
+            Stmt(f"{name}_relu", "maximum", (f"{name}_sum", f"{name}_zero"), dtype),
+        )  # fmt: skip
+
+    residual = Access("residual", dtype, elements((1, h, w, c)))
+    bias = Access("bias", dtype, (0, 0, 0, 1))
+    y = Access("y", dtype, elements((1, *case.out_size, c)))
+    stored = (*body("outer", 1), Stmt("stored", "store", (0, "outer_relu"), dtype))
+    core = ConvChain(source, body("between", 0), last)
+    return KernelSpec("chain", (B, *case.out_size, c), (residual, bias), (y,), stored, core)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_chain(name: str) -> None:
+    case = CASES[name]
+    spec, rng = chain(case), np.random.default_rng(0)
+    lowered = lower(spec)
+    assert any(k.name.startswith("conv_chain") for k in lowered.kernels)
+    for n in (1, 3, 0):
+        shapes = {
+            "x": (n, *case.size, case.inputs), "mix": (case.channels, case.inputs),
+            "windows": (case.channels, *case.kernel), "residual": (n, *case.size, case.channels),
+            "bias": (case.channels,), "y": (n, *case.out_size, case.channels),
+        }  # fmt: skip
+        arrays = {k: rng.standard_normal(s).astype(case.dtype.numpy) for k, s in shapes.items()}
+        buffers = [Buffer(k, "temp", case.dtype, a.size) for k, a in arrays.items()]
+        memory = Memory(buffers, {"B": n}, {k: a.copy() for k, a in arrays.items()})
+        scheduled.execute(spec, memory)
+        for splits in (1, 3):
+            arrays["y"].fill(np.nan)
+            run(lowered, arrays, {"B": n}, splits)
+            wanted = memory.arrays["y"].reshape(arrays["y"].shape)
+            tolerance = 1e-12 if case.dtype == dtypes.f64 else 1e-5
+            np.testing.assert_allclose(arrays["y"], wanted, rtol=tolerance, atol=tolerance)
+
+
+class Block(nn.Module):
+    def __init__(self, groups: int = 12, kernel: int = 3, dilation: int = 1, keep: bool = False) -> None:
+        super().__init__()
+        self.widen = nn.Conv2d(4, 12, 1)
+        self.norm = nn.BatchNorm2d(12)
+        self.window = nn.Conv2d(12, 12, kernel, padding="same", dilation=dilation, groups=groups)
+        self.keep = keep
+
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        wide = self.norm(self.widen(x)).relu()
+        y = self.window(wide)
+        return y + wide if self.keep else y
+
+
+def chains(module: nn.Module, **options: object) -> int:
+    exe = tn.compile(module.eval(), tn.spec("B", 4, 9, 8), **options)
+    return sum(isinstance(getattr(k, "core", None), ConvChain) for k in exe.stages["schedule"].kernels)
+
+
+def test_pointwise_and_depthwise_are_one_kernel() -> None:
+    module = Block()
+    x = np.random.default_rng(1).standard_normal((2, 4, 9, 8)).astype(np.float32)
+    exe = tn.compile(module.eval(), tn.spec("B", 4, 9, 8))
+    plain = tn.compile(module.eval(), tn.spec("B", 4, 9, 8), level=0)
+    np.testing.assert_allclose(exe(x), plain(x), rtol=1e-4, atol=1e-5)
+    assert chains(module) == 1
+
+
+@pytest.mark.parametrize(
+    "module",
+    [Block(groups=3), Block(kernel=7), Block(dilation=2), Block(keep=True)],
+    ids=["not depthwise", "too many taps", "dilated", "read elsewhere"],
+)
+def test_what_is_no_chain(module: Block) -> None:
+    assert chains(module) == 0
+
+
+def test_without_fusion_there_are_no_chains() -> None:
+    assert chains(Block(), level=1) == 0
