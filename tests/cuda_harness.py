@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from engine.dtypes import DType
 from engine.program import ERROR, Arg, Kernel, Lowered, Pointer
 from engine.schedule import Bundle, KernelSpec
 from runtime.checked_memory import CheckedMemory
-from runtime.cuda.assembler import Cubin, assemble
+from runtime.cuda.assembler import SHARED_LIMIT, Cubin, Resources, assemble, disassemble, instructions
 from runtime.cuda.lower import lower
 from runtime.cuda.simulator.conflicts import Conflicts
 from runtime.cuda.toolkit import to_ptx
@@ -115,6 +116,43 @@ def simulate(
     return found
 
 
+@dataclass(frozen=True)
+class Taken:
+    """What one kernel takes on one architecture, and how many blocks a multiprocessor runs at a time; ``products`` are
+    its instructions for tensor cores."""
+
+    kernel: Kernel
+    architecture: str
+    resources: Resources
+    blocks: int
+    products: int
+
+
+TAKEN: list[Taken] = []
+"""What :func:`compiled` has told of, for the table at the end of a test run."""
+
+
+@cache
 def compiled(kernel: Kernel, architecture: str) -> Cubin:
-    """The machine code of a kernel, without a GPU."""
-    return assemble(to_ptx(kernel, architecture), architecture)
+    """The machine code of a kernel, without a GPU. It keeps to the budget of all kernels: a multiprocessor runs at least
+    one block; nothing is on the stack, spilled, or in local memory."""
+    cubin = assemble(to_ptx(kernel, architecture), architecture)
+    needs, found = cubin.resources, instructions(disassemble(cubin.code))
+    assert (needs.stack, needs.spill_stores, needs.spill_loads, found["LDL"], found["STL"]) == (0, 0, 0, 0, 0), (
+        kernel.name
+    )
+    assert kernel.shared <= SHARED_LIMIT[architecture], kernel.name
+    blocks = needs.occupancy(kernel.threads, kernel.shared, architecture)
+    assert blocks >= 1, f"{kernel.name}: {needs.registers} registers in each of {kernel.threads} threads"
+    TAKEN.append(Taken(kernel, architecture, needs, blocks, found["HMMA"] + found["HGMMA"]))
+    return cubin
+
+
+def table(taken: Sequence[Taken]) -> str:
+    """A table in Markdown, a row for each kernel and architecture."""
+    rows = sorted(
+        (t.kernel.name, t.architecture, t.kernel.threads, t.resources.registers, t.kernel.shared, t.blocks, t.products)
+        for t in taken
+    )
+    head = "| kernel | architecture | threads | registers | shared memory | blocks | products |\n|---|---|--:|--:|--:|--:|--:|\n"
+    return head + "".join(f"| {' | '.join(map(str, row))} |\n" for row in dict.fromkeys(rows))

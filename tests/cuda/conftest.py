@@ -4,6 +4,7 @@ its own with ``NUMBA_ENABLE_CUDASIM=1``. The others are skipped, and say why."""
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -11,6 +12,14 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+HEAD = """\
+# What GPU kernels take
+
+Made by `pytest tests/cuda/compiled --resources docs/gpu-resources.md`, without a GPU: every kernel of these tests as
+ptxas assembles it, its registers a thread, the shared memory of a block in bytes, how many blocks a multiprocessor runs at
+a time, and how many instructions of it are for tensor cores. None has a stack, spills registers or uses local memory.
+
+"""
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 
@@ -34,3 +43,17 @@ class _Skipped(pytest.Module):
 
 def pytest_pycollect_makemodule(module_path: Path, parent: pytest.Collector) -> pytest.Module | None:
     return _Skipped.from_parent(parent, path=module_path) if _missing(module_path) else None
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--resources", help="a Markdown file for the table of what compiled kernels take")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """How many kernels were compiled, or with ``--resources FILE`` a table of them."""
+    harness = sys.modules.get("cuda_harness")
+    if harness is None or not harness.TAKEN:
+        return
+    terminalreporter.write_line(f"{len(harness.TAKEN)} kernels assembled: no stack, no spills, no local memory")
+    if file := config.getoption("resources", None):
+        Path(file).write_text(HEAD + harness.table(harness.TAKEN))

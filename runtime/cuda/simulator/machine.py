@@ -166,7 +166,7 @@ class Block:
         for number, threads in waiting.items():
             arrived = self._arrived.get(number, [])
             places = [t.wait for t in threads if isinstance(t.wait, Barrier)]
-            counts = {p.count for p in places} | {p.count for _, p, _ in arrived}
+            counts = {p.among for p in places} | {p.among for _, p, _ in arrived}
             if len(counts) > 1 or (counts == {0} and len({p.line for p in places}) > 1):
                 raise DivergenceError(f"threads wait for one another in different places: {_places(threads)}")
             if len(threads) + len(arrived) == (counts.pop() or self.size):

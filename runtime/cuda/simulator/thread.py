@@ -26,10 +26,10 @@ class Together(NamedTuple):
 
 
 class Barrier(NamedTuple):
-    """``count`` threads of the block wait for one another (0: all of them), or have arrived and go on."""
+    """``among`` threads of the block wait for one another (0: all of them), or have arrived and go on."""
 
     number: int
-    count: int
+    among: int
     line: int
 
 
@@ -87,10 +87,10 @@ def together(function: Callable[..., Sequence[Any] | None], given: Any, *constan
     return thread.given
 
 
-def barrier(number: int = 0, count: int = 0, stay: bool = True) -> None:
-    """Wait for the block's other threads, or for ``count`` at the barrier ``number``; or arrive there and go on."""
+def barrier(number: int = 0, among: int = 0, stay: bool = True) -> None:
+    """Wait for the block's other threads, or be one of ``among`` at the barrier ``number``; or arrive and go on."""
     thread = _now.thread
-    here = Barrier(number, count, kernel_line())
+    here = Barrier(number, among, kernel_line())
     if stay:
         thread.wait = here
         thread.pause()

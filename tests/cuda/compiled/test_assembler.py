@@ -8,7 +8,7 @@ from cuda_harness import compiled
 from engine.errors import CompileError
 from engine.program import Kernel
 from runtime.cuda.assembler import Resources, assemble, disassemble, instructions
-from runtime.cuda.toolkit import ARCHITECTURES
+from runtime.cuda.toolkit import ARCHITECTURES, to_ptx
 
 PRODUCT = """\
 from numpy import float32
@@ -47,10 +47,13 @@ def test_what_a_kernel_takes(architecture):
 
 
 def test_local_arrays_that_are_not_registers_are_seen():
-    cubin = compiled(Kernel("local", "local", LOCAL, threads=32), "sm_80")
+    kernel = Kernel("local", "local", LOCAL, threads=32)
+    cubin = assemble(to_ptx(kernel, "sm_80"), "sm_80")
     assert cubin.resources.stack >= 256
     found = instructions(disassemble(cubin.code))
     assert found["LDL"] > 0 and found["STL"] > 0
+    with pytest.raises(AssertionError, match="local"):
+        compiled(kernel, "sm_80")
 
 
 def test_code_that_ptxas_rejects_is_an_error():
