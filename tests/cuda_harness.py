@@ -134,8 +134,8 @@ TAKEN: list[Taken] = []
 
 @cache
 def compiled(kernel: Kernel, architecture: str) -> Cubin:
-    """The machine code of a kernel, without a GPU. It keeps to the budget of all kernels: a multiprocessor runs at least
-    one block; nothing is on the stack, spilled, or in local memory."""
+    """The machine code of a kernel, without a GPU. It keeps to the budget of all kernels: a multiprocessor runs one
+    block or more; nothing is on the stack, spilled, or in local memory."""
     cubin = assemble(to_ptx(kernel, architecture), architecture)
     needs, found = cubin.resources, instructions(disassemble(cubin.code))
     assert (needs.stack, needs.spill_stores, needs.spill_loads, found["LDL"], found["STL"]) == (0, 0, 0, 0, 0), (
@@ -154,5 +154,6 @@ def table(taken: Sequence[Taken]) -> str:
         (t.kernel.name, t.architecture, t.kernel.threads, t.resources.registers, t.kernel.shared, t.blocks, t.products)
         for t in taken
     )
-    head = "| kernel | architecture | threads | registers | shared memory | blocks | products |\n|---|---|--:|--:|--:|--:|--:|\n"
+    columns = ("kernel", "architecture", "threads", "registers", "shared memory", "blocks", "products")
+    head = f"| {' | '.join(columns)} |\n|---|---|{'--:|' * (len(columns) - 2)}\n"
     return head + "".join(f"| {' | '.join(map(str, row))} |\n" for row in dict.fromkeys(rows))

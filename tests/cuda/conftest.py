@@ -16,8 +16,9 @@ HEAD = """\
 # What GPU kernels take
 
 Made by `pytest tests/cuda/compiled --resources docs/gpu-resources.md`, without a GPU: every kernel of these tests as
-ptxas assembles it, its registers a thread, the shared memory of a block in bytes, how many blocks a multiprocessor runs at
-a time, and how many instructions of it are for tensor cores. None has a stack, spills registers or uses local memory.
+ptxas assembles it. It says the registers of a thread, the shared memory of a block in bytes, how many blocks run on a
+multiprocessor at a time, and how many instructions are for tensor cores. No kernel has a stack, spills registers or
+uses local memory.
 
 """
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
