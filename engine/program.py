@@ -28,7 +28,26 @@ class Block:
     args: tuple[Arg, ...]
 
 
-Arg = Pointer | Block | Size
+@dataclass(frozen=True)
+class MatrixMap:
+    """The address of a tensor map, as a GPU's copy engine wants it: of the matrix at ``at``, ``rows`` by ``columns``
+    elements of ``itemsize`` bytes, rows ``stride`` bytes apart (a multiple of 16), from which boxes of ``box`` rows and
+    columns are copied, whose rows have 128 bytes and are swizzled so. It is made where a program is bound to memory;
+    that of an empty matrix is not used."""
+
+    at: Pointer
+    rows: Size
+    columns: Size
+    stride: Size
+    itemsize: int
+    box: tuple[int, int]
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        return self.at.offset, self.rows, self.columns, self.stride
+
+
+Arg = Pointer | Block | MatrixMap | Size
 """One 64-bit slot of an argument block: an address, or an integer."""
 
 ERROR = "$error"

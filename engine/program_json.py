@@ -12,7 +12,7 @@ from engine import dims, dtypes
 from engine.buffers import Buffer
 from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
-from engine.program import Arg, Block, Call, Check, Kernel, Loop, Pointer, Port, Program
+from engine.program import Arg, Block, Call, Check, Kernel, Loop, MatrixMap, Pointer, Port, Program
 
 FORMAT = 5
 
@@ -119,11 +119,13 @@ def _loop_in(value: list) -> Loop:
 
 
 def _arg_out(arg: Arg) -> Any:
-    """A size as itself, a Pointer as ``[buffer, offset]``, a Block as ``[[...]]``."""
+    """A size as itself, a Pointer as ``[buffer, offset]``, a Block as ``[[...]]``, a MatrixMap as all its fields."""
     if isinstance(arg, Pointer):
         return [arg.buffer, _size_out(arg.offset)]
     if isinstance(arg, Block):
         return [[_arg_out(a) for a in arg.args]]
+    if isinstance(arg, MatrixMap):
+        return [_arg_out(arg.at), *map(_size_out, arg.sizes[1:]), arg.itemsize, list(arg.box)]
     return _size_out(arg)
 
 
@@ -132,7 +134,11 @@ def _arg_in(value: Any) -> Arg:
         return _size_in(value)
     if len(value) == 2:
         return Pointer(value[0], _size_in(value[1]))
-    return Block(tuple(_arg_in(a) for a in value[0]))
+    if len(value) == 1:
+        return Block(tuple(_arg_in(a) for a in value[0]))
+    at, rows, columns, stride, itemsize, box = value
+    place = Pointer(at[0], _size_in(at[1]))
+    return MatrixMap(place, _size_in(rows), _size_in(columns), _size_in(stride), itemsize, (box[0], box[1]))
 
 
 def _call_out(call: Call) -> list:

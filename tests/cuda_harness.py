@@ -15,12 +15,13 @@ import numpy as np
 from engine import dims, dtypes, scheduled
 from engine.buffers import Buffer
 from engine.dtypes import DType
-from engine.program import ERROR, Arg, Kernel, Lowered, Pointer
+from engine.program import ERROR, Arg, Kernel, Lowered, MatrixMap, Pointer
 from engine.schedule import Bundle, KernelSpec
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.assembler import SHARED_LIMIT, Cubin, Resources, assemble, disassemble, instructions
 from runtime.cuda.lower import lower
 from runtime.cuda.simulator.conflicts import Conflicts
+from runtime.cuda.tensor_map import TensorMap
 from runtime.cuda.toolkit import to_ptx
 from runtime.sources import load_source
 
@@ -101,6 +102,10 @@ def simulate(
     def number(arg: Arg) -> int:
         if isinstance(arg, Pointer):
             return addresses[arg.buffer] + dims.evaluate(arg.offset, sizes)
+        if isinstance(arg, MatrixMap):
+            rows, columns, stride = (dims.evaluate(s, sizes) for s in arg.sizes[1:])
+            encoded = TensorMap(rows, columns, arg.itemsize, stride, *arg.box).for_simulator(int(number(arg.at)))
+            return memory.add("tensor map", encoded)
         return dims.evaluate(arg, sizes)  # type: ignore[arg-type]
 
     kernels = {k.key: k for k in lowered.kernels}

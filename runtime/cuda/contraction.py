@@ -7,62 +7,67 @@ symbolic, memory may or may not be aligned: then there are two kernels, and one 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from engine import dtypes
 from engine.dims import Expr, Size, ceil_div, product
-from engine.program import Call, Kernel, Lowered, Pointer
+from engine.program import Call, Kernel, Lowered, Pointer, joined
 from engine.schedule import Contraction, KernelSpec
+from runtime.cuda.contraction_hopper import hopper_kernel, hopper_tile
 from runtime.cuda.contraction_plain import lower_plain_contraction
 from runtime.cuda.contraction_skinny import is_skinny, skinny_kernel
+from runtime.cuda.contraction_split import pieces, split
 from runtime.cuda.copies import MatrixLoader, copy_width
 from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value
-from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps
-from runtime.cuda.operands import FEW, Operand, operands, simplified, touched
+from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_tile, place_warps
+from runtime.cuda.operands import FEW, Operand, nonzero, operands, simplified, touched
 from runtime.cuda.products import Products, product_kind
 from runtime.cuda.tiles import CHUNK, SharedTile, Tile, choose_tile
 from runtime.emit import ArgTable, BodyEmitter, times, total
 from runtime.tasks import coordinates, typical
 
-GROUP = 8
-"""Rows of blocks in a group: blocks that follow each other go down its columns first, so that what they read of a and b
-stays in the second-level cache."""
-
 WORTH_TWO_KERNELS = 1 << 18
 """Elements of b from which on rows of a symbolic number get a kernel for the case that they are few."""
 
 
-def lower_contraction(spec: KernelSpec) -> Lowered:
-    """The calls for ``spec``, whose core is a Contraction."""
+def lower_contraction(spec: KernelSpec, lower: Callable[[KernelSpec], Lowered], architecture: str) -> Lowered:
+    """The calls for ``spec``, whose core is a Contraction. ``lower`` lowers a kernel that adds up what others left."""
     core = spec.core
     assert isinstance(core, Contraction)
     if core.a.dtype != core.b.dtype or core.a.dtype not in (dtypes.f16, dtypes.bf16, dtypes.f32):
         return lower_plain_contraction(spec, core)
     spec = simplified(spec)
     rows, columns = spec.axes[-2:]
-    if not is_skinny(spec) or (isinstance(rows, int) and rows > FEW):
-        return lower_tiled(spec)
+    if not is_skinny(spec):
+        return _lower_many(spec, 1, lower, architecture)
     if isinstance(rows, int):
-        return _joined([skinny_kernel(spec, 1)])
+        return _alone(*skinny_kernel(spec)) if rows <= FEW else _lower_many(spec, 1, lower, architecture)
     if typical(columns) * typical(core.k) < WORTH_TWO_KERNELS:
-        return lower_tiled(spec)
+        return _lower_many(spec, 1, lower, architecture)
     more = nonzero(rows // (FEW + 1))
-    tiled = lower_tiled(spec, share=more)
-    few = _joined([skinny_kernel(spec, 1 - more)])
-    return Lowered(few.calls + tiled.calls, few.kernels + tiled.kernels)
+    return joined([_alone(*skinny_kernel(spec, 1 - more)), _lower_many(spec, more, lower, architecture)])
 
 
-def _joined(made: Sequence[tuple[Call, Kernel]]) -> Lowered:
-    return Lowered(tuple(call for call, _ in made), tuple(code for _, code in made))
+def _lower_many(spec: KernelSpec, share: Size, lower: Callable[[KernelSpec], Lowered], architecture: str) -> Lowered:
+    """The calls for ``spec``, whose rows may be many; their tasks are multiplied by ``share``."""
+    tile = hopper_tile(spec) if architecture == "sm_90a" else None
+    if tile is not None:
+        return _alone(*hopper_kernel(spec, tile, share))
+    count = pieces(spec) if share == 1 else 1
+    return lower_tiled(spec, share=share) if count == 1 else _lower_split(spec, count, lower)
+
+
+def _lower_split(spec: KernelSpec, count: int, lower: Callable[[KernelSpec], Lowered]) -> Lowered:
+    first, piece, second, between = split(spec, count)
+    return joined([Lowered((), (), (between,)), lower_tiled(first, piece), lower(second)])
+
+
+def _alone(call: Call, kernel: Kernel) -> Lowered:
+    return Lowered((call,), (kernel,))
 
 
 # --- aligned or not ------------------------------------------------------------------------------------------
-
-
-def nonzero(size: Size) -> Size:
-    """1 where ``size``, which is not negative, is not zero."""
-    return ceil_div(size, size + 1)
 
 
 def lower_tiled(spec: KernelSpec, split: Size | None = None, share: Size = 1) -> Lowered:
@@ -79,10 +84,10 @@ def lower_tiled(spec: KernelSpec, split: Size | None = None, share: Size = 1) ->
         for side, width in zip(sides, known, strict=True)
     ]
     if hoped == known:
-        return _joined([tiled_kernel(spec, known, share, split)])
+        return _alone(*tiled_kernel(spec, known, share, split))
     unaligned = nonzero(sum((s % (CHUNK // size) for s in symbolic), 0))
     ways = ((hoped, share * (1 - unaligned)), (known, share * unaligned))
-    return _joined([tiled_kernel(spec, widths, part, split) for widths, part in ways])
+    return joined([_alone(*tiled_kernel(spec, widths, part, split)) for widths, part in ways])
 
 
 # --- the kernel ----------------------------------------------------------------------------------------------
@@ -104,13 +109,7 @@ def tiled_kernel(spec: KernelSpec, widths: Sequence[int], share: Size = 1, split
     table.declare(m=m, n=n, k=core.k, m_blocks=m_blocks, n_blocks=n_blocks)
     lines = [*place_threads(), *coordinates(table, "block", {**batch, "tile": m_blocks * n_blocks})]
     lines += [
-        f"tiles_of_group = {GROUP} * n_blocks",
-        "group = quotient(tile, tiles_of_group)",
-        f"group_rows = min(m_blocks - {GROUP} * group, {GROUP})",
-        "in_group = tile - group * tiles_of_group",
-        "n_block = quotient(in_group, group_rows)",
-        f"tile_row = ({GROUP} * group + in_group - n_block * group_rows) * {tile.rows}",
-        f"tile_column = n_block * {tile.columns}",
+        *place_tile(tile.rows, tile.columns),
         "k_end = k",
         *place_warps(tile),
     ]
@@ -128,7 +127,9 @@ def tiled_kernel(spec: KernelSpec, widths: Sequence[int], share: Size = 1, split
         loaders.append(MatrixLoader(name, shared, tile.threads, first, limit, "k_end", width, gap))
     products = Products(kind, *tile.fragments)
     main = MainLoop(tile, loaders[0], loaders[1], products)
-    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table, core={0: staged_value(tile)})
+    emitter = BodyEmitter(
+        spec.body, spec.reads, spec.writes, len(spec.axes), table, core={0: staged_value(tile.warp_columns)}
+    )
     lines += [*main.lines(), *stage_lines(tile, products), *emitter.start()]
     for axis, name in enumerate(batch):
         lines += emitter.enter(axis, name)

@@ -102,7 +102,9 @@ def _convolve(spec: KernelSpec, core: Conv2d, weights: Access) -> Lowered:
     width = copy_width((weights.offset, group_stride, row_stride), size)
     rows = MatrixLoader("b", shared[1], tile.threads, "tile_column", "outputs", "depth", width)
     flat, (split, names) = _by_pixel(spec, table)
-    emitter = BodyEmitter(flat.body, flat.reads, flat.writes, len(flat.axes), table, core={0: staged_value(tile)})
+    emitter = BodyEmitter(
+        flat.body, flat.reads, flat.writes, len(flat.axes), table, core={0: staged_value(tile.warp_columns)}
+    )
     lines = [
         f"b_base = weights + (group * w_group + tile_column * b_stride) * {size}",
         f"k_tiles = (depth + {tile.depth - 1}) // {tile.depth}",
@@ -235,7 +237,7 @@ def _sum_pixels(parts: KernelSpec, core: ConvWeightGrad, tile: Tile, pixels: Siz
     patches = PixelLoader(shared[0], tile.threads, _patch_width(core), _stages(tile, shared))
     width = copy_width((core.dy.offset, core.dy.strides[2], core.group_outputs), size)
     rows = MatrixLoader("b", shared[1], tile.threads, "tile_column", "outputs", "count", width)
-    emitter = BodyEmitter(parts.body, parts.reads, parts.writes, 4, table, core={0: staged_value(tile)})
+    emitter = BodyEmitter(parts.body, parts.reads, parts.writes, 4, table, core={0: staged_value(tile.warp_columns)})
     lines = [
         "first_pixel = chunk * per_chunk",
         "last_pixel = minimum(first_pixel + per_chunk, pixels)",

@@ -42,17 +42,17 @@ def stage_lines(tile: Tile, products: Products) -> list[str]:
     ]
 
 
-def staged_value(tile: Tile, row: str = "r", column: str = "c") -> str:
-    """The expression of the accumulator of this warp's row and column."""
-    return f"load_shared_f32(staged, {row} * {tile.warp_columns} + ({column} ^ ({row} & 3) * 8))"
+def staged_value(columns: int, row: str = "r", column: str = "c") -> str:
+    """The expression of the accumulator of this warp's row and column, of ``columns``."""
+    return f"load_shared_f32(staged, {row} * {columns} + ({column} ^ ({row} & 3) * 8))"
 
 
 def body_lines(tile: Tile, by_row: Sequence[str], by_column: Sequence[str], rows: str, columns: str) -> list[str]:
     """Lines that run a body on this warp's accumulators once :func:`stage_lines` has put them down.
 
-    ``by_row`` and ``by_column`` are what the body's emitter, which has ``core={0: staged_value(tile)}``, places where
-    ``row`` and ``column`` become known: the numbers of this point in a result of ``rows`` by ``columns``. In scope are
-    ``tile_row`` and ``tile_column``, where the block's tile begins, ``warp_row`` and ``warp_column``.
+    ``by_row`` and ``by_column`` are what the body's emitter, which has :func:`staged_value` for its core, places
+    where ``row`` and ``column`` become known: the numbers of this point in a result of ``rows`` by ``columns``. In
+    scope are ``tile_row`` and ``tile_column``, where the block's tile begins, ``warp_row`` and ``warp_column``.
     """
     return [
         f"for r in range({tile.warp_rows}):",

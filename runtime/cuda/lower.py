@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 
 from engine.errors import UnsupportedError
 from engine.program import Lowered, joined
@@ -22,11 +23,13 @@ from runtime.cuda.reductions import lower_reduction
 from runtime.pointwise import as_contraction, gradient_as_contraction, is_pointwise, is_pointwise_gradient
 
 
-def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
+def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture: str = "sm_80") -> Lowered:
     """The calls, kernels and buffers for one item of a schedule. ``lasting`` names the buffers whose contents stay from
-    call to call. Raises UnsupportedError for an unknown core."""
+    call to call, ``architecture`` what the code is for: with "sm_90a" products may use TMA and wgmma, which others do
+    not have. Raises UnsupportedError for an unknown core."""
     if isinstance(item, Bundle):
         return lower_bundle(item)
+    again = partial(lower, lasting=lasting, architecture=architecture)
     match item.core:
         case None if item.reduced:
             return lower_reduction(item)
@@ -37,28 +40,28 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         case Recurrence() as core:
             return lower_recurrence(item, core)
         case Contraction():
-            return lower_contraction(item)
+            return lower_contraction(item, again, architecture)
         case Conv2d() if has_phases(item):
-            return joined([lower(phase, lasting) for phase in phases(item)])
+            return joined([again(phase) for phase in phases(item)])
         case Conv2d() as core if has_idle_taps(core):
-            return lower(trimmed(item), lasting)
+            return again(trimmed(item))
         case Conv2d() as core if is_depthwise(core):
-            return lower_depthwise(item, lower)
+            return lower_depthwise(item, again)
         case Conv2d() as core if is_pointwise(core):
-            return lower(as_contraction(item), lasting)
+            return again(as_contraction(item))
         case Conv2d() as core if on_tensor_cores(core):
-            return lower_conv2d(item, lower)
+            return lower_conv2d(item, again)
         case Conv2d():
             return lower_direct_conv2d(item)
         case ConvWeightGrad() as core if is_depthwise(core):
-            return lower_depthwise_weight_grad(item, lower)
+            return lower_depthwise_weight_grad(item, again)
         case ConvWeightGrad() as core if is_pointwise_gradient(core):
-            return lower(gradient_as_contraction(item), lasting)
+            return again(gradient_as_contraction(item))
         case ConvWeightGrad() as core if on_tensor_cores(core):
-            return lower_conv_weight_grad(item, lower)
+            return lower_conv_weight_grad(item, again)
         case ConvWeightGrad():
-            return lower_direct_weight_grad(item, lower)
+            return lower_direct_weight_grad(item, again)
         case MaxPool2d(source=Conv2d()):
             convolution, pool, between = pool_apart(item)
-            return joined([Lowered((), (), (between,)), lower(convolution, lasting), lower(pool, lasting)])
+            return joined([Lowered((), (), (between,)), again(convolution), again(pool)])
     raise UnsupportedError(f"CUDA has no kernel for the core {type(item.core).__name__} of {item.name}")

@@ -29,6 +29,11 @@ MODULES = {
 """Where the functions come from that the lines of this module and of those that it uses call."""
 
 
+GROUP = 8
+"""Rows of blocks in a group: blocks that follow each other go down its columns first, so that what they read of a and b
+stays in the second-level cache."""
+
+
 class Loader(Protocol):
     """Copies one operand, stage by stage, from global to shared memory, all threads of the block together."""
 
@@ -119,6 +124,20 @@ def place_threads() -> list[str]:
         "lane = thread & 31",
         "block = cuda.blockIdx.x",
         "shared = shared_memory()",
+    ]
+
+
+def place_tile(rows: int, columns: int) -> list[str]:
+    """Lines that set ``tile_row`` and ``tile_column``: where tile number ``tile`` begins, of ``m_blocks`` by
+    ``n_blocks`` tiles of so many rows and columns."""
+    return [
+        f"tiles_of_group = {GROUP} * n_blocks",
+        "group_number = quotient(tile, tiles_of_group)",
+        f"group_rows = min(m_blocks - {GROUP} * group_number, {GROUP})",
+        "in_group = tile - group_number * tiles_of_group",
+        "n_block = quotient(in_group, group_rows)",
+        f"tile_row = ({GROUP} * group_number + in_group - n_block * group_rows) * {rows}",
+        f"tile_column = n_block * {columns}",
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine.dims import Size
+from engine.dims import Size, ceil_div
 from engine.schedule import Access, Contraction, KernelSpec
 from runtime.axes import all_strides, groups, regroup, reordered
 
@@ -51,6 +51,11 @@ def touched(spec: KernelSpec) -> tuple[tuple[str, ...], tuple[str, ...]]:
     assert isinstance(core, Contraction)
     reads = dict.fromkeys([core.a.buffer, core.b.buffer, *(access.buffer for access in spec.reads)])
     return tuple(reads), tuple(dict.fromkeys(access.buffer for access in spec.writes))
+
+
+def nonzero(size: Size) -> Size:
+    """1 where ``size``, which is not negative, is not zero."""
+    return ceil_div(size, size + 1)
 
 
 def simplified(spec: KernelSpec) -> KernelSpec:

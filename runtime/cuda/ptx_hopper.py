@@ -62,6 +62,11 @@ def prefetch_tensor_map(tensor_map: u64) -> None:
     """Fetch a tensor map, which copies will need, into the cache."""
 
 
+@ptx("fence.proxy.tensormap::generic.acquire.gpu [$tensor_map], 128;")
+def fence_tensor_map(tensor_map: u64) -> None:
+    """A tensor map that lies in global memory, as it was written before the kernel began, is seen by copies."""
+
+
 @ptx(
     "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
     "[$destination], [$tensor_map, {$column, $row}], [$mbarrier];"

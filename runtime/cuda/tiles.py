@@ -136,12 +136,17 @@ def table(itemsize: int) -> Sequence[Choice]:
 def choose_tile(itemsize: int, batch: Size, m: Size, n: Size) -> Tile:
     """The tile with which ``batch`` results of ``m`` by ``n`` are expected soonest: large tiles read less memory, small
     ones leave fewer processors without work in the last round. Dims count as typical ones."""
-    count, rows, columns = (max(typical(size), 1) for size in (batch, m, n))
+    return min(table(itemsize), key=lambda choice: _work(choice, batch, m, n)).tile
 
-    def time(choice: Choice) -> float:
-        tile = choice.tile
-        blocks = count * -(-rows // tile.rows) * -(-columns // tile.columns)
-        rounds = -(-blocks // (PROCESSORS * choice.resident))
-        return rounds * min(choice.resident, -(-blocks // PROCESSORS)) * tile.rows * tile.columns / choice.speed
 
-    return min(table(itemsize), key=time).tile
+def work(itemsize: int, batch: Size, m: Size, n: Size) -> float:
+    """What a processor does for each element of k with the tile that :func:`choose_tile` takes, in products at the
+    speed of the largest tile."""
+    return min(_work(choice, batch, m, n) for choice in table(itemsize))
+
+
+def _work(choice: Choice, batch: Size, m: Size, n: Size) -> float:
+    tile, (count, rows, columns) = choice.tile, (max(typical(size), 1) for size in (batch, m, n))
+    blocks = count * -(-rows // tile.rows) * -(-columns // tile.columns)
+    rounds = -(-blocks // (PROCESSORS * choice.resident))
+    return rounds * min(choice.resident, -(-blocks // PROCESSORS)) * tile.rows * tile.columns / choice.speed

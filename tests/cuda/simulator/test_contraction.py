@@ -6,14 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from cuda_harness import Case, check
+from cuda_harness import Case, check, compare, reference, simulate
 from kernel_harness import elements, finish
 
 from engine import dims, dtypes
 from engine.dims import Size
 from engine.dtypes import DType
+from engine.program import Lowered
 from engine.schedule import Access, Contraction, KernelSpec, Stmt
 from runtime.cuda import contraction
+from runtime.cuda.contraction import lower_tiled
+from runtime.cuda.contraction_split import pieces, split
 from runtime.cuda.lower import lower
 
 M, N, K = (dims.dim(name) for name in "MNK")
@@ -156,3 +159,28 @@ def test_nan_and_infinity_stay_in_their_rows_and_columns(dtype: DType) -> None:
     a, b = given.arrays["a"].reshape(m, k), given.arrays["b"].reshape(k, n)
     a[3, 5], a[7, 0], b[2, 39] = np.nan, np.inf, -np.inf
     check(given, orders=(0,))
+
+
+@pytest.mark.parametrize("dtype", [dtypes.bf16, dtypes.f32])
+def test_long_sums_in_pieces(dtype: DType) -> None:
+    """The pieces of a sum of 150 are 64, 64 and 22 long, and the last of four has nothing; the body adds a position."""
+    m, n, k = 24, 20, 150
+    plain = product(m, n, k, "TN", dtype)
+    body = (
+        plain.body[0], Stmt("place", "index", (), dtypes.i64, (n, 1)), Stmt("number", "cast", ("place",), dtypes.f32),
+        Stmt("all", "add", ("value", "number"), dtypes.f32), Stmt("stored", "store", (0, "all"), dtype),
+    )  # fmt: skip
+    given = case(replace(plain, body=body), m, n, k)
+    first, piece, second, between = split(given.spec, 4)
+    made, added = lower_tiled(first, piece), lower(second)
+    found = {name: a.copy() for name, a in given.arrays.items()}
+    simulate(Lowered(made.calls + added.calls, made.kernels + added.kernels, (between, *added.buffers)), found)
+    compare(given, found, reference(given))
+
+
+def test_how_many_pieces() -> None:
+    assert pieces(product(4096, 4096, 4096, dtype=dtypes.bf16)) == 1
+    assert pieces(product(64, 64, 128, dtype=dtypes.bf16)) == 1
+    assert pieces(product(768, 768, 16384, "TN", dtypes.bf16)) > 1
+    calls = lower(product(256, 256, 32768, "TN", dtypes.bf16)).calls
+    assert len(calls) == 2

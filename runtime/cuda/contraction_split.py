@@ -1,0 +1,102 @@
+"""Long sums of few results: k is cut in pieces, so that all processors have work, and a second kernel adds them up.
+
+The first kernel's pieces are a batch axis of its own, and its sums go to memory in float32. The second one reduces
+them along that axis, in order, and runs the body: a kernel like any other that reduces columns. How many pieces there
+are follows from sizes as they are expected, so a sum does not depend on the machine.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from engine import dtypes
+from engine.buffers import Buffer
+from engine.dims import Size, ceil_div, product
+from engine.dtypes import DType
+from engine.schedule import Access, Contraction, KernelSpec, Stmt
+from runtime.cuda.tiles import PROCESSORS, choose_tile, work
+from runtime.tasks import typical
+
+PIECES = (1, 2, 4, 8, 16, 32)
+ALIGNMENT = 64
+"""Elements of k that pieces are multiples of: whole stages."""
+SPEED = {2: 600, 4: 100}
+"""Products of a processor in a cycle, by the size of operands."""
+TURN = 300
+"""Cycles that a stage takes at least: it has to be waited for."""
+BANDWIDTH = 15 * PROCESSORS
+"""Bytes of memory in a cycle."""
+LAUNCH = 5000
+"""Cycles that another kernel takes, with nothing to do."""
+
+
+def pieces(spec: KernelSpec) -> int:
+    """How many pieces of k are expected to be soonest."""
+    core = spec.core
+    assert isinstance(core, Contraction)
+    m, n = spec.axes[-2:]
+    batch, k, size = product(spec.axes[:-2]), typical(core.k), core.a.dtype.itemsize
+    results = typical(batch) * typical(m) * typical(n)
+
+    def cycles(count: int) -> float:
+        tile = choose_tile(size, batch * count, m, n)
+        depth = -(-k // count)
+        busy = work(size, batch * count, m, n) * depth / SPEED[size]
+        found = max(busy, depth / tile.depth * TURN)
+        return found if count == 1 else found + LAUNCH + count * results * 8 / BANDWIDTH
+
+    return min(PIECES, key=cycles)
+
+
+def split(spec: KernelSpec, count: int) -> tuple[KernelSpec, Size, KernelSpec, Buffer]:
+    """``spec`` in ``count`` pieces: the kernel that multiplies them, the length of a piece, the kernel that adds them
+    up, and the memory between the two."""
+    core = spec.core
+    assert isinstance(core, Contraction)
+    piece = ceil_div(ceil_div(core.k, count), ALIGNMENT) * ALIGNMENT
+    axes = (count, *spec.axes)
+    strides: list[Size] = [1]
+    for extent in reversed(axes[1:]):
+        strides.insert(0, strides[0] * extent)
+    sums = Access(f"{spec.name}.pieces", dtypes.f32, tuple(strides))
+    first = KernelSpec(
+        f"{spec.name}.pieces", axes, (), (sums,),
+        (Stmt("sum", "core", (0,), dtypes.f32), Stmt("stored", "store", (0, "sum"), dtypes.f32)),
+        Contraction(_along(core.a, piece * core.a.strides[-1]), _along(core.b, piece * core.b.strides[-2]), core.k),
+        products=spec.products, nodes=spec.nodes, location=spec.location,
+    )  # fmt: skip
+    second = replace(
+        spec,
+        axes=axes,
+        reads=(*(_along(access, 0) for access in spec.reads), sums),
+        writes=tuple(_along(access, 0) for access in spec.writes),
+        body=_reducing(spec.body, len(spec.reads)),
+        core=None,
+        reduced=(0,),
+    )
+    return first, piece, second, Buffer(sums.buffer, "temp", dtypes.f32, product(axes))
+
+
+def _along(access: Access, stride: Size) -> Access:
+    """``access`` with an axis in front."""
+    return replace(access, strides=(stride, *access.strides))
+
+
+def _reducing(body: tuple[Stmt, ...], read: int) -> tuple[Stmt, ...]:
+    """``body`` over one axis more, with the sum of ``read`` along it as its core's value."""
+    made = [
+        Stmt("core.piece", "load", (read,), dtypes.f32),
+        Stmt("core.sum", "reduce_sum", ("core.piece",), dtypes.f32),
+    ]
+    for stmt in body:
+        if stmt.op == "core":
+            stmt = Stmt(stmt.name, "cast", ("core.sum",), _summed(stmt.dtype))
+        elif stmt.op == "index":
+            stmt = replace(stmt, sizes=(0, *stmt.sizes))
+        made.append(stmt)
+    return tuple(made)
+
+
+def _summed(dtype: DType) -> DType:
+    """The dtype of a sum that nothing has rounded yet."""
+    return dtype.computed
