@@ -293,33 +293,36 @@ class _Rows(_Reduction):
 
 
 class _Columns(_Reduction):
-    """The reduced axes are the first, with kept axes after them."""
+    """The reduced axes are the first, with kept axes after them. A thread takes all of a column that is short."""
 
-    group = _COLUMN_GROUP
     threads = _COLUMN_GROUP * _LANES
 
+    def __init__(self, spec: KernelSpec):
+        super().__init__(spec)
+        self.group = _COLUMN_GROUP if typical(self.points) > _COLUMN_GROUP else 1
+        self.across = self.threads // self.group
+
+    @property
+    def _columns(self) -> Size:
+        return dims.product(self.spec.axes[a] for a in self.kept)
+
     def blocks(self) -> Size:
-        *outer, column = self.kept
-        return dims.product(self.spec.axes[a] for a in outer) * dims.ceil_div(self.spec.axes[column], _LANES)
+        return dims.ceil_div(self._columns, self.across)
 
     def grouped(self) -> list[str]:
-        *outer, column = self.kept
-        columns = self.table.size(self.spec.axes[column])
-        strips = self.table.size(dims.ceil_div(self.spec.axes[column], _LANES))
-        lines = ["x = cuda.threadIdx.x & 31", "lane = cuda.threadIdx.x >> 5"]
-        left = "block"
-        if outer:
-            lines += [f"above = quotient(block, {strips})"]
-            left = f"(block - above * {strips})"
-        lines += [
-            f"column = {left} * {_LANES} + x",
-            f"live = column < {columns}",
-            f"column = min(column, {columns} - 1)",
+        columns = self.table.size(self._columns)
+        return [
+            f"x = cuda.threadIdx.x % {self.across}",
+            f"lane = cuda.threadIdx.x // {self.across}",
+            f"point = block * {self.across} + x",
+            f"live = point < {columns}",
+            f"point = min(point, {columns} - 1)",
         ]
-        return [*lines, f"point = {f'above * {columns} + column' if outer else 'column'}"]
 
     def joined(self, reduction: Stmt, name: str) -> list[str]:
-        return ["part = lane", *self._met(reduction, name, self.group, _LANES, "x")]
+        if self.group == 1:
+            return []
+        return ["part = lane", *self._met(reduction, name, self.group, self.across, "x")]
 
     def _room(self, dtype: DType) -> int:
         return 0
