@@ -7,12 +7,15 @@ these ways may give the right result on a GPU for as long as nobody looks at it 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from cuda_attention import attention
 from cuda_harness import Case, compare, reference, simulate
 from kernel_harness import finish
+from loop_cases import reductions, turned
 
 from engine import dtypes
 from engine.errors import BoundsError
@@ -36,15 +39,16 @@ def product() -> Case:
     return Case("product", spec, arrays)
 
 
-def changed(lowered: Lowered, source: str) -> Lowered:
-    (kernel,) = lowered.kernels
-    return replace(lowered, kernels=(replace(kernel, source=source),))
+def changed(lowered: Lowered, source: str, number: int = 0) -> Lowered:
+    """The same with another text of one of its kernels."""
+    kernels = [replace(k, source=source) if i == number else k for i, k in enumerate(lowered.kernels)]
+    return replace(lowered, kernels=tuple(kernels))
 
 
-def found(case: Case, lowered: Lowered) -> set[type[Exception]]:
+def found(case: Case, lowered: Lowered, orders: Sequence[int] = ORDERS) -> set[type[Exception]]:
     """How the kernel fails under each order of threads; AssertionError where it writes what it should not."""
     expected, errors = reference(case), set()
-    for order in ORDERS:
+    for order in orders:
         arrays = {name: a.copy() for name, a in case.arrays.items()}
         try:
             simulate(lowered, arrays, case.values, order)
@@ -68,10 +72,34 @@ def places(pattern: str) -> list[int]:
     return [m.start() for m in re.finditer(pattern, SOURCE)]
 
 
-@pytest.mark.parametrize("at", places(r"cuda\.sync(threads|warp)\(\)"))
-def test_a_missing_barrier(at: int):
-    line = SOURCE[at : SOURCE.index("\n", at)]
-    assert found(CASE, changed(LOWERED, SOURCE[:at] + "pass" + SOURCE[at + len(line) :])) == {RaceError}
+def families() -> list[Case]:
+    """Kernels that pass through shared memory, each in a way of its own."""
+    forward = attention(1, 1, 20, 140, 16, 16, dtype="bf16")
+    backward = attention(1, 1, 20, 70, 16, 16, dtype="bf16", backward=True)
+    return [
+        CASE,
+        replace(forward, name="attention", tolerance=2e-2),
+        replace(backward, name="attention, backward", tolerance=2e-2),
+        *(c for c in reductions() if c.name in ("rows of a block", "columns")),
+        turned()[0],
+    ]
+
+
+BARRIER = re.compile(r"cuda\.sync(threads|warp)\(\)")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", families(), ids=lambda c: c.name)
+def test_a_missing_barrier(case: Case):
+    lowered = lower(case.spec)
+    tried = 0
+    for number, kernel in enumerate(lowered.kernels):
+        for at in BARRIER.finditer(kernel.source):
+            source = kernel.source[: at.start()] + "pass" + kernel.source[at.end() :]
+            line = kernel.source[: at.start()].count("\n") + 1
+            assert found(case, changed(lowered, source, number), (1,)) == {RaceError}, f"{kernel.name}: line {line}"
+            tried += 1
+    assert tried
 
 
 def test_a_wait_that_is_too_early():
@@ -81,9 +109,9 @@ def test_a_wait_that_is_too_early():
 
 
 def test_a_wait_behind_the_barrier():
-    turned = re.sub(r"( *cp_async_wait\(1\)\n)( *cuda\.syncthreads\(\)\n)", r"\2\1", SOURCE)
-    assert turned != SOURCE
-    assert found(CASE, changed(LOWERED, turned)) == {RaceError}
+    swapped = re.sub(r"( *cp_async_wait\(1\)\n)( *cuda\.syncthreads\(\)\n)", r"\2\1", SOURCE)
+    assert swapped != SOURCE
+    assert found(CASE, changed(LOWERED, swapped)) == {RaceError}
 
 
 def test_a_commit_that_is_left_out():
