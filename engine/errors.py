@@ -118,5 +118,13 @@ class CompileError(TenonError, RuntimeError):
     """Generated code that does not compile, or that calls what compiled kernels may not call: Tenon's defect."""
 
 
+class DeviceError(TenonError, RuntimeError):
+    """A GPU, or its driver, that is not there or has failed."""
+
+
+class DeviceMemoryError(DeviceError, MemoryError):
+    """A program that takes more memory than a GPU has free. It has not run."""
+
+
 class CacheError(TenonError, OSError):
     """The compile cache cannot be used safely."""

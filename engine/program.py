@@ -94,7 +94,7 @@ class Kernel:
     ``threads`` threads with ``shared`` bytes of dynamic shared memory each.
 
     ``name`` says what the kernel does; ``key`` is the hash of what it is compiled from. ``libm`` lets the code call C's
-    math library, as users' kernels do.
+    math library, as users' kernels do. Where a kernel is ``cooperative``, all its blocks run at the same time.
     """
 
     name: str
@@ -103,6 +103,7 @@ class Kernel:
     libm: bool = False
     threads: int = 0
     shared: int = 0
+    cooperative: bool = False
 
 
 @dataclass(frozen=True)

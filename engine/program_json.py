@@ -14,7 +14,7 @@ from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
 from engine.program import Arg, Block, Call, Check, Kernel, Loop, MatrixMap, Pointer, Port, Program
 
-FORMAT = 5
+FORMAT = 6
 
 
 def to_json(program: Program) -> str:

@@ -7,6 +7,8 @@ import math
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 import numpy as np
 
@@ -53,19 +55,40 @@ def aligned_array(raw: np.ndarray, shape: tuple[int, ...], dtype: DType) -> np.n
     return np.ndarray(shape, dtype.numpy, raw, -address(raw) % ALIGNMENT)
 
 
+class Newer(Protocol):
+    """Memory that is not the host's, and holds what a cell's array does not hold yet. Whoever writes there holds
+    ``lock``."""
+
+    @property
+    def lock(self) -> AbstractContextManager[object]: ...
+
+    def fetch(self, array: np.ndarray) -> None:
+        """Copy what is there into ``array``."""
+
+
+class Elsewhere:
+    """``writes`` counts the steps that wrote state outside of the host's memory. While it stands still, arrays that a
+    program has once asked its cells for are still the newest."""
+
+    def __init__(self) -> None:
+        self.writes = 0
+
+
+elsewhere = Elsewhere()
+
 _making = threading.Lock()
 
 
 class Cell:
-    """One logical buffer. Programs update ``array`` in place; ``version`` counts the writes, so whatever was
-    derived from the buffer (packed weights) knows when it is stale. The array itself is never replaced. ``in_use``
-    says that a program was built over it.
+    """One logical buffer. Programs on the CPU update ``array`` in place; ``version`` counts the writes, so whatever was
+    derived from the buffer (packed weights, a copy on a GPU) knows when it is stale. The array itself is never
+    replaced. ``in_use`` says that a program was built over it.
 
     The array is made when somebody first asks for it. So a parameter that is initialised and then loaded from a file
-    is written once.
+    is written once. And what a program on a GPU has written stays there, and is fetched when somebody asks.
     """
 
-    __slots__ = ("_array", "_fill", "dtype", "in_use", "shape", "version")
+    __slots__ = ("__weakref__", "_array", "_fill", "_newer", "dtype", "in_use", "shape", "version")
 
     def __init__(self, value: np.ndarray, dtype: DType):
         self._start(np.shape(value), dtype)
@@ -78,6 +101,7 @@ class Cell:
         self.in_use = False
         self._array: np.ndarray | None = None
         self._fill: Callable[[np.ndarray], object] | None = None
+        self._newer: Newer | None = None
 
     @classmethod
     def empty(cls, shape: tuple[int, ...], dtype: DType) -> Cell:
@@ -98,7 +122,9 @@ class Cell:
 
     @property
     def array(self) -> np.ndarray:
-        """The contents."""
+        """The contents, in the host's memory. Whoever writes into it adds one to ``version``."""
+        if self._newer is not None:
+            self._fetch(self._newer)
         if self._array is None:
             with _making:
                 if self._array is None:
@@ -108,9 +134,21 @@ class Cell:
                     self._array, self._fill = array, None
         return self._array
 
+    def _fetch(self, newer: Newer) -> None:
+        with newer.lock:
+            if self._newer is newer and self._array is not None:
+                newer.fetch(self._array)
+                self._newer = None
+
+    def written_in(self, newer: Newer) -> None:
+        """A program has written a new value into memory that is not the host's. The array was asked for before."""
+        self.version += 1
+        self._newer = newer
+
     def fill(self, fill: Callable[[np.ndarray], object]) -> None:
         """Replace the contents by what ``fill`` writes into an array: now, or where nobody has asked for the array yet,
         when somebody does."""
+        self._newer = None
         if self._array is None:
             self._fill = fill
         else:
@@ -124,6 +162,6 @@ class Cell:
             raise ShapeError(f"a value of shape {value.shape} does not fit state of shape {self.shape}")
         if not np.can_cast(value.dtype, self.dtype.numpy, "same_kind"):
             raise DTypeError(f"a value of dtype {value.dtype} does not fit state of dtype {self.dtype}")
-        self._fill = None
+        self._fill = self._newer = None
         self.array[...] = value
         self.version += 1

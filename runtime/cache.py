@@ -25,7 +25,7 @@ from engine import settings
 from engine.errors import CacheError, TextError
 from engine.program import Program
 from engine.program_json import from_json, to_json
-from runtime.fingerprint import cpu_environment, program_environment
+from runtime.fingerprint import cpu_environment, cuda_environment, program_environment
 
 _MAGIC = b"TENONCCH"
 _FORMAT = 1
@@ -34,9 +34,8 @@ _REMEMBERED = 1000
 """Lookups that ``explain`` can tell of."""
 _MOST_ENTRIES = 10_000
 """Of each kind; beyond it the quarter that has gone unused longest is deleted."""
-OBJECT, PROGRAM = "object", "program"
-_KINDS = (OBJECT, PROGRAM)
-
+OBJECT, CUBIN, PROGRAM = "object", "cubin", "program"
+_KINDS = (OBJECT, CUBIN, PROGRAM)
 Environment = Mapping[str, str]
 
 
@@ -224,7 +223,7 @@ class Cache:
 
     def _others(self, lookup: Lookup) -> Iterator[str]:
         """For each entry of the same thing from another environment: in what that one differs."""
-        here = cpu_environment() if lookup.kind == OBJECT else program_environment()
+        here = _environment(lookup.kind)
         for path, _ in self._entries(lookup.kind):
             if not path.name.startswith(lookup.identity[:40]):
                 continue
@@ -233,6 +232,13 @@ class Cache:
                 changes = [_difference(name, there.get(name), here.get(name)) for name in sorted({*here, *there})]
                 if any(changes):
                     yield "for " + ", ".join(filter(None, changes))
+
+
+def _environment(kind: str) -> dict[str, str]:
+    """What entries of that kind depend on here."""
+    if kind == PROGRAM:
+        return program_environment()
+    return cuda_environment() if kind == CUBIN else cpu_environment()
 
 
 def _difference(name: str, there: str | None, here: str | None) -> str:

@@ -50,6 +50,11 @@ class CheckedMemory:
         self._regions.append(Region(name, array))
         return (len(self._regions) << _BITS) + _MIDDLE
 
+    def remove(self, address: int) -> None:
+        """Forget the region that begins at ``address``."""
+        region, _ = self.place(address, 0, "frees")
+        self._regions[(address >> _BITS) - 1] = Region(f"{region.name}, which has been freed", np.empty(0, np.uint8))
+
     def truncate(self, count: int) -> None:
         """Forget all but the first ``count`` regions."""
         del self._regions[count:]

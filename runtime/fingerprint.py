@@ -9,6 +9,7 @@ import platform
 import re
 import sys
 from functools import cache
+from importlib import metadata
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -56,6 +57,25 @@ def cpu_environment() -> dict[str, str]:
         "llvmlite": llvmlite.__version__,
         "Tenon's runtime": code_version("runtime"),
     }
+
+
+@cache
+def cuda_environment() -> dict[str, str]:
+    """What machine code for a GPU depends on beside its architecture: the tools, by their packages' versions."""
+    tools = ("numba-cuda", "llvmlite", "nvidia-nvvm", "nvidia-cuda-nvcc")
+    return {
+        "Python": f"{sys.version_info[0]}.{sys.version_info[1]}",
+        "numba": numba_version(),
+        **{tool: _package_version(tool) for tool in tools},
+        "Tenon's runtime": code_version("runtime"),
+    }
+
+
+def _package_version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "absent"
 
 
 @cache

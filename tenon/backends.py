@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
@@ -13,8 +14,13 @@ from engine import canonical
 from engine.errors import UnsupportedError
 from engine.graph import Graph
 from engine.options import Options
-from engine.program import Program
+from engine.program import Lowered, Program
 from engine.state import Cell
+
+if TYPE_CHECKING:
+    from engine.schedule import Bundle, KernelSpec, Target
+    from runtime.code_report import Report
+    from runtime.cuda.device import Properties
 
 Cells = Mapping[str, Cell]
 Observe = Callable[[str, Any], None]
@@ -83,19 +89,19 @@ class _Stopwatch:
         self._since = now
 
 
-class CPU:
-    """Passes, Numba kernels and the native program; programs and object code are cached on disk."""
+class Compiling:
+    """Passes, kernels and a program, which a runtime runs; programs and the code of kernels are cached on disk."""
 
     def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         from runtime import cache
 
         store = cache.default()
-        key = f"{_identity(graph)} cpu {options.key}"
+        key = f"{_identity(graph)} {self._key(options)}"
         program = store.load_program(key, graph.name)
         found = program is not None
         watch = _Stopwatch()
         if program is None:
-            program = _compile(graph, options, watch)
+            program = self._compile(graph, options, watch)
             store.store_program(key, program)
         built = self._load(_located(program, graph), cells, found)
         return replace(built, origin=replace(built.origin, passes=tuple(watch.laps)))
@@ -105,17 +111,89 @@ class CPU:
         return replace(self._load(built.program, cells, built.origin.from_cache), origin=built.origin)
 
     def _load(self, program: Program, cells: Cells, from_cache: bool) -> Built:
-        from runtime import cache
-        from runtime.cpu.loading import build
-
-        executor, report = build(program, cells, cache.default())
+        executor, report = self._executor(program, cells)
         origin = Origin(
             from_cache, (), report.compiled, report.loaded, report.shared, report.seconds, report.took, report.known
         )
         return Built(executor, origin, program, lambda: dict(vars(executor.counters)), executor.memory)
 
     def observe(self, graph: Graph, options: Options, observe: Observe) -> None:
-        _compile(graph, options, observe)
+        self._compile(graph, options, observe)
+
+    def _compile(self, graph: Graph, options: Options, observe: Observe) -> Program:
+        from passes.pipeline import compile_graph
+
+        return compile_graph(graph, self.target(options), self.lower, options, observe)
+
+    def target(self, options: Options) -> Target:
+        """What passes may know of it."""
+        raise NotImplementedError
+
+    def lower(self, item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
+        """The calls, kernels and buffers for one item of a schedule."""
+        raise NotImplementedError
+
+    def _key(self, options: Options) -> str:
+        """What tells its programs apart from other backends', and from those with other options."""
+        raise NotImplementedError
+
+    def _executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
+        raise NotImplementedError
+
+
+class CPU(Compiling):
+    """Numba kernels and the native driver."""
+
+    def target(self, options: Options) -> Target:
+        from runtime.cpu.target import target
+
+        return target()
+
+    def lower(self, item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
+        from runtime.cpu.lower import lower
+
+        return lower(item, lasting)
+
+    def _key(self, options: Options) -> str:
+        return f"cpu {options.key}"
+
+    def _executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
+        from runtime import cache
+        from runtime.cpu.loading import build
+
+        return build(program, cells, cache.default())
+
+
+class CUDA(Compiling):
+    """numba.cuda kernels on the GPU number ``index``, or in the simulator where ``NUMBA_ENABLE_CUDASIM=1`` is set."""
+
+    def __init__(self, index: int):
+        self.index = index
+
+    @property
+    def properties(self) -> Properties:
+        from runtime.cuda.devices import open_device
+
+        return open_device(self.index).properties
+
+    def target(self, options: Options) -> Target:
+        from runtime.cuda.target import target
+
+        return target()
+
+    def lower(self, item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
+        from runtime.cuda.lower import lower
+
+        return lower(item, lasting)
+
+    def _key(self, options: Options) -> str:
+        return f"cuda {self.properties.architecture} {options.key} products={options.products}"
+
+    def _executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
+        from runtime import cache
+        from runtime.cuda.loading import build
+
+        return build(program, cells, cache.default(), self.index)
 
 
 class Reference:
@@ -169,19 +247,18 @@ def _no_plan(sizes: Mapping[str, int]) -> dict[str, int]:
     raise UnsupportedError("the reference interprets the graph: its memory is NumPy's, and is not planned")
 
 
-def _compile(graph: Graph, options: Options, observe: Observe | None = None) -> Program:
-    from passes.pipeline import compile_graph
-    from runtime.cpu.lower import lower
-    from runtime.cpu.target import target
-
-    return compile_graph(graph, target(), lower, options, observe)
-
-
 _BACKENDS: dict[str, Backend] = {"cpu": CPU(), "reference": Reference()}
 
 
 def get(name: str) -> Backend:
-    """The backend called ``name``. Raises UnsupportedError."""
-    if name not in _BACKENDS:
-        raise UnsupportedError(f"there is no target {name!r}; expected one of {', '.join(map(repr, _BACKENDS))}")
-    return _BACKENDS[name]
+    """The backend called ``name``; ``"cuda"`` is ``"cuda:0"``. Raises UnsupportedError, and for a GPU what
+    :func:`runtime.cuda.devices.open_device` raises."""
+    if name in _BACKENDS:
+        return _BACKENDS[name]
+    gpu = re.fullmatch(r"cuda(?::(\d+))?", name) if isinstance(name, str) else None
+    if gpu is None:
+        known = ", ".join(map(repr, [*_BACKENDS, "cuda"]))
+        raise UnsupportedError(f"there is no target {name!r}; expected one of {known}, or a GPU by number: 'cuda:1'")
+    backend = CUDA(int(gpu[1] or 0))
+    backend.properties  # noqa: B018  (says what is missing before anything is traced or compiled)
+    return backend

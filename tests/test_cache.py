@@ -19,9 +19,10 @@ from engine.errors import CacheError, CompileError
 from engine.program import Block, Call, Kernel, Pointer, Program
 from engine.program_json import from_json, to_json
 from runtime import cache as caching
+from runtime import helpers
 from runtime.cache import OBJECT, PROGRAM, Cache, digest
-from runtime.cpu import helpers, loading
-from runtime.cpu.compile import compile_kernel, compile_kernels, inspect_kernel
+from runtime.cpu import loading
+from runtime.cpu.compile import WORKER, compile_kernel, compile_kernels, inspect_kernel
 from runtime.cpu.loading import build
 from runtime.cpu.objects import link, symbol
 from runtime.fingerprint import code_version, numba_version
@@ -309,7 +310,7 @@ def test_workers_share_the_compiling_and_may_die(monkeypatch, command):
     kernels = variants(5)
     if command:
 
-        def dying():
+        def dying(worker):
             return subprocess.Popen([sys.executable, "-c", command], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
         helpers._dismiss_all()
@@ -323,7 +324,7 @@ def test_helpers_are_kept_for_the_next_program():
     helpers._dismiss_all()
     first, second = variants(10)[:5], variants(10)[5:]
     compile_kernels(first, workers=1)
-    assert helpers.idle() == 1
+    assert helpers.idle(WORKER) == 1
     (kept,) = helpers._idle
     compile_kernels(second, workers=1)
     assert helpers._idle == [kept] and kept.alive
@@ -337,8 +338,8 @@ def test_a_forked_child_leaves_its_parents_helpers_alone():
     compile_kernels(variants(4), workers=1)
     child = os.fork()
     if not child:
-        os._exit(helpers.idle())
-    assert os.waitpid(child, 0)[1] == 0 and helpers.idle() == 1
+        os._exit(helpers.idle(WORKER))
+    assert os.waitpid(child, 0)[1] == 0 and helpers.idle(WORKER) == 1
 
 
 PROCESS = """

@@ -19,7 +19,7 @@ from engine.state import Cell
 from runtime import cache
 from runtime.cpu.driver import Driver
 from runtime.cpu.loading import build
-from runtime.cpu.results import ALIGNED_BYTES
+from runtime.results import ALIGNED_BYTES
 
 F = np.float32
 

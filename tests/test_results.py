@@ -9,7 +9,7 @@ import pytest
 
 import tenon as tn
 from engine.state import address
-from runtime.cpu.results import LEAST_BYTES
+from runtime.results import LEAST_BYTES
 
 pytestmark = pytest.mark.skipif(sys.implementation.name != "cpython", reason="objects are not counted")
 WIDTH = 1024

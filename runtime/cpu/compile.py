@@ -5,34 +5,27 @@ Numba is imported when the first kernel is compiled, never before: a warm start 
 
 from __future__ import annotations
 
-import sys
-import threading
-import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from engine.collecting import no_collecting
 from engine.errors import CompileError, TenonError
 from engine.program import Kernel
-from runtime.cpu import helpers
 from runtime.cpu.objects import externals, link, symbol
-from runtime.cpu.threads import thread_count
+from runtime.side_by_side import side_by_side
 from runtime.sources import load_source
 
 if TYPE_CHECKING:
     from llvmlite.binding import ModuleRef, TargetMachine
 
-FASTMATH = frozenset({"contract", "reassoc", "nsz"})
-"""Never nnan or ninf: NaN and infinity propagate as in NumPy."""
-
+WORKER = "runtime.cpu.worker"
 _WORTH_A_HELPER = 3
 """Kernels for each helping process that must be started, at least: that takes about as long."""
 
-
-# --- one kernel --------------------------------------------------------------------------------------------
+FASTMATH = frozenset({"contract", "reassoc", "nsz"})
+"""Never nnan or ninf: NaN and infinity propagate as in NumPy."""
 
 
 def compile_kernel(kernel: Kernel) -> bytes:
@@ -165,84 +158,8 @@ def _optimise(module: ModuleRef) -> None:
     builder.getModulePassManager().run(module, builder)
 
 
-# --- many kernels ------------------------------------------------------------------------------------------
-
-
-@no_collecting()
 def compile_kernels(
     kernels: Sequence[Kernel], workers: int | None = None, seconds: dict[str, float] | None = None
 ) -> dict[str, bytes]:
-    """The object code of each kernel, by key; compiled side by side where there are many, the biggest first. What each
-    took goes into ``seconds``.
-
-    ``workers`` is the number of helping processes (default: one for each processor but this one's). What one leaves
-    behind when it dies is compiled here. Raises CompileError.
-    """
-    work = _Work(kernels)
-    if workers is None:
-        count = len(work.waiting)
-        workers = min(thread_count() - 1, max(count // _WORTH_A_HELPER, min(helpers.idle(), count // 2)))
-    feeders = [threading.Thread(target=work.in_helper, name="tenon-compile") for _ in range(workers)]
-    try:
-        for feeder in feeders:
-            feeder.start()
-        work.here()
-        for feeder in feeders:
-            feeder.join()
-        work.here()  # what a dead helper gave back
-    finally:
-        work.waiting.clear()
-        for feeder in feeders:
-            feeder.join()
-    if work.errors:
-        raise CompileError(work.errors[0])
-    if seconds is not None:
-        seconds.update(work.seconds)
-    return work.done
-
-
-class _Work:
-    """Kernels that wait, smallest first, and what has become of the others."""
-
-    def __init__(self, kernels: Sequence[Kernel]):
-        self.waiting = sorted({k.key: k for k in kernels}.values(), key=lambda k: len(k.source))
-        self.done: dict[str, bytes] = {}
-        self.seconds: dict[str, float] = {}
-        self.errors: list[str] = []
-
-    def take(self) -> Kernel | None:
-        try:
-            return self.waiting.pop()
-        except IndexError:
-            return None
-
-    def here(self) -> None:
-        while kernel := self.take():
-            self._keep(kernel, compile_kernel)
-
-    def _keep(self, kernel: Kernel, compiled: Callable[[Kernel], bytes]) -> None:
-        start = time.perf_counter()
-        self.done[kernel.key] = compiled(kernel)
-        self.seconds[kernel.key] = time.perf_counter() - start
-
-    def in_helper(self) -> None:
-        """Hand kernels to a process of their own until none waits; runs in a thread of its own."""
-        if not sys.executable or getattr(sys, "frozen", False):
-            return  # a frozen application would be started again
-        try:
-            helper = helpers.hire()
-        except OSError:
-            return
-        kernel = None
-        try:
-            while kernel := self.take():
-                self._keep(kernel, helper.compile)
-        except CompileError as error:
-            self.errors.append(error.message)
-            self.waiting.clear()
-        except (OSError, ValueError):
-            if kernel is not None:
-                self.waiting.append(kernel)
-            helper.dismiss()
-            return
-        helpers.release(helper)
+    """The object code of each kernel, by key; see :func:`runtime.side_by_side.side_by_side`."""
+    return side_by_side(kernels, compile_kernel, WORKER, _WORTH_A_HELPER, workers=workers, seconds=seconds)

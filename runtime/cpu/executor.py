@@ -7,7 +7,6 @@ allocates; ``counters`` shows both.
 from __future__ import annotations
 
 import itertools
-import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,18 +19,18 @@ import numpy as np
 from engine import binding as ports
 from engine import dtypes
 from engine.buffers import Buffer
-from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError
-from engine.memory import Sizes, plan
-from engine.program import Port, Program
-from engine.state import Cell, address, aligned_empty
+from engine.errors import IndexRangeError
+from engine.program import Program
+from engine.state import Cell, address, aligned_empty, elsewhere
 from runtime.cpu.binding import Binding
 from runtime.cpu.driver import Driver, driver_kernel
 from runtime.cpu.objects import Code
-from runtime.cpu.packed import PackedState
-from runtime.cpu.results import ResultMemory
 from runtime.cpu.shortcut import shortcut
 from runtime.cpu.step_log import StepLog, tick
 from runtime.cpu.threads import thread_count
+from runtime.packed import PackedState
+from runtime.programs import check_failure, check_out, check_out_count, constant_array, memory_by_class, program_cells
+from runtime.results import ResultMemory
 
 _BINDINGS_KEPT = 32
 
@@ -65,13 +64,14 @@ class Executor:
         self._counters = Counters()
         self._cells = program_cells(program, cells)
         self._constants = {b.name: constant_array(program, b) for b in program.buffers if b.kind == "const"}
-        self._packed = PackedState(program, self._cells)
+        self._packed = PackedState(program, self._cells, _packed_array)
         shapes = [self._cells[port.buffer].shape for port in program.state]
         self._state_dims = ports.solve(program.state, shapes, "state")
         updates = set(program.updates)
         self._updated = [self._cells[p.buffer] for p in program.state if p.name in updates]
         self._updated_span = _span([cell.array for cell in self._updated])
         self._cell_extents = [_extent(cell.array) for cell in self._cells.values()]
+        self._seen_elsewhere = elsewhere.writes
         self._threads = threads = thread_count()
         scratch = max((call.scratch for call in program.calls), default=0)
         self._driver = Driver(self._functions[driver_kernel().key], threads, scratch)
@@ -94,7 +94,7 @@ class Executor:
     def memory(self, values: Mapping[str, int]) -> dict[str, int]:
         """Bytes by class at these dims, before anything runs: one entry a kind of buffer (``temp`` is the arena)
         and ``scratch``. Raises ShapeError where a dim is missing."""
-        return memory_by_class(self.program, self._state_dims | dict(values), self._driver.scratch_bytes)
+        return memory_by_class(self.program, self._state_dims | dict(values)) | {"scratch": self._driver.scratch_bytes}
 
     # --- a call --------------------------------------------------------------------------------------------
 
@@ -106,6 +106,8 @@ class Executor:
         IndexRangeError for a failed run-time check; state is then as it was before.
         """
         with self._lock:
+            if elsewhere.writes != self._seen_elsewhere:
+                self._fetch_state()
             binding, results = self._latest, None
             if out is None and binding is not None and binding.shortcut is not None:
                 results = binding.shortcut(inputs)
@@ -117,7 +119,7 @@ class Executor:
             else:
                 self._counters.allocated += len(results)
             if self._packed.calls:
-                self._packed.refresh(binding, self._driver)
+                self._packed.refresh(binding, self._prepare)
             self._counters.calls += 1
             failed = 0
             try:
@@ -138,6 +140,12 @@ class Executor:
                 if given is not array:
                     given[...] = array
             return tuple(out)
+
+    def _fetch_state(self) -> None:
+        """Have the newest state in the host's memory, where a program on a GPU has written some."""
+        self._seen_elsewhere = elsewhere.writes
+        for cell in self._cells.values():
+            cell.array  # noqa: B018
 
     @contextmanager
     def logged(self, driver: Code, inputs: Inputs) -> Iterator[StepLog]:
@@ -210,18 +218,11 @@ class Executor:
             self._counters.allocated += len(outputs)
             empty = self._result_memory.empty
             return [empty(*form) for form in forms]
-        if len(out) != len(outputs):
-            raise ShapeError(f"out holds {len(out)} arrays; expected {len(outputs)}")
+        check_out_count(outputs, out)
         results: list[np.ndarray] = []
         for port, (shape, _, _), array in zip(outputs, forms, out, strict=True):
-            if not isinstance(array, np.ndarray) or array.dtype != port.dtype.numpy:
-                given = getattr(array, "dtype", type(array).__name__)
-                raise DTypeError(f"out for {port.name!r} has dtype {given}; expected {port.dtype}")
-            if array.shape != shape:
-                raise ShapeError(f"out for {port.name!r} has shape {array.shape}; expected {shape}")
+            check_out(port, shape, array)
             flags = array.flags
-            if not flags.writeable:
-                raise TenonError(f"out for {port.name!r} is read-only; an array to write into was expected")
             if not flags.c_contiguous or not flags.aligned or self._meets(array, (*arrays, *results)):
                 array = aligned_empty(shape, port.dtype)
                 self._counters.allocated += 1
@@ -266,55 +267,16 @@ class Executor:
                 source = known[port.buffer] if port.buffer in known else binding.arrays[port.buffer]
             array[...] = source.reshape(array.shape)
 
+    def _prepare(self, binding: Binding, due: set[int]) -> None:
+        """Run these of the prepare calls."""
+        self._driver.run(binding.prepare if len(due) == len(self.program.prepare) else binding.prepare.only(due))
+
     def _failure(self) -> IndexRangeError:
         return check_failure(self.program, *self._driver.take_error())
 
 
-def memory_by_class(program: Program, values: Mapping[str, int], scratch: int) -> dict[str, int]:
-    """As :meth:`Executor.memory`, with the bytes of ``scratch``."""
-    try:
-        found = plan(program, Sizes(values))
-    except KeyError as error:
-        raise ShapeError(f"no size is given for the dim {error.args[0]}") from None
-    result = dict.fromkeys(("input", "output", "state", "const", "packed"), 0)
-    for buffer in program.buffers:
-        if buffer.kind in result:
-            result[buffer.kind] += found.nbytes[buffer.name]
-    return result | {"temp": found.arena, "scratch": scratch}
-
-
-def check_failure(program: Program, code: int, value: int) -> IndexRangeError:
-    """The error that the error word spells."""
-    check = program.checks[code - 1]
-    return IndexRangeError(check.message.format(value=value), _location(check.location))
-
-
-def _location(text: str) -> SourceLocation | None:
-    """The line that a Check's ``location`` names (``file:line in function``), if it names one."""
-    found = re.fullmatch(r"(.*):(\d+) in (.*)", text)
-    return SourceLocation(found[1], int(found[2]), found[3]) if found else None
-
-
-def program_cells(program: Program, cells: Mapping[str, Cell]) -> dict[str, Cell]:
-    """The cells of the program's state by buffer. Raises StateError where one is missing or of another dtype."""
-    return {port.buffer: _cell(cells, port) for port in program.state}
-
-
-def _cell(cells: Mapping[str, Cell], port: Port) -> Cell:
-    cell = cells.get(port.name)
-    if cell is None:
-        raise StateError(f"the program needs the state {port.name!r}, which is not there")
-    if cell.dtype != port.dtype:
-        raise StateError(f"the state {port.name!r} has dtype {cell.dtype}; the program expects {port.dtype}")
-    return cell
-
-
-def constant_array(program: Program, buffer: Buffer) -> np.ndarray:
-    """The data of a const buffer, aligned."""
-    data = np.frombuffer(program.constants[buffer.name], buffer.dtype.numpy)
-    array = aligned_empty(data.shape, buffer.dtype)
-    array[...] = data
-    return array
+def _packed_array(buffer: Buffer, nbytes: int) -> np.ndarray:
+    return aligned_empty((nbytes // buffer.dtype.itemsize,), buffer.dtype)
 
 
 def _direct_outputs(program: Program) -> list[bool]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine import settings
@@ -13,6 +12,7 @@ from engine.errors import CompileError, UnsupportedError
 from engine.program import Kernel, Program
 from engine.state import Cell
 from runtime.cache import OBJECT, Cache, digest
+from runtime.code_report import Report
 from runtime.cpu.driver import driver_kernel, timed_driver_kernel
 from runtime.cpu.executor import Executor
 from runtime.cpu.objects import Code, link, symbol
@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 
 _lock = threading.RLock()
 _in_memory: dict[str, Code] = {}
-
-
-@dataclass(frozen=True)
-class Report:
-    """Where the code came from: kernels compiled, loaded from the cache, and already in this process; the driver counts
-    as one. ``seconds`` is the time it all took, ``took`` that of each compiled kernel, and ``known`` those that were in
-    this process, by their keys."""
-
-    compiled: int
-    loaded: int
-    shared: int
-    seconds: float
-    took: Mapping[str, float]
-    known: frozenset[str]
 
 
 def load_code(kernels: Iterable[Kernel], cache: Cache) -> tuple[dict[str, Code], Report]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from engine.state import address
 from runtime.cpu.binding import Binding
-from runtime.cpu.results import ALIGNED_BYTES, ResultMemory
+from runtime.results import ALIGNED_BYTES, ResultMemory
 
 Shortcut = Callable[[Any], list[np.ndarray] | None]
 """Takes the inputs of a call, gives the arrays for its outputs, or None for inputs that are not quite as expected.

@@ -20,8 +20,9 @@ from engine.program import ERROR, MEETING, Arg, Block, Call, Loop, MatrixMap, Po
 from engine.state import Cell
 from runtime.checked_memory import CheckedMemory
 from runtime.cpu.binding import Sizes
-from runtime.cpu.executor import Counters, Inputs, check_failure, constant_array, memory_by_class, program_cells
+from runtime.cpu.executor import Counters, Inputs
 from runtime.cpu.unjitted_words import importer
+from runtime.programs import check_failure, constant_array, memory_by_class, program_cells
 from runtime.sources import load_source
 
 _GARBAGE = 0xFF
@@ -51,7 +52,7 @@ class UnjittedExecutor:
     def memory(self, values: Mapping[str, int]) -> dict[str, int]:
         """As :meth:`runtime.cpu.executor.Executor.memory`: what the compiled program would take."""
         scratch = max((c.scratch for c in self.program.calls), default=0)
-        return memory_by_class(self.program, self._state_dims | dict(values), scratch)
+        return memory_by_class(self.program, self._state_dims | dict(values)) | {"scratch": scratch}
 
     def run(self, inputs: Inputs, out: Sequence[np.ndarray] | None = None) -> tuple[np.ndarray, ...]:
         """As :meth:`runtime.cpu.executor.Executor.run`; raises BoundsError where a kernel reaches outside a buffer."""

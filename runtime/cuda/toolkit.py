@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import re
 import threading
 from collections.abc import Callable, Sequence
@@ -25,9 +24,9 @@ import numpy as np
 
 from engine.errors import CompileError, TenonError, UnsupportedError
 from engine.program import Kernel
+from runtime.cuda.simulator import SIMULATED
 from runtime.sources import load_source
 
-SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 ARCHITECTURES = ("sm_80", "sm_90a")
 """What kernels are written for: tensor cores by mma.sync and cp.async, and Hopper's wgmma and TMA."""
 

@@ -5,3 +5,10 @@ together, a block's threads at a barrier. Which runs first is up to an ``order``
 found out. Memory is checked bytes: global memory by buffers, shared memory against its size, against threads that do
 not wait for one another, and against copies that have not arrived.
 """
+
+from __future__ import annotations
+
+import os
+
+SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
+"""Whether kernels run here, in this process, instead of on a GPU."""

@@ -90,6 +90,7 @@ class Block:
         hub = getcurrent()
         running = {t.number: greenlet(lambda: function(*args), hub) for t in self.threads}
         for t in self.threads:
+            running[t.number].gr_context = copy_context()  # in which NumPy does not warn
             t.pause = hub.switch
             running[t.number].gr_context = copy_context()  # with NumPy's error state
         warps = [self.threads[i : i + LANES] for i in range(0, self.size, LANES)]

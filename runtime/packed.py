@@ -2,50 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-import numpy as np
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 from engine.buffers import Buffer
+from engine.memory import Plan
 from engine.program import Program
-from engine.state import Cell, aligned_empty
-from runtime.cpu.binding import Binding
-from runtime.cpu.driver import Driver
+from engine.state import Cell
+
+Memory = TypeVar("Memory")
+Binding = Any
+"""A program bound to sizes, by a backend: it has a ``plan``, a :class:`Plan`."""
 
 _Memory = tuple[int, tuple[int, ...]]
 """A prepare call, by position, and the bytes of the buffers that it fills: these tell bindings apart."""
 
 
-class PackedState:
-    """The packed buffers of one executor, shared by its bindings, and which versions of the state they hold."""
+class PackedState(Generic[Memory]):
+    """The packed buffers of one executor, shared by its bindings, and which versions of the state they hold.
+    ``allocate`` gives the memory of one that has so many bytes."""
 
-    def __init__(self, program: Program, cells: Mapping[str, Cell]):
+    def __init__(self, program: Program, cells: Mapping[str, Cell], allocate: Callable[[Buffer, int], Memory]):
         self.calls = program.prepare
         self._sources = _sources(program, cells)
         self._cells = list({id(cell): cell for found in self._sources for cell in found}.values())
-        self._arrays: dict[tuple[str, int], np.ndarray] = {}
+        self._allocate = allocate
+        self._memory: dict[tuple[str, int], Memory] = {}
         self._seen: dict[_Memory, tuple[int, ...]] = {}
         self._latest: tuple[Binding | None, list[int]] = (None, [])
         written = {name for call in program.main for name in call.writes}
         self._by_main = [i for i, call in enumerate(program.prepare) if written.issuperset(call.writes)]
 
-    def memory(self, buffer: Buffer, nbytes: int) -> np.ndarray:
-        """The array of a packed buffer of that many bytes."""
+    def memory(self, buffer: Buffer, nbytes: int) -> Memory:
+        """The memory of a packed buffer of that many bytes."""
         key = buffer.name, nbytes
-        if key not in self._arrays:
-            self._arrays[key] = aligned_empty((nbytes // buffer.dtype.itemsize,), buffer.dtype)
-        return self._arrays[key]
+        if key not in self._memory:
+            self._memory[key] = self._allocate(buffer, nbytes)
+        return self._memory[key]
 
-    def refresh(self, binding: Binding, driver: Driver) -> None:
-        """Run the prepare calls whose state has changed since they last ran."""
+    def refresh(self, binding: Binding, run: Callable[[Binding, set[int]], None]) -> None:
+        """Have those of the prepare calls ``run`` whose state has changed since they last ran."""
         versions = [cell.version for cell in self._cells]
         latest, seen = self._latest
         if latest is binding and seen == versions:
             return
         due = {i for i in range(len(self.calls)) if self._seen.get(self._key(i, binding)) != self._versions(i)}
         if due:
-            table = binding.prepare if len(due) == len(self.calls) else binding.prepare.only(due)
-            driver.run(table)
+            run(binding, due)
             self._mark(due, binding)
         self._latest = binding, versions
 
@@ -60,7 +63,8 @@ class PackedState:
             self._seen[self._key(i, binding)] = self._versions(i)
 
     def _key(self, call: int, binding: Binding) -> _Memory:
-        return call, tuple([binding.plan.nbytes[name] for name in self.calls[call].writes])
+        plan: Plan = binding.plan
+        return call, tuple([plan.nbytes[name] for name in self.calls[call].writes])
 
     def _versions(self, call: int) -> tuple[int, ...]:
         return tuple([cell.version for cell in self._sources[call]])

@@ -20,25 +20,26 @@ from engine.program import Kernel
 
 _PATIENCE = 120.0
 """Seconds that a helper may take over one kernel before it counts as dead."""
-_ROOT = str(Path(__file__).resolve().parent.parent.parent)
+_ROOT = str(Path(__file__).resolve().parent.parent)
 
 
 class Helper:
-    """A process that compiles one kernel after the other; it ends by itself once it has had nothing to do for long."""
+    """A process that compiles one kernel after the other, by running the module ``worker``; it ends by itself once it
+    has had nothing to do for long."""
 
-    def __init__(self, process: subprocess.Popen[bytes] | None = None):
-        self._process = process or _start()
+    def __init__(self, worker: str):
+        self.worker = worker
+        self._process = _start(worker)
 
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def compile(self, kernel: Kernel) -> bytes:
-        """The object code of ``kernel``. Raises CompileError with the compiler's message, and OSError or ValueError
-        where the process has died or gives no sense."""
+    def compile(self, kernel: Kernel, *options: str) -> bytes:
+        """The code of ``kernel``, which the worker compiles with these options. Raises CompileError with the compiler's
+        message, and OSError or ValueError where the process has died or gives no sense."""
         assert self._process.stdin and self._process.stdout
-        task = astuple(kernel)
-        self._process.stdin.write(json.dumps(task).encode() + b"\n")
+        self._process.stdin.write(json.dumps([astuple(kernel), options]).encode() + b"\n")
         self._process.stdin.flush()
         timer = threading.Timer(_PATIENCE, self._process.kill)
         timer.start()
@@ -49,7 +50,7 @@ class Helper:
         found = json.loads(answer)
         if "error" in found:
             raise CompileError(found["error"])
-        return base64.b64decode(found["object"])
+        return base64.b64decode(found["code"])
 
     def dismiss(self) -> None:
         """End the process, once it is done with the kernel that it may have."""
@@ -57,10 +58,10 @@ class Helper:
             pass
 
 
-def _start() -> subprocess.Popen[bytes]:
+def _start(worker: str) -> subprocess.Popen[bytes]:
     paths = [_ROOT, os.environ.get("PYTHONPATH", "")]
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", "runtime.cpu.worker"],
+        [sys.executable, "-P", "-m", worker],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
@@ -72,21 +73,26 @@ def _start() -> subprocess.Popen[bytes]:
 _idle: list[Helper] = []
 
 
-def idle() -> int:
-    """How many helpers wait for work."""
-    return len(_idle)
+def idle(worker: str) -> int:
+    """How many helpers of this kind wait for work."""
+    return len(_waiting(worker))
 
 
-def hire() -> Helper:
+def hire(worker: str) -> Helper:
     """A helper that waits, or a new one."""
-    while True:
+    for helper in reversed(_waiting(worker)):
         try:
-            helper = _idle.pop()
-        except IndexError:
-            return Helper()
+            _idle.remove(helper)
+        except ValueError:  # another thread has hired it meanwhile
+            continue
         if helper.alive:
             return helper
         helper.dismiss()
+    return Helper(worker)
+
+
+def _waiting(worker: str) -> list[Helper]:
+    return [helper for helper in _idle if helper.worker == worker]
 
 
 def release(helper: Helper) -> None:
