@@ -19,7 +19,7 @@ from runtime.cuda.contraction_skinny import is_skinny, skinny_kernel
 from runtime.cuda.contraction_split import pieces, split
 from runtime.cuda.copies import MatrixLoader, copy_width
 from runtime.cuda.emit import kernel
-from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value
+from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value, warp_region
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_tile, place_warps
 from runtime.cuda.operands import FEW, Operand, nonzero, operands, simplified, touched
 from runtime.cuda.products import Products, product_kind
@@ -135,8 +135,7 @@ def tiled_kernel(spec: KernelSpec, widths: Sequence[int], share: Size = 1, split
         lines += emitter.enter(axis, name)
     rank = len(spec.axes)
     by_row = emitter.enter(rank - 2, "row")
-    by_column = emitter.enter(rank - 1, "column", inline=True)
-    lines += body_lines(tile, by_row, by_column, "m", "n")
+    lines += body_lines(warp_region(tile, "m", "n"), spec, emitter, by_row)
     shared_bytes = max(main.shared, staged_bytes(tile))
     code = kernel(f"contract_{dtype}", lines, table, tile.threads, shared_bytes, modules=MODULES)
     reads, writes = touched(spec)

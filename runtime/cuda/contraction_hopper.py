@@ -19,7 +19,7 @@ from engine.program import Call, Kernel, MatrixMap, Pointer
 from engine.schedule import Contraction, KernelSpec
 from runtime.cuda.copies import copy_width
 from runtime.cuda.emit import kernel
-from runtime.cuda.epilogue import staged_value
+from runtime.cuda.epilogue import Region, body_lines, staged_value
 from runtime.cuda.mainloop import place_threads, place_tile
 from runtime.cuda.operands import Operand, nonzero, operands, touched
 from runtime.cuda.tiles import CHUNK, PROCESSORS, work
@@ -47,7 +47,7 @@ _SWIZZLED = 1 << 62 | (8 * 128 >> 4) << 32
 _ACROSS = _SWIZZLED | (BOX_BYTES >> 4) << 16
 
 MODULES = {
-    "runtime.cuda.ptx": ("shared_memory", "st_shared_v2_f32"),
+    "runtime.cuda.ptx": ("ld_shared_v2_f32", "ld_shared_v4_f32", "shared_memory", "st_shared_v2_f32"),
     "runtime.cuda.ptx_hopper": (
         "fence_mbarrier_init", "fence_tensor_map", "mbarrier_arrive", "mbarrier_arrive_expect", "mbarrier_init",
         "mbarrier_wait", "setmaxnreg_dec", "setmaxnreg_inc", "tma_load_2d", "wgmma_bf16", "wgmma_commit", "wgmma_f16",
@@ -122,7 +122,7 @@ def hopper_kernel(spec: KernelSpec, tile: HopperTile, share: Size = 1, blocks: i
         a_map=_map(a, m, core.k, ROWS), b_map=_map(b, n, core.k, tile.columns),
         m=m, n=n, k=core.k, m_blocks=ceil_div(m, ROWS), n_blocks=ceil_div(n, tile.columns),
     )  # fmt: skip
-    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 2, table, core={0: staged_value(PIECE, "r", "lane")})
+    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 2, table, core={0: staged_value(PIECE)})
     lines = [
         *place_threads(),
         f"full = shared + {tile.barriers}",
@@ -142,7 +142,7 @@ def hopper_kernel(spec: KernelSpec, tile: HopperTile, share: Size = 1, blocks: i
         *indent(_fetch(a, b, tile), 2),
         "else:",
         f"    setmaxnreg_inc({MANY_REGISTERS})",
-        *indent(_multiply(core, a, b, tile, emitter)),
+        *indent(_multiply(spec, a, b, tile, emitter)),
     ]
     code = kernel(f"contract_hopper_{core.a.dtype}", lines, table, THREADS, tile.shared, modules=MODULES)
     reads, writes = touched(spec)
@@ -189,14 +189,15 @@ def _next(tile: HopperTile) -> list[str]:
     return ["slot += 1", f"if slot == {tile.stages}:", "    slot = 0", "    parity ^= 1"]
 
 
-def _multiply(core: Contraction, a: Operand, b: Operand, tile: HopperTile, emitter: BodyEmitter) -> list[str]:
+def _multiply(spec: KernelSpec, a: Operand, b: Operand, tile: HopperTile, emitter: BodyEmitter) -> list[str]:
     """Lines of the warpgroups that multiply."""
     a_step, b_step = (DEPTH // 4 * 2 if side.along_k else DEPTH // 4 * 128 for side in (a, b))
     a_kind, b_kind = (_SWIZZLED if side.along_k else _ACROSS for side in (a, b))
     turned = f"{int(not a.along_k)}, {int(not b.along_k)}"
     by_start = emitter.start()
-    by_row = emitter.enter(0, "row")
-    by_column = emitter.enter(1, "column", inline=True)
+    first_row = f"tile_row + {GROUP_ROWS} * group + 16 * warp"
+    region = Region(16, PIECE, first_row, f"tile_column + {PIECE} * piece", "m", "n")
+    body = body_lines(region, spec, emitter, emitter.enter(0, "row"))
     return [
         "group = (thread >> 7) - 1",
         "warp = thread >> 5 & 3",
@@ -218,7 +219,7 @@ def _multiply(core: Contraction, a: Operand, b: Operand, tile: HopperTile, emitt
         f"        for step in range({DEPTH // 16}):",
         f"            a_at = {a_kind} | a_stage + step * {a_step} >> 4",
         f"            b_at = {b_kind} | b_stage + step * {b_step} >> 4",
-        f"            wgmma_{core.a.dtype}(acc, {tile.columns}, a_at, b_at, 1, {turned})",
+        f"            wgmma_{a.access.dtype}(acc, {tile.columns}, a_at, b_at, 1, {turned})",
         "        wgmma_commit()",
         "        # The stage before this one has been multiplied when only the last group is under way.",
         "        wgmma_wait(1)",
@@ -231,11 +232,7 @@ def _multiply(core: Contraction, a: Operand, b: Operand, tile: HopperTile, emitt
         f"    for piece in range({tile.columns // PIECE}):",
         *indent(_put_down(tile), 2),
         "        cuda.syncwarp()",
-        f"        column = tile_column + {PIECE} * piece + lane",
-        "        for r in range(16):",
-        f"            row = tile_row + {GROUP_ROWS} * group + 16 * warp + r",
-        "            if row < m and column < n:",
-        *indent([*by_row, *by_column], 4),
+        *indent(body, 2),
         "        cuda.syncwarp()",
     ]
 

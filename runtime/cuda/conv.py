@@ -28,7 +28,7 @@ from runtime.cuda.conv_specs import (
 )
 from runtime.cuda.copies import MatrixLoader, copy_width
 from runtime.cuda.emit import kernel
-from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value
+from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value, warp_region
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps
 from runtime.cuda.products import Products, product_kind
 from runtime.cuda.tiles import CHUNK, PROCESSORS, SharedTile, Tile, choose_tile
@@ -111,12 +111,13 @@ def _convolve(spec: KernelSpec, core: Conv2d, weights: Access) -> Lowered:
     ]
     before = emitter.start()
     by_row = [*split, *(line for axis, name in enumerate(names) for line in emitter.enter(axis, name))]
-    by_column = ["channel = group * outputs + column", *emitter.enter(len(flat.axes) - 1, "channel", inline=True)]
+    head = ["channel = group * outputs + column"]
     blocks: dict[str, Size] = {
         "group": core.groups, "row_block": ceil_div(pixels, tile.rows),
         "column_block": ceil_div(core.group_outputs, tile.columns),
     }  # fmt: skip
-    body = [*before, *body_lines(tile, by_row, by_column, "pixels", "outputs")]
+    region = warp_region(tile, "pixels", "outputs")
+    body = [*before, *body_lines(region, flat, emitter, by_row, head, "channel")]
     return _multiplied("conv2d", spec, tile, patches, rows, table, blocks, lines, body, (core.x, weights))
 
 
@@ -246,10 +247,10 @@ def _sum_pixels(parts: KernelSpec, core: ConvWeightGrad, tile: Tile, pixels: Siz
         f"k_tiles = (count + {tile.depth - 1}) // {tile.depth}",
     ]
     before = [*emitter.start(), *emitter.enter(0, "chunk"), *emitter.enter(1, "group")]
-    by_row, by_column = emitter.enter(2, "row"), emitter.enter(3, "column", inline=True)
+    by_row = emitter.enter(2, "row")
     blocks: dict[str, Size] = {
         "chunk": chunks, "group": groups, "row_block": ceil_div(depth, tile.rows),
         "column_block": ceil_div(outputs, tile.columns),
     }  # fmt: skip
-    body = [*before, *body_lines(tile, by_row, by_column, "depth", "outputs")]
+    body = [*before, *body_lines(warp_region(tile, "depth", "outputs"), parts, emitter, by_row)]
     return _multiplied("conv_weight_grad", parts, tile, patches, rows, table, blocks, lines, body, (core.x, core.dy))

@@ -8,10 +8,16 @@ it does, and its text stands once, in a loop, however many accumulators there ar
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from engine.schedule import KernelSpec
+from runtime.cuda.loops import neighbour_lines, neighbours
 from runtime.cuda.products import Products
 from runtime.cuda.tiles import FRAGMENT_COLUMNS, FRAGMENT_ROWS, Tile
-from runtime.emit import indent
+from runtime.emit import BodyEmitter, indent
+
+NEIGHBOURS = 4
+"""Columns that a lane takes at a time, at most: 16 bytes of accumulators."""
 
 
 def staged_bytes(tile: Tile) -> int:
@@ -42,25 +48,74 @@ def stage_lines(tile: Tile, products: Products) -> list[str]:
     ]
 
 
-def staged_value(columns: int, row: str = "r", column: str = "c") -> str:
-    """The expression of the accumulator of this warp's row and column, of ``columns``."""
-    return f"load_shared_f32(staged, {row} * {columns} + ({column} ^ ({row} & 3) * 8))"
+def staged_value(columns: int) -> str:
+    """The expression of the accumulator in row ``r`` and column ``c`` of those at ``staged``, rows of ``columns``."""
+    return f"load_shared_f32(staged, {_staged_index(columns)})"
 
 
-def body_lines(tile: Tile, by_row: Sequence[str], by_column: Sequence[str], rows: str, columns: str) -> list[str]:
-    """Lines that run a body on this warp's accumulators once :func:`stage_lines` has put them down.
+def _staged_index(columns: int) -> str:
+    return f"r * {columns} + (c ^ (r & 3) * 8)"
 
-    ``by_row`` and ``by_column`` are what the body's emitter, which has :func:`staged_value` for its core, places
-    where ``row`` and ``column`` become known: the numbers of this point in a result of ``rows`` by ``columns``. In
-    scope are ``tile_row`` and ``tile_column``, where the block's tile begins, ``warp_row`` and ``warp_column``.
+
+@dataclass(frozen=True)
+class Region:
+    """Accumulators of one warp at ``staged``: ``rows`` by ``columns``, which begin in the whole result, of
+    ``row_limit`` by ``column_limit``, at ``first_row`` and ``first_column``; all four are expressions."""
+
+    rows: int
+    columns: int
+    first_row: str
+    first_column: str
+    row_limit: str
+    column_limit: str
+
+
+def warp_region(tile: Tile, row_limit: str, column_limit: str) -> Region:
+    """What :func:`stage_lines` has put down; ``tile_row`` and ``tile_column``, where the block's tile begins, are in
+    scope, and ``warp_row`` and ``warp_column``."""
+    first = ("tile_row + warp_row", "tile_column + warp_column")
+    return Region(tile.warp_rows, tile.warp_columns, *first, row_limit, column_limit)
+
+
+def body_lines(region: Region, spec: KernelSpec, emitter: BodyEmitter, by_row: Sequence[str], head: Sequence[str] = (),
+               variable: str = "column") -> list[str]:  # fmt: skip
+    """Lines that run the body of ``spec`` on ``region``, each lane on a few neighbours of the last axis at a time.
+
+    ``emitter``, which has :func:`staged_value` for its core, has entered all axes but the last, of which ``by_row`` are
+    the lines behind ``row``, the number of a row in the whole result. ``head`` sets ``variable``, the last axis' own
+    number, from that of the ``column``.
     """
-    return [
-        f"for r in range({tile.warp_rows}):",
-        "    row = tile_row + warp_row + r",
-        f"    if row < {rows}:",
-        *indent(by_row, 2),
-        f"        for c in range(lane, {tile.warp_columns}, 32):",
-        "            column = tile_column + warp_column + c",
-        f"            if column < {columns}:",
-        *indent(by_column, 4),
+    last = len(spec.axes) - 1
+    width = min(neighbours(spec), NEIGHBOURS)
+    sums = [f"sum{e}" for e in range(width)]
+    together: list[str] = []
+    if width > 1:
+        load = f"ld_shared_v{width}_f32(staged + ({_staged_index(region.columns)}) * 4)"
+        core = [{0: name} for name in sums]
+        together = [f"{', '.join(sums)} = {load}", *neighbour_lines(emitter, spec, width, variable, core=core)]
+    single = [*head, *emitter.enter(last, variable, inline=True)]
+    in_row = region.columns // width
+    lines = [
+        f"r = unit // {in_row}",
+        f"c = unit % {in_row}" + (f" * {width}" if width > 1 else ""),
+        f"row = {region.first_row} + r",
+        f"column = {region.first_column} + c",
     ]
+    inside, columns = f"row < {region.row_limit}", spec.axes[-1]
+    if width == 1:
+        lines += [f"if {inside} and column < {region.column_limit}:", *indent([*by_row, *single])]
+    elif isinstance(columns, int) and columns % width == 0 and not head:
+        lines += [f"if {inside} and column < {region.column_limit}:", *indent([*by_row, *together])]
+    else:
+        lines += [
+            f"if {inside}:",
+            *indent(by_row),
+            f"    if column + {width} <= {region.column_limit}:",
+            *indent([*head, *together], 2),
+            "    else:",
+            f"        for c in range(c, c + {width}):",
+            f"            column = {region.first_column} + c",
+            f"            if column < {region.column_limit}:",
+            *indent(single, 4),
+        ]
+    return [f"for unit in range(lane, {region.rows * in_row}, 32):", *indent(lines)]

@@ -109,10 +109,16 @@ def neighbours(spec: KernelSpec, accesses: Sequence[Access] = ()) -> int:
 
 
 def neighbour_lines(
-    emitter: BodyEmitter, spec: KernelSpec, width: int, first: str, known: Mapping[str, str] | None = None
+    emitter: BodyEmitter,
+    spec: KernelSpec,
+    width: int,
+    first: str,
+    known: Mapping[str, str] | None = None,
+    core: Sequence[Mapping[int, str]] | None = None,
 ) -> list[str]:
     """Lines for ``width`` points from ``first`` on along the last axis, the axes before it having been entered: loads
-    of them together, the body for each, stores of them together. ``known`` is as for :class:`BodyEmitter`."""
+    of them together, the body for each, stores of them together. ``known`` is as for :class:`BodyEmitter`, ``core``
+    too, for each point."""
     loaded, values = loaded_together(emitter, spec, width, first, known)
     last = len(spec.axes) - 1
     stores = [s for s in spec.body if s.op == "store" and _together(spec.writes[int(s.args[0])], width)]
@@ -123,7 +129,8 @@ def neighbour_lines(
     place = emitter.fork(known=known)
     place.enter(last, first, inline=True)
     for e in range(width):
-        point = emitter.fork(only=roots, known={**(known or {}), **values[e]}, tag=f"{e}_")
+        of_point = {**(known or {}), **values[e]}
+        point = emitter.fork(only=roots, known=of_point, core=core[e] if core else None, tag=f"{e}_")
         lines += point.enter(last, first if e == 0 else f"({first} + {e})", inline=True)
         for s in stores:
             stored[s.name].append(point.stored(s))
