@@ -116,7 +116,7 @@ def simulate(
         conflicts = Conflicts()
         function = getattr(load_source(kernel), kernel.name)
         blocks = dims.evaluate(call.tasks, sizes)
-        launch(function, blocks, kernel.threads, kernel.shared, args, memory, order, conflicts)
+        launch(function, blocks, kernel.threads, kernel.shared, args, memory, order, conflicts, kernel.cooperative)
         found.append(conflicts)
     return found
 

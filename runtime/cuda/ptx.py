@@ -15,7 +15,7 @@ import numpy as np
 from runtime.cuda.simulator import copies, warp
 from runtime.cuda.simulator.memory import load_global, load_shared, store_global, store_shared, swap_global
 from runtime.cuda.simulator.shared import BASE
-from runtime.cuda.simulator.thread import barrier, together
+from runtime.cuda.simulator.thread import barrier, together, until
 from runtime.cuda.toolkit import f32, f64, intrinsic, literal, ptx, u16, u32, u64
 
 _U16, _U32, _U64, _F32, _F64 = (np.dtype(t) for t in (np.uint16, np.uint32, np.uint64, np.float32, np.float64))
@@ -322,6 +322,15 @@ def atom_cas_global_u64(address: u64, expected: u64, value: u64) -> u64:
 def atom_add_global_u32(address: u64, value: u32) -> u32:
     """Add to what is there; what was there."""
     return swap_global(address, _U32, load_global(address, _U32) + value)
+
+
+@ptx(
+    "{ .reg .pred less; .reg .u32 found; AGAIN: ld.acquire.gpu.global.u32 found, [$address]; "
+    "setp.lt.u32 less, found, $count; @less bra AGAIN; }"
+)
+def wait_global_u32(address: u64, count: u32) -> None:
+    """Wait until at least ``count`` is there, which other blocks, that run at the same time, add up."""
+    until(lambda: load_global(address, _U32) >= count, "other blocks")
 
 
 @ptx("fence.acq_rel.gpu;")

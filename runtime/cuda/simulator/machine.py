@@ -52,18 +52,49 @@ def launch(
     memory: CheckedMemory,
     order: int = 0,
     conflicts: Conflicts | None = None,
+    cooperative: bool = False,
 ) -> None:
-    """Run ``blocks`` blocks of ``threads`` threads, one block after the other. ``args`` are numbers and addresses in
-    ``memory``; ``conflicts`` counts those of shared memory. Raises BoundsError, RaceError or DivergenceError
-    where the kernel does what a GPU leaves undefined."""
+    """Run ``blocks`` blocks of ``threads`` threads, one block after the other, or where they are ``cooperative`` each
+    as far as it gets without the others. ``args`` are numbers and addresses in ``memory``; ``conflicts`` counts those
+    of shared memory. Raises BoundsError, RaceError or DivergenceError where the kernel does what a GPU leaves
+    undefined."""
     if threads <= 0 or threads % LANES:
         raise DivergenceError(f"a block of {threads} threads; expected a multiple of {LANES}")
     which = Order(order)
     with np.errstate(all="ignore"):
+        running = []
         for number in which.of(blocks):
-            Block(number, blocks, threads, shared, memory, which, conflicts).run(function, args)
+            block = Block(number, blocks, threads, shared, memory, which, conflicts)
+            if cooperative:
+                running.append(block)
+                continue
+            block.run(function, args)
             if conflicts:
                 conflicts.close()
+        _run_together(running, function, args)
+        if conflicts:
+            conflicts.close()
+
+
+def _run_together(blocks: Sequence[Block], function: Callable[..., None], args: Sequence[int]) -> None:
+    """Run blocks in turns: one that waits for what others write gives way to them."""
+    hub = getcurrent()
+    running = {block: greenlet(lambda block=block: block.run(function, args), hub) for block in blocks}
+    for block, run in running.items():
+        block.give_way = hub.switch
+        run.gr_context = copy_context()
+    try:
+        while running:
+            able = [block for block in running if block.is_able]
+            if not able:
+                raise DivergenceError(f"blocks wait for one another: {'; '.join(b.stuck() for b in running)}")
+            for block in able:
+                running[block].switch()
+                if running[block].dead:
+                    del running[block]
+    finally:
+        for run in running.values():
+            run.throw()
 
 
 class Block:
@@ -85,6 +116,16 @@ class Block:
         self.warpgroups: dict[int, Warpgroup] = {}
         self._order = order
         self._arrived: dict[int, list[tuple[Thread, Barrier, np.ndarray]]] = {}
+        self.give_way: Callable[[], object] | None = None  # to other blocks, where several run
+
+    @property
+    def is_able(self) -> bool:
+        """Whether any thread can go on, as far as other blocks are concerned."""
+        waits = [t.wait for t in self.threads if isinstance(t.wait, Until)]
+        return not waits or any(w.ready() for w in waits)
+
+    def stuck(self) -> str:
+        return f"block {self.number}: {_places([t for t in self.threads if t.wait is not None])}"
 
     def run(self, function: Callable[..., None], args: Sequence[int]) -> None:
         hub = getcurrent()
@@ -124,6 +165,8 @@ class Block:
                     continue
                 if self.flying:
                     self.flying.pop(0)()
+                elif self.give_way and any(isinstance(t.wait, Until) for t in self.threads):
+                    self.give_way()
                 else:
                     raise DivergenceError(self._stuck(running))
             for t in self.threads:

@@ -1,4 +1,4 @@
-"""Recurrences' kernels compile, without a stack and without spilled registers."""
+"""Recurrences' kernels compile without a stack and without spilled registers, their products on tensor cores."""
 
 from __future__ import annotations
 
@@ -6,20 +6,33 @@ import pytest
 from cuda_harness import compiled
 from cuda_recurrence import recurrence
 
+from runtime.cuda.assembler import SHARED_LIMIT, disassemble, instructions
 from runtime.cuda.lower import lower
+
+FORWARD = "h c lengths"
+BACKWARD = "h c lengths hs cs saved g_hs g_h g_c"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("cell", "dtype", "given", "architecture"),
+    ("cell", "hidden", "dtype", "given", "architecture"),
     [
-        ("lstm", "f64", "h c lengths", "sm_80"),
-        ("lstm", "f32", "h c projection lengths hs cs saved g_hs g_h g_c", "sm_90a"),
+        ("lstm", 128, "bf16", FORWARD, "sm_90a"),
+        ("lstm", 128, "f32", BACKWARD, "sm_80"),
+        ("lstm", 512, "bf16", BACKWARD, "sm_90a"),
+        ("lstm", 1024, "bf16", FORWARD, "sm_80"),
+        ("gru", 256, "f32", "h bias", "sm_80"),
+        ("lstm", 64, "f64", FORWARD, "sm_80"),
+        ("lstm", 64, "f32", "h c projection lengths hs cs saved g_hs g_h g_c", "sm_90a"),
     ],
 )
-def test_kernels_fit_registers(cell, dtype, given, architecture):
-    case = recurrence(cell, hidden=64, dtype=dtype, given=given, backward="g_hs" in given)
-    for kernel in lower(case.spec).kernels:
-        found = compiled(kernel, architecture).resources
-        print(f"{kernel.name} {dtype} {architecture}: {found.registers} registers, {kernel.shared} bytes")
-        assert (found.stack, found.spill_stores, found.spill_loads) == (0, 0, 0)
+def test_kernels_fit_registers(cell, hidden, dtype, given, architecture):
+    case = recurrence(cell, 5, 64, hidden, dtype=dtype, given=given, backward="g_hs" in given)
+    kernel = lower(case.spec).kernels[-1]
+    assert kernel.shared <= SHARED_LIMIT[architecture]
+    cubin = compiled(kernel, architecture)
+    found, names = cubin.resources, instructions(disassemble(cubin.code))
+    print(f"{kernel.name} {dtype} {hidden} {architecture}: {found.registers} registers, {kernel.shared} bytes")
+    assert (found.stack, found.spill_stores, found.spill_loads) == (0, 0, 0)
+    assert names["LDL"] == names["STL"] == 0
+    assert (names["HMMA"] > 0) == ("tiles" in kernel.name)

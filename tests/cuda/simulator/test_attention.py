@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cuda_attention import attention
-from cuda_harness import check
+from cuda_harness import check, compare, reference, simulate
 
+from engine.errors import BoundsError
 from runtime.cuda.lower import lower
 
 TOLERANCES = {"bf16": 2e-2, "f16": 3e-3, "f32": 2e-6, "f64": 1e-12}
@@ -111,3 +112,28 @@ def test_fragments_meet_in_no_bank(dtype, features, backward):
         met = [lines[i - 1] for i, cycles in conflicts.extra.items() if cycles]
         assert sum(conflicts.accesses.values()) > 0
         assert all(features < 64 and "cp_async" in line for line in met)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("cp_async_wait(0)\n        cuda.syncthreads()", "cp_async_wait(0)"),  # a barrier
+        ("cp_async_wait(0)", "pass"),
+        ("cp_async_wait(1)", "pass"),
+        ("(1 - stage) * ", "stage * "),
+        ("inside = begin + r < limit", "inside = begin + r <= limit"),
+        ("inside = first + r < queries", "inside = first + r <= queries"),
+        ("other < keys", "other <= keys"),
+    ],
+)
+def test_planted_faults_are_found(right, wrong):
+    case = replace(attention(1, 1, 20, 70, 8, 8, dtype="f16"), tolerance=TOLERANCES["f16"])
+    lowered = lower(case.spec)
+    (kernel,) = lowered.kernels
+    assert right in kernel.source
+    broken = replace(lowered, kernels=(replace(kernel, source=kernel.source.replace(right, wrong)),))
+    expected, arrays = reference(case), {name: a.copy() for name, a in case.arrays.items()}
+    with pytest.raises((AssertionError, BoundsError)):
+        simulate(broken, arrays, case.values, 2)
+        compare(case, arrays, expected)

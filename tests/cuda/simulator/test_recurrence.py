@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cuda_harness import check
+from cuda_harness import check, compare, reference, simulate
 from cuda_recurrence import recurrence
 
-TOLERANCES = {"bf16": 2e-2, "f16": 3e-3, "f32": 4e-6, "f64": 1e-12}
+from engine.errors import BoundsError
+from runtime.cuda import recurrence_tiles
+from runtime.cuda.lower import lower
+from runtime.cuda.simulator.machine import DivergenceError
+
+TOLERANCES = {"bf16": 2e-2, "f16": 3e-3, "f32": 6e-6, "f64": 1e-12}
+FORWARD = "h c lengths"
+BACKWARD = "h c lengths hs cs saved g_hs g_h g_c"
 
 
 def checked(cell, *shape, dtype="f32", orders=(0, 3), **options):
@@ -21,10 +28,11 @@ def checked(cell, *shape, dtype="f32", orders=(0, 3), **options):
     [
         ("rnn_tanh", {}),
         ("rnn_relu", {"given": "h lengths", "reverse": True}),
+        ("rnn_tanh", {"given": "h lengths", "dtype": "f64"}),
         ("lstm", {"dtype": "bf16"}),
-        ("lstm", {"given": "h c lengths", "reverse": True, "dtype": "f64"}),
+        ("lstm", {"given": FORWARD, "reverse": True, "dtype": "f64"}),
         ("lstm", {"given": "h c projection lengths", "width": 4}),
-        ("lstm", {"without": ("hs", "cs", "saved")}),
+        ("lstm", {"without": ("hs", "cs", "saved"), "dtype": "f16"}),
         ("gru", {"given": "bias"}),
         ("gru", {"given": "h bias lengths", "without": ("saved", "hs"), "dtype": "f64"}),
     ],
@@ -39,7 +47,7 @@ def test_forward(cell, options):
         ("rnn_tanh", {"given": "hs g_hs"}),
         ("rnn_relu", {"given": "h lengths hs g_hs g_h", "reverse": True}),
         ("lstm", {"given": "hs cs saved g_hs", "dtype": "bf16"}),
-        ("lstm", {"given": "h c lengths hs cs saved g_hs g_h g_c", "reverse": True, "dtype": "f64"}),
+        ("lstm", {"given": BACKWARD, "reverse": True, "dtype": "f64"}),
         ("lstm", {"given": "h c projection lengths hs cs saved g_hs g_h g_c", "width": 4}),
         ("gru", {"given": "hs saved g_hs", "without": ("dh",)}),
         ("gru", {"given": "h lengths hs saved g_h", "dtype": "f64"}),
@@ -47,3 +55,64 @@ def test_forward(cell, options):
 )
 def test_backward(cell, options):
     checked(cell, backward=True, **options)
+
+
+@pytest.fixture
+def team(monkeypatch):
+    """Lets kernels be planned as larger ones are: two blocks that meet, and what a test asks for beside."""
+
+    def plan(parts, resident):
+        def planned(units, columns, depth, size):
+            deep = -(-depth // (16 * parts)) * 16 * parts
+            return recurrence_tiles._Plan(2, -(-units // 2), deep, parts, resident)
+
+        monkeypatch.setattr(recurrence_tiles, "_plan", planned)
+
+    return plan
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+@pytest.mark.parametrize(("parts", "resident"), [(1, True), (4, True), (2, False)])
+def test_blocks_that_share_the_units_meet_at_every_step(parts, resident, dtype, team):
+    team(parts, resident)
+    checked("lstm", 3, 20, 20, dtype=dtype, given=FORWARD, orders=(3,))
+    checked("lstm", 3, 20, 20, dtype=dtype, given=BACKWARD, backward=True, orders=(1,))
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("goal += 2", "goal += 1"),  # blocks that do not wait for their team
+        ("(1 - half) * half_size", "half * half_size"),  # states that are overwritten while others read them
+        ("cp_async_wait(0)", "pass"),
+        ("            cp_async_wait(0)\n                    cuda.syncthreads()", "            cp_async_wait(0)"),
+    ],
+)
+def test_planted_faults_are_found(right, wrong, team):
+    team(1, True)
+    case = recurrence("rnn_tanh", 3, 4, 16, given="h")
+    lowered = lower(case.spec)
+    clear, walk = lowered.kernels
+    assert right in walk.source
+    broken = replace(lowered, kernels=(clear, replace(walk, source=walk.source.replace(right, wrong))))
+    expected, found = reference(case), []
+    for order in range(4):
+        arrays = {name: a.copy() for name, a in case.arrays.items()}
+        try:
+            simulate(broken, arrays, case.values, order)
+            compare(case, arrays, expected)
+        except (AssertionError, BoundsError, DivergenceError) as error:
+            found.append(error)
+    assert found
+
+
+def test_large_layers_are_planned_within_what_gpus_have():
+    for hidden, resident in ((64, True), (128, True), (512, True), (1024, False), (3072, False)):
+        for backward in (False, True):
+            given = BACKWARD if backward else FORWARD
+            walk = lower(recurrence("lstm", 2, 3, hidden, dtype="bf16", given=given, backward=backward).spec)
+            call, kernel = walk.calls[-1], walk.kernels[-1]
+            assert "tiles" in kernel.name and kernel.shared <= 99 << 10
+            assert ("weight_right" in kernel.source) == resident
+            assert not kernel.cooperative or call.tasks <= recurrence_tiles.RESIDENT
