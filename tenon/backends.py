@@ -184,7 +184,7 @@ class CUDA(Compiling):
     def lower(self, item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         from runtime.cuda.lower import lower
 
-        return lower(item, lasting)
+        return lower(item, lasting, self.properties.architecture)
 
     def _key(self, options: Options) -> str:
         return f"cuda {self.properties.architecture} {options.key} products={options.products}"

@@ -14,9 +14,11 @@ import numpy as np
 from engine.buffers import Buffer
 from engine.errors import VerifyError
 from engine.memory import Plan, Sizes
-from engine.program import ERROR, Arg, Block, Call, Loop, Pointer, Program
+from engine.program import ERROR, Arg, Block, Call, Loop, MatrixMap, Pointer, Program
 from runtime.cuda.device import Function, Stream
 from runtime.cuda.layout import ERROR_BYTES, Layout
+from runtime.cuda.maps import Maps
+from runtime.cuda.tensor_map import TensorMap
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,8 @@ Step = Launch | Clear | Copy
 
 class Binding:
     """``program`` at the sizes ``values``, in memory that is laid out from ``base`` on. ``fixed`` gives the addresses
-    of state, const and packed buffers, ``functions`` the kernels by key, ``joined`` one that joins two guards."""
+    of state, const and packed buffers, ``functions`` the kernels by key, ``joined`` one that joins two guards, ``maps``
+    where tensor maps are."""
 
     def __init__(
         self,
@@ -72,11 +75,12 @@ class Binding:
         fixed: Callable[[Buffer, int], int],
         functions: Mapping[str, Function],
         joined: Function | None,
+        maps: Maps,
     ):
         self.program, self.sizes, self.plan, self.layout, self.base = program, sizes, plan, layout, base
         self.buffers = {b.name: b for b in program.buffers}
         self.outputs = [(tuple(map(sizes, p.shape)), p.dtype, plan.nbytes[p.buffer]) for p in program.outputs]
-        self._functions, self._joined = functions, joined
+        self._functions, self._joined, self._maps = functions, joined, maps
         self._addresses = {ERROR: base} | {name: base + at for name, at in layout.temps.items()}
         for buffer in program.buffers:
             if buffer.kind in ("state", "const", "packed"):
@@ -164,6 +168,9 @@ class Binding:
     def _value(self, arg: Arg) -> int:
         if isinstance(arg, Pointer):
             return self._address(arg)
+        if isinstance(arg, MatrixMap):
+            rows, columns, stride = map(self.sizes, (arg.rows, arg.columns, arg.stride))
+            return self._maps.address(self._address(arg.at), TensorMap(rows, columns, arg.itemsize, stride, *arg.box))
         if isinstance(arg, Block):
             raise VerifyError("a GPU kernel's arguments are addresses and sizes; this one has a nested block")
         return self.sizes(arg)

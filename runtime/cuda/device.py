@@ -15,6 +15,7 @@ import numpy as np
 
 from engine.program import Kernel
 from engine.state import Cell
+from runtime.cuda.tensor_map import TensorMap
 
 LEAST_CAPABILITY = (8, 0)
 """The oldest GPUs that kernels are written for: Ampere, with asynchronous copies and bf16."""
@@ -136,6 +137,9 @@ class Device(Protocol):
         """Bytes of the host's memory that the GPU copies from and to by itself; freed once nobody holds them."""
 
     def event(self, timed: bool = False) -> Event: ...
+
+    def tensor_map(self, at: int, matrix: TensorMap) -> np.ndarray:
+        """The map of the matrix at address ``at``, encoded, in bytes; only GPUs of "sm_90a" know maps."""
 
     def load(self, kernel: Kernel, code: bytes) -> Function:
         """The kernel from its machine code. Raises UnsupportedError where it takes more than this GPU has."""

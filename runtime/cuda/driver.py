@@ -21,6 +21,7 @@ from engine.errors import DeviceError, DeviceMemoryError, UnsupportedError
 from engine.program import Kernel
 from engine.state import address as address_of
 from runtime.cuda.device import Allocation, Properties, States
+from runtime.cuda.tensor_map import BYTES, TensorMap
 
 LEAST_DRIVER = 13000
 """The CUDA version of the oldest driver that loads the code which the extra's ptxas makes, as cuDriverGetVersion gives
@@ -248,6 +249,24 @@ class DriverDevice:
 
     def event(self, timed: bool = False) -> DriverEvent:
         return DriverEvent(self, timed)
+
+    def tensor_map(self, at: int, matrix: TensorMap) -> np.ndarray:
+        api, kinds = self.api, self.api.CUtensorMapDataType
+        kind = {2: kinds.CU_TENSOR_MAP_DATA_TYPE_UINT16, 4: kinds.CU_TENSOR_MAP_DATA_TYPE_UINT32}[matrix.itemsize]
+        swizzles = api.CUtensorMapSwizzle
+        swizzle = {
+            0: swizzles.CU_TENSOR_MAP_SWIZZLE_NONE, 32: swizzles.CU_TENSOR_MAP_SWIZZLE_32B,
+            64: swizzles.CU_TENSOR_MAP_SWIZZLE_64B, 128: swizzles.CU_TENSOR_MAP_SWIZZLE_128B,
+        }[matrix.swizzle]  # fmt: skip
+        encoded = self.call(
+            "cuTensorMapEncodeTiled", kind, 2, at,
+            [api.cuuint64_t(max(n, 1)) for n in (matrix.columns, matrix.rows)], [api.cuuint64_t(matrix.stride)],
+            [api.cuuint32_t(n) for n in (matrix.box_columns, matrix.box_rows)], [api.cuuint32_t(1)] * 2,
+            api.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+            api.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
+            api.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )  # fmt: skip
+        return np.frombuffer(ctypes.string_at(int(encoded.getPtr()), BYTES), np.uint8)
 
     def load(self, kernel: Kernel, code: bytes) -> DriverFunction:
         if kernel.shared > self.properties.shared:

@@ -22,6 +22,7 @@ from engine.state import Cell, elsewhere
 from runtime.cuda.binding import Binding, Step, launches
 from runtime.cuda.device import Allocation, Device, Function, Graph
 from runtime.cuda.layout import ERROR_BYTES, Layout
+from runtime.cuda.maps import Maps
 from runtime.packed import PackedState
 from runtime.programs import check_failure, check_out, check_out_count, constant_array, memory_by_class, program_cells
 from runtime.results import ResultMemory
@@ -292,8 +293,9 @@ class Executor:
             self._grow(layout)
         assert self._memory is not None
         binding = Binding(
-            self.program, sizes, planned, layout, self._memory.address, self._fixed, self._functions, self._joined
-        )
+            self.program, sizes, planned, layout, self._memory.address, self._fixed, self._functions, self._joined,
+            Maps(self.device),
+        )  # fmt: skip
         found = self._bound[key] = _Bound(binding)
         self._counters.bindings += 1
         if len(self._bound) > _BINDINGS_KEPT:

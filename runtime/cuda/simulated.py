@@ -17,6 +17,7 @@ from engine.state import ALIGNMENT, aligned_array
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.device import Allocation, Properties, States
 from runtime.cuda.simulator.machine import launch
+from runtime.cuda.tensor_map import TensorMap
 from runtime.sources import load_source
 
 DEVICES = 2
@@ -157,6 +158,9 @@ class SimulatedDevice:
 
     def event(self, timed: bool = False) -> SimulatedEvent:
         return SimulatedEvent()
+
+    def tensor_map(self, at: int, matrix: TensorMap) -> np.ndarray:
+        return matrix.for_simulator(at)
 
     def load(self, kernel: Kernel, code: bytes) -> SimulatedFunction:
         """The kernel from its text; there is no code."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import pytest
 from cuda_harness import Case, compare, reference, simulate
 
+import tenon as tn
 from engine import dims, dtypes
 from engine.program import Call, Lowered, MatrixMap, Pointer, Program
 from engine.program_json import from_json, to_json
 from engine.schedule import Access, Contraction, KernelSpec, Stmt
+from runtime.cuda import contraction, devices, loading
 from runtime.cuda.contraction_hopper import TILES, HopperTile, hopper_kernel, hopper_tile
 from runtime.cuda.lower import lower
+from runtime.cuda.simulated import SimulatedDevice
 
 
 def product(m: int, n: int, k: int, layout: str) -> KernelSpec:
@@ -66,3 +71,18 @@ def test_tensor_maps_are_written_to_the_cache_and_read_again() -> None:
     call = Call("key", "label", (at, 3, n), n, ("x",), ())
     program = Program("p", (), (), (), (), (), (call,))
     assert from_json(to_json(program)) == program
+
+
+def test_a_program_is_given_tensor_maps_where_it_is_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    device = SimulatedDevice(0, (9, 0))
+    for module in (devices, loading):
+        monkeypatch.setattr(module, "open_device", lambda index: device)
+    monkeypatch.setattr(contraction, "hopper_tile", lambda spec: TILES[1])
+    monkeypatch.setattr(contraction, "hopper_kernel", partial(hopper_kernel, blocks=1))
+    exe = tn.compile(lambda a, b: a @ b.T, tn.spec("M", 72, dtype="bf16"), tn.spec(40, 72, dtype="bf16"), target="cuda")
+    assert "contract_hopper_bf16_kernel" in {k.name for k in exe.program.kernels}
+    rng = np.random.default_rng(0)
+    for m in (24, 33):
+        a, b = (rng.standard_normal(shape).astype(dtypes.bf16.numpy) for shape in ((m, 72), (40, 72)))
+        expected = a.astype(np.float32) @ b.astype(np.float32).T
+        np.testing.assert_allclose(np.asarray(exe(a, b), np.float32), expected, rtol=0.02, atol=0.02)
