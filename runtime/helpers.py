@@ -60,11 +60,12 @@ class Helper:
 
 def _start(worker: str) -> subprocess.Popen[bytes]:
     paths = [_ROOT, os.environ.get("PYTHONPATH", "")]
+    inherited = {k: v for k, v in os.environ.items() if k != "NUMBA_ENABLE_CUDASIM"}  # it is there to compile
     return subprocess.Popen(
         [sys.executable, "-P", "-m", worker],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
+        env=inherited | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
     )
 
 

@@ -14,7 +14,7 @@ from engine import canonical
 from engine.errors import UnsupportedError
 from engine.graph import Graph
 from engine.options import Options
-from engine.program import Lowered, Program
+from engine.program import Kernel, Lowered, Program
 from engine.state import Cell
 
 if TYPE_CHECKING:
@@ -54,17 +54,22 @@ class Origin:
 @dataclass(frozen=True)
 class Built:
     """A graph that can run. ``program`` is None where the graph itself is interpreted. ``counters`` tells what the
-    runtime has counted, ``memory`` the bytes by kind of buffer for given sizes of the dims."""
+    runtime has counted, ``memory`` the bytes by kind of buffer for given sizes of the dims. An executor that
+    ``looks_ahead`` takes a third argument in ``run``: a function that gives the inputs of the next call."""
 
     executor: Executor
     origin: Origin
     program: Program | None
     counters: Callable[[], dict[str, int]]
     memory: Callable[[Mapping[str, int]], dict[str, int]]
+    looks_ahead: bool = False
 
 
 class Backend(Protocol):
-    """One target."""
+    """One target; ``place`` is where its programs run, for people."""
+
+    @property
+    def place(self) -> str: ...
 
     def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         """Make the graph run over the state in ``cells``."""
@@ -92,6 +97,9 @@ class _Stopwatch:
 class Compiling:
     """Passes, kernels and a program, which a runtime runs; programs and the code of kernels are cached on disk."""
 
+    looks_ahead = False
+    place = "cpu"
+
     def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         from runtime import cache
 
@@ -111,11 +119,12 @@ class Compiling:
         return replace(self._load(built.program, cells, built.origin.from_cache), origin=built.origin)
 
     def _load(self, program: Program, cells: Cells, from_cache: bool) -> Built:
-        executor, report = self._executor(program, cells)
+        executor, report = self.executor(program, cells)
         origin = Origin(
             from_cache, (), report.compiled, report.loaded, report.shared, report.seconds, report.took, report.known
         )
-        return Built(executor, origin, program, lambda: dict(vars(executor.counters)), executor.memory)
+        counters = lambda: dict(vars(executor.counters))  # noqa: E731
+        return Built(executor, origin, program, counters, executor.memory, self.looks_ahead)
 
     def observe(self, graph: Graph, options: Options, observe: Observe) -> None:
         self._compile(graph, options, observe)
@@ -137,7 +146,16 @@ class Compiling:
         """What tells its programs apart from other backends', and from those with other options."""
         raise NotImplementedError
 
-    def _executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
+    def executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
+        """What runs ``program`` over the state in ``cells``, and where the code of its kernels came from."""
+        raise NotImplementedError
+
+    def inspect(self, kernel: Kernel) -> dict[str, str]:
+        """What ``kernel`` is compiled from and to, as texts by the suffix of the file that each belongs in."""
+        raise NotImplementedError
+
+    def why_compiled(self, kernel: Kernel) -> str:
+        """Why the cache did not have the code of ``kernel``, or an empty text."""
         raise NotImplementedError
 
 
@@ -157,18 +175,37 @@ class CPU(Compiling):
     def _key(self, options: Options) -> str:
         return f"cpu {options.key}"
 
-    def _executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
+    def executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
         from runtime import cache
         from runtime.cpu.loading import build
 
         return build(program, cells, cache.default())
 
+    def inspect(self, kernel: Kernel) -> dict[str, str]:
+        from runtime.cpu.compile import inspect_kernel
+
+        llvm, assembly = inspect_kernel(kernel)
+        return {".py": kernel.source, ".ll": llvm, ".s": assembly}
+
+    def why_compiled(self, kernel: Kernel) -> str:
+        from runtime import cache
+        from runtime.cpu.loading import identity_of
+
+        return cache.default().why(cache.OBJECT, identity_of(kernel))
+
 
 class CUDA(Compiling):
     """numba.cuda kernels on the GPU number ``index``, or in the simulator where ``NUMBA_ENABLE_CUDASIM=1`` is set."""
 
+    looks_ahead = True
+
     def __init__(self, index: int):
         self.index = index
+
+    @property
+    def place(self) -> str:  # type: ignore[override]
+        found = self.properties
+        return f"{found.target} (the simulator)" if found.simulated else found.target
 
     @property
     def properties(self) -> Properties:
@@ -189,15 +226,31 @@ class CUDA(Compiling):
     def _key(self, options: Options) -> str:
         return f"cuda {self.properties.architecture} {options.key} products={options.products}"
 
-    def _executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
+    def executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
         from runtime import cache
         from runtime.cuda.loading import build
 
         return build(program, cells, cache.default(), self.index)
 
+    def inspect(self, kernel: Kernel) -> dict[str, str]:
+        from runtime.cuda.inspecting import inspect_kernel
+
+        found = inspect_kernel(kernel, self.properties.architecture, self.properties.processor)
+        return {".py": kernel.source, ".ptx": found.ptx, ".sass": found.sass, ".txt": found.resources}
+
+    def why_compiled(self, kernel: Kernel) -> str:
+        from runtime import cache
+        from runtime.cuda.compile import Processor
+        from runtime.cuda.loading import identity_of
+
+        processor = Processor(self.properties.architecture, self.properties.processor)
+        return cache.default().why(cache.CUBIN, identity_of(kernel, processor))
+
 
 class Reference:
     """The ops' NumPy references, one node at a time: slow, and what every other target is held to."""
+
+    place = "reference"
 
     def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         from runtime.reference import ReferenceExecutor
@@ -248,6 +301,14 @@ def _no_plan(sizes: Mapping[str, int]) -> dict[str, int]:
 
 
 _BACKENDS: dict[str, Backend] = {"cpu": CPU(), "reference": Reference()}
+
+
+def compiling(name: str) -> Compiling:
+    """The backend called ``name``, which makes programs. Raises UnsupportedError for one that does not."""
+    found = get(name)
+    if not isinstance(found, Compiling):
+        raise UnsupportedError(f"target={name!r} interprets the graph: it has no program")
+    return found
 
 
 def get(name: str) -> Backend:

@@ -33,8 +33,8 @@ def compile(
     layouts and fuses too, and 3 also rounds otherwise where that is faster (quotients become products with reciprocals,
     within 1.5 units in the last place; see passes/simplify/relaxed.py; 3 x 3 convolutions go by Winograd's algorithm
     where their weights stay, with errors some ten times as large; see runtime/cpu/conv_winograd.py); by default what
-    ``TENON_OPT`` or ``tn.config`` says, else 2. ``target`` is ``"cpu"`` or ``"reference"``
-    (NumPy). ``name`` is what dumps and reports call it; by default the function's own.
+    ``TENON_OPT`` or ``tn.config`` says, else 2. ``target`` is ``"cpu"``, ``"cuda"`` (the first GPU; ``"cuda:1"`` is the
+    second) or ``"reference"`` (NumPy). ``name`` is what dumps and reports call it; by default the function's own.
 
     ``memory_limit``, bytes or a text such as ``"200 MB"``, is how much memory the program may take for what it computes
     on the way (``exe.memory().arena``), at the sizes of its dims that ``memory_at`` gives: ``{"B": 64}``. Where it

@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -82,6 +82,18 @@ class Executable:
         results = self._run(self.by_name(args, kwargs) if kwargs else args, None if out is None else _arrays_of(out))
         return unflatten(self._traced.rebuild, results)
 
+    def over(self, batches: Iterable[Sequence[Any]]) -> Iterator[tuple[Sequence[Any], Any]]:
+        """Each of ``batches``, the inputs of a call, with its result, one after the other. On a GPU the next batch is
+        made and brought there while the one before is computed with."""
+        if not self._built.looks_ahead or self._run != self._built.executor.run:
+            for batch in batches:
+                yield batch, self(*batch)
+            return
+        ahead = _Ahead(batches)
+        run: Any = self._run
+        while (taken := ahead.take()) is not None:
+            yield taken, unflatten(self._traced.rebuild, run(taken, None, ahead.look))
+
     def join(self, results: Sequence[Any]) -> Any:
         """The results of several calls joined along axis 0, nested as one of them."""
         leaves = [_arrays_of(result) for result in results]
@@ -134,6 +146,11 @@ class Executable:
         return self._built.program
 
     @property
+    def has_program(self) -> bool:
+        """Whether it was compiled to a program; the reference interprets the graph."""
+        return self._built.program is not None
+
+    @property
     def origin(self) -> backends.Origin:
         """Where its program and its code came from."""
         return self._built.origin
@@ -161,7 +178,7 @@ class Executable:
     @property
     def report(self) -> Report:
         """How it was built: nodes, fused kernels, kernels compiled and loaded from the cache, arena and seconds."""
-        return Report.of(self.target, self.graph, self._built, self._seconds)
+        return Report.of(self.target, self._backend.place, self.graph, self._built, self._seconds)
 
     def memory(self, **sizes: int) -> MemoryUse:
         """Bytes by class for these values of the dims, ``exe.memory(B=64)``, before anything runs.
@@ -195,7 +212,33 @@ class Executable:
 
     def __repr__(self) -> str:
         inputs = ", ".join(map(_port_text, self.graph.inputs))
-        return f"<Executable {self.name}({inputs}) on {self.target}, level {self.level}>"
+        return f"<Executable {self.name}({inputs}) on {self._backend.place}, level {self.level}>"
+
+
+class _Ahead:
+    """Batches that are taken one by one, and may be looked at before."""
+
+    def __init__(self, batches: Iterable[Sequence[Any]]):
+        self._batches = iter(batches)
+        self._next: tuple[Any, ...] | None = None
+        self._error: Exception | None = None
+
+    def look(self) -> tuple[Any, ...] | None:
+        """The batch that will be taken next. What making it raises is raised when it is taken: a call runs now."""
+        if self._next is None and self._error is None:
+            try:
+                found = next(self._batches, None)
+                self._next = None if found is None else tuple(found)
+            except Exception as error:
+                self._error = error
+        return self._next
+
+    def take(self) -> tuple[Any, ...] | None:
+        found = self.look()
+        if self._error is not None:
+            raise self._error
+        self._next = None
+        return found
 
 
 def unused_folder(parent: Path, name: str) -> Path:

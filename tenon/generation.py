@@ -32,7 +32,8 @@ class Generator:
     The model is handed in at each call and not kept, so that what it holds may be freed.
     """
 
-    def __init__(self, model: Any, batch: int, capacity: int | None):
+    def __init__(self, model: Any, batch: int, capacity: int | None, target: str = "cpu"):
+        self.target = target
         self.cache: Cache | None = None if capacity is None else model.make_cache(batch, capacity)
         self.sampler = Sampler()
         self.token = Buffer(np.zeros((batch, 1), np.int64))
@@ -68,13 +69,13 @@ class Generator:
             return self._next(model, tokens, kind)
 
         batch = self.token.shape[0]
-        return compile(prefill, spec(batch, "T", dtype="i64"), spec(batch, dtype="i64"))
+        return compile(prefill, spec(batch, "T", dtype="i64"), spec(batch, dtype="i64"), target=self.target)
 
     def _step(self, model: Any, kind: str) -> Executable:
         def step() -> Tensor:
             return self._next(model, self.token, kind)
 
-        return compile(step)
+        return compile(step, target=self.target)
 
     def _next(self, model: Any, tokens: Tensor, kind: str) -> Tensor:
         """Read ``tokens``, choose what follows, and keep it for the next step."""
@@ -91,7 +92,7 @@ class Generator:
             with mode(model, training=False):
                 return self.sampler.choose(model(tokens)[:, -1], kind)
 
-        return compile(whole, spec(self.token.shape[0], "T", dtype="i64"))
+        return compile(whole, spec(self.token.shape[0], "T", dtype="i64"), target=self.target)
 
 
 _kept: weakref.WeakKeyDictionary[Module, dict[Any, dict[Any, Any]]] = weakref.WeakKeyDictionary()
@@ -115,6 +116,7 @@ def generate(
     capacity: int | None = None,
     use_cache: bool = True,
     stream: bool = False,
+    target: str = "cpu",
 ) -> Any:
     """The tokens that ``model`` writes behind ``prompt``: for token ids (length,) an array i64 of up to
     ``max_new_tokens``, which ends with the first of ``stop``; for several prompts, of any lengths, a list of arrays.
@@ -129,7 +131,8 @@ def generate(
     ``model(tokens, cache)`` gives logits (batch, T, vocab_size), of which the last count, and ``model.make_cache(batch,
     capacity)`` makes an ``nn.Cache``: ``models.GPT`` has both, and so may yours. ``capacity`` is how many tokens the
     cache holds, prompt included: ``model.max_length`` unless given. Without ``use_cache``, ``model(tokens)`` reads all
-    of the text for every token. The programs are kept as long as the model is.
+    of the text for every token. The programs are kept as long as the model is. ``target`` is as in ``tn.compile``; on a
+    GPU the cache stays there, and a token is one launch.
 
     Raises, before anything runs: TenonError where prompt and new tokens are more than the capacity, or an option is out
     of range; IndexRangeError for an id that is not in ``model.vocab_size``; DTypeError and ShapeError for what are no
@@ -158,7 +161,7 @@ def generate(
     if not use_cache and any(len(p) != length for p in prompts):
         raise TenonError("generate: without a cache all prompts must have the same length")
     stops = frozenset((stop,) if isinstance(stop, (int, np.integer)) else map(operator.index, stop))
-    tokens = _tokens(model, prompts, count, choice, stops, limit if use_cache else None)
+    tokens = _tokens(model, prompts, count, choice, stops, limit if use_cache else None, target)
     found = (int(t[0]) for t in tokens) if single else tokens
     return found if stream else _collected(found, len(prompts), single)
 
@@ -199,14 +202,20 @@ def _capacity(model: Any, capacity: int | None) -> int | None:
 
 
 def _tokens(
-    model: Any, prompts: list[np.ndarray], count: int, choice: Choice, stops: frozenset[int], capacity: int | None
+    model: Any,
+    prompts: list[np.ndarray],
+    count: int,
+    choice: Choice,
+    stops: frozenset[int],
+    capacity: int | None,
+    target: str,
 ) -> Iterator[np.ndarray]:
     """Up to ``count`` times a token for each prompt, -1 where a text has ended."""
     length = max(map(len, prompts))
     padding = np.array([length - len(p) for p in prompts])
     padded = np.stack([np.concatenate([np.zeros(n, np.int64), p]) for n, p in zip(padding, prompts, strict=True)])
-    free = kept_for(model).setdefault((len(prompts), capacity), [])  # those that write no text now
-    generator = free.pop() if free else Generator(model, len(prompts), capacity)
+    free = kept_for(model).setdefault((len(prompts), capacity, target), [])  # those that write no text now
+    generator = free.pop() if free else Generator(model, len(prompts), capacity, target)
     try:
         ended = np.zeros(len(prompts), bool)
         for number, chosen in enumerate(generator.tokens(model, padded, padding, choice), 1):

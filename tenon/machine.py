@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import platform
 from dataclasses import dataclass
+from typing import Any
+
+from engine.errors import DeviceError, UnsupportedError
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,23 @@ _FEATURES = (
 )  # fmt: skip
 
 
-def devices() -> list[Device]:
-    """The devices that programs can be compiled for on this machine."""
+def devices() -> list[Any]:
+    """The devices that programs can be compiled for on this machine: the processor, as a :class:`Device`, and each GPU,
+    where the extra ``cuda`` and a driver are installed. Each has a ``target``, and prints as a line."""
     from llvmlite import binding
 
     from runtime.cpu.threads import thread_count
 
     features = binding.get_host_cpu_features()
     known = tuple(f for f in _FEATURES if features.get(f))
-    return [Device("cpu", binding.get_host_cpu_name(), platform.machine(), known, thread_count())]
+    cpu = Device("cpu", binding.get_host_cpu_name(), platform.machine(), known, thread_count())
+    return [cpu, *_gpus()]
+
+
+def _gpus() -> list[Any]:
+    from runtime.cuda.devices import properties
+
+    try:
+        return list(properties())
+    except (DeviceError, UnsupportedError):
+        return []

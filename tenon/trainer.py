@@ -150,7 +150,7 @@ class Trainer:
         else:
             source = ArraySource(as_data(x, None, self._floating, "predict"), batch_size)
         run = self.program("predict", source)
-        return run.join([run(*batch) for batch in source.epoch(0, 0)])
+        return run.join([found for _, found in run.over(source.epoch(0, 0))])
 
     # --- files ---------------------------------------------------------------------------------------------
 
@@ -185,8 +185,8 @@ class Trainer:
         totals = begun or Totals(self.metrics)
         self.position.begin()
         with Progress(f"epoch {epoch + 1}/{epochs}", source.samples, enabled=verbose == 1) as progress:
-            for index, batch in enumerate(source.epoch(epoch, skip), start=skip):
-                totals.add(step(*batch), len(batch[0]))
+            for index, (batch, found) in enumerate(step.over(source.epoch(epoch, skip)), start=skip):
+                totals.add(found, len(batch[0]))
                 self.position.batch = index + 1
                 self.position.totals = totals
                 if progress.shown:
@@ -242,8 +242,8 @@ class Trainer:
     def _evaluate(self, source: Source) -> dict[str, float]:
         run = self.program("evaluate", source)
         totals = Totals(self.metrics)
-        for batch in source.epoch(0, 0):
-            totals.add(run(*batch), len(batch[0]))
+        for batch, found in run.over(source.epoch(0, 0)):
+            totals.add(found, len(batch[0]))
         return totals.logs
 
     # --- programs ------------------------------------------------------------------------------------------

@@ -16,9 +16,7 @@ def properties() -> list[Properties]:
     """What GPUs there are. Raises UnsupportedError where the extra is not installed, DeviceError where there is no
     driver."""
     if SIMULATED:
-        from runtime.cuda.simulated import DEVICES, SimulatedDevice
-
-        return [SimulatedDevice(i).properties for i in range(DEVICES)]
+        return [device.properties for device in _simulated()]
     from runtime.cuda.driver import api, found
 
     return found(api())
@@ -36,12 +34,22 @@ def open_device(index: int) -> Device:
 def _opened(index: int) -> Device:
     check(index, properties())
     if SIMULATED:
-        from runtime.cuda.simulated import SimulatedDevice
-
-        return SimulatedDevice(index)
+        return _simulated()[index]
     from runtime.cuda.driver import DriverDevice, api
 
     return DriverDevice(api(), index)
+
+
+def _simulated() -> list[Device]:
+    """New GPUs of the simulator."""
+    try:
+        from runtime.cuda.simulated import DEVICES, SimulatedDevice
+    except ImportError as error:
+        raise UnsupportedError(
+            'NUMBA_ENABLE_CUDASIM=1 is set, and the simulator needs the packages of the extra "cuda-test": '
+            f'pip install "tenon[cuda-test]" ({error})'
+        ) from None
+    return [SimulatedDevice(i) for i in range(DEVICES)]
 
 
 def check(index: int, known: list[Properties]) -> None:

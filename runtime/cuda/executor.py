@@ -137,7 +137,7 @@ class Executor:
     def memory(self, values: Mapping[str, int]) -> dict[str, int]:
         """Bytes by class at these dims, before anything runs; ``temp`` is the arena. Raises ShapeError where a dim is
         missing."""
-        return memory_by_class(self.program, self._state_dims | dict(values))
+        return memory_by_class(self.program, self._state_dims | dict(values)) | {"scratch": 0}
 
     # --- a call --------------------------------------------------------------------------------------------
 

@@ -87,7 +87,8 @@ class Search:
     def _writer(self, before: Graph, after: Graph, name: str) -> Write:
         """What writes the script that shows a fault of the pass ``name``."""
         given, at = (self.inputs, self.state), (name, self.executable.options)
-        return partial(reproduce.write_pass, before=before, after=after, given=given, at=at)
+        target = self.executable.target
+        return partial(reproduce.write_pass, before=before, after=after, given=given, at=at, target=target)
 
     def _results(self, found: Arrays) -> tuple[str, Worst] | None:
         for name, array in found.items():
@@ -129,7 +130,7 @@ class Search:
     def _kernels(self, graph: Graph, plan: Schedule, made: Program) -> tuple[Difference, Write] | None:
         memory = schedule_memory(graph, plan, self.sizes, self.inputs, self.state)
         shapes = buffer_values(graph)
-        runner = KernelRunner(graph, plan, made, self.executable.program, self.sizes)
+        runner = KernelRunner(graph, plan, made, self.executable.program, self.sizes, self.executable.target)
         known = dict(named_nodes(graph))
         full = {node: name for name, node in known.items()}
         found: list[tuple[Difference, Write]] = []
@@ -170,7 +171,8 @@ class Search:
 
     def _program(self, graph: Graph, made: Program, expected: Arrays) -> tuple[Difference, Write] | None:
         program = self.executable.program
-        saved = reproduce.Saved(program, self.inputs, self.state, expected, self.moved.results)
+        target = self.executable.target
+        saved = reproduce.Saved(program, self.inputs, self.state, expected, self.moved.results, target)
         wrong = self._results(reproduce.run_saved(saved))
         if wrong is None:
             return None
@@ -268,7 +270,7 @@ def _rounding(expected: np.ndarray, value: np.ndarray, shifted: np.ndarray) -> n
 
 def _in_python(case: Case, name: str) -> str:
     """Whether the kernel's source is wrong, or what was compiled of it; "" where that would take long to find out."""
-    if sum(a.size for a in case.before.values()) > SMALL_ENOUGH:
+    if case.target != "cpu" or sum(a.size for a in case.before.values()) > SMALL_ENOUGH:
         return ""
     try:
         with settings.config(jit=False):

@@ -15,9 +15,10 @@ from engine.errors import TenonError
 from engine.graph import Graph
 from engine.program import Program
 from engine.schedule import Schedule
-from tenon import text
+from tenon import backends, text
 from tenon.inspection import listings, viewer
 from tenon.inspection.diff import of_stages
+from tenon.inspection.profiling import is_native
 from tenon.text_format import plural
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
         elif isinstance(stage, Schedule):
             _save(folder / "schedule.txt", listings.schedule_text(stage))
         elif isinstance(stage, Program):
-            code = _write_program(stage, folder)
+            code = _write_program(stage, folder, executable.target)
     profile = None
     if inputs:
         ports = binding.ports(executable.graph.inputs)
@@ -79,12 +80,12 @@ def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
         sizes = binding.solve(ports, [a.shape for a in arrays])
         state = {n: np.array(c.array) for n, c in executable.cells.items()}
         text.write_inputs(folder, dict(zip((p.name for p in ports), arrays, strict=True)), state)
-        if executable.target == "cpu":
+        if is_native(executable):
             profile = executable.profile(*arrays, repeats=_CALLS)
     else:
         sizes = dict.fromkeys(executable.graph.dims(), _UNSAID)
     _save(folder / "report.txt", f"{executable.report}\n")
-    if executable.target == "cpu":
+    if executable.has_program:
         _write_memory(executable, folder, sizes)
     record = viewer.record(executable, sizes, profile)
     _save(folder / "index.html", viewer.page(record, code))
@@ -93,17 +94,13 @@ def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
     _save(folder / "graph.dot", viewer.to_dot(drawn))
 
 
-def _write_program(program: Program, folder: Path) -> dict[str, dict[str, str]]:
+def _write_program(program: Program, folder: Path, target: str) -> dict[str, dict[str, str]]:
     """Write the program, and what each kernel is compiled from and to; returns the latter by kernel and suffix."""
-    from runtime.cpu.compile import inspect_kernel
-
+    backend = backends.compiling(target)
     _save(folder / "program.txt", listings.program_text(program))
     (folder / "kernels").mkdir()
     names = listings.kernel_names(program)
-    code = {}
-    for kernel in program.kernels:
-        llvm, assembly = inspect_kernel(kernel)
-        code[names[kernel.key]] = {".py": kernel.source, ".ll": llvm, ".s": assembly}
+    code = {names[kernel.key]: backend.inspect(kernel) for kernel in program.kernels}
     for name, texts in code.items():
         for suffix, content in texts.items():
             _save(folder / "kernels" / f"{name}{suffix}", content)

@@ -11,6 +11,7 @@ from engine.dtypes import f32
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of, nested_nodes
 from engine.program import Call, Program
+from tenon import backends
 from tenon.inspection.costs import named_nodes, only_moves
 from tenon.inspection.explanation import (
     Advice,
@@ -183,15 +184,12 @@ def _precision(executable: Executable) -> Precision | None:
 
 
 def _code(executable: Executable) -> Iterator[Code]:
-    from runtime import cache
-    from runtime.cpu.loading import identity_of
-
-    store = cache.default()
+    backend = backends.compiling(executable.target)
     origin = executable.origin
     for kernel in executable.program.kernels:
         seconds = origin.took.get(kernel.key)
         if seconds is not None:
-            why = store.why(cache.OBJECT, identity_of(kernel)) or "the cache does not say why"
+            why = backend.why_compiled(kernel) or "the cache does not say why"
         elif not is_native(executable):
             why = "it runs in Python"
         elif kernel.key in origin.known:

@@ -15,6 +15,7 @@ from engine.loops import body_of
 from engine.program import Arg, Block, Call, Kernel, Lowered, MatrixMap, Pointer, Port, Program
 from engine.schedule import Bundle, KernelSpec, Schedule
 from engine.scheduled import Memory
+from tenon import backends
 from tenon.inspection import reproduce
 from tenon.inspection.comparing import moved
 
@@ -93,6 +94,7 @@ class Case:
     expected: Arrays
     shifted: Arrays
     written: tuple[str, ...]
+    target: str = "cpu"
 
     def of(self, name: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         return self.got[name], self.expected[name], self.shifted[name]
@@ -100,7 +102,7 @@ class Case:
     def saved(self) -> reproduce.Saved:
         expected = {f"state {n}": self.expected[n] for n in self.written}
         near = {f"state {n}": self.shifted[n] for n in self.written}
-        return reproduce.Saved(self.program, {}, self.before, expected, near)
+        return reproduce.Saved(self.program, {}, self.before, expected, near, self.target)
 
 
 def _as_built(made: Program, built: Program) -> dict[str, Kernel]:
@@ -121,8 +123,12 @@ class KernelRunner:
     """Runs the kernels of ``plan``, the schedule of ``graph``, one by one: the code is that of ``built``, where that is
     the program which the passes make of it now, ``made``."""
 
-    def __init__(self, graph: Graph, plan: Schedule, made: Program, built: Program, sizes: Mapping[str, int]):
+    def __init__(
+        self, graph: Graph, plan: Schedule, made: Program, built: Program, sizes: Mapping[str, int], target: str
+    ):
         from passes.assemble import lasting_buffers
+
+        self.target = target
 
         self.lasting = lasting_buffers(graph, plan)
         self.checks, self.sizes = made.checks, sizes
@@ -141,16 +147,15 @@ class KernelRunner:
         shifted = {n: np.array(near.get(n, a)) for n, a in before.items()}
         scheduled.execute(item, memory.over(shifted))
         program = self._program(item, memory, before)
-        got = reproduce.run_saved(reproduce.Saved(program, {}, before, {}, {}))
-        return Case(program, before, {n: got[f"state {n}"] for n in written}, expected, shifted, written)
+        got = reproduce.run_saved(reproduce.Saved(program, {}, before, {}, {}, self.target))
+        return Case(program, before, {n: got[f"state {n}"] for n in written}, expected, shifted, written, self.target)
 
     def _program(self, item: KernelSpec | Bundle, memory: Memory, arrays: Arrays) -> Program:
         """The calls of one kernel as a program, to which all memory is state."""
         from passes.assemble import lifetimes
-        from runtime.cpu.lower import lower
 
         if id(item) not in self._lowered:
-            self._lowered[id(item)] = self._as_built(lower(item, self.lasting))
+            self._lowered[id(item)] = self._as_built(backends.compiling(self.target).lower(item, self.lasting))
         lowered = self._lowered[id(item)]
         number = self._number
         kinds = {n: memory.buffers[n].dtype for n in arrays}

@@ -54,9 +54,9 @@ def profile(executable: Executable, args: Sequence[Any], kwargs: Mapping[str, An
 def _timed_driver(executable: Executable) -> Any:
     """The code of the timed driver. Raises UnsupportedError where ``executable`` does not run by the native one."""
     if not is_native(executable):
-        raise UnsupportedError(
-            f"{executable.name} runs in Python (TENON_JIT=0): its times would say nothing of the program's speed"
-        )
+        device = getattr(executable.executor, "device", None)
+        how = "in Python (TENON_JIT=0)" if device is None else "in the simulator, and a GPU's profile needs a GPU"
+        raise UnsupportedError(f"{executable.name} runs {how}: its times would say nothing of the program's speed")
     from runtime.cache import default
     from runtime.cpu.loading import timed_driver
 

@@ -18,7 +18,8 @@ class Report:
     ``from_cache`` says that the program itself was in the cache, so no pass ran. ``arena_bytes`` is what the arena
     has grown to so far. ``seconds`` is the time from the traced graph until it could run: that of the ``passes``, by
     name, ``code_seconds`` for the kernels' code, and the rest for the cache, memory and threads. ``kernel_seconds`` is
-    what each kernel took that was compiled; many are side by side.
+    what each kernel took that was compiled; many are side by side. ``place`` is where
+    the program runs.
     """
 
     name: str
@@ -34,9 +35,10 @@ class Report:
     passes: tuple[tuple[str, float], ...] = ()
     code_seconds: float = 0.0
     kernel_seconds: tuple[tuple[str, float], ...] = ()
+    place: str = "cpu"
 
     @classmethod
-    def of(cls, target: str, graph: Graph, built: Built, seconds: float) -> Report:
+    def of(cls, target: str, place: str, graph: Graph, built: Built, seconds: float) -> Report:
         names = {kernel.key: kernel.name for kernel in built.program.kernels} if built.program else {}
         return cls(
             name=graph.name,
@@ -52,6 +54,7 @@ class Report:
             passes=built.origin.passes,
             code_seconds=built.origin.code_seconds,
             kernel_seconds=tuple((names.get(key, "driver"), took) for key, took in built.origin.took.items()),
+            place=place,
         )
 
     @property
@@ -74,8 +77,9 @@ class Report:
         if self.target == "reference":
             return f"{self.name}: {plural(self.nodes, 'node')}, interpreted by the reference"
         source = "program from the cache" if self.from_cache else "all passes ran"
+        where = "" if self.place == "cpu" else f" on {self.place}"
         return (
-            f"{self.name}: {plural(self.nodes, 'node')} in {plural(self.kernels, 'fused kernel')} ({self.compiled} "
-            f"compiled, {self.loaded} loaded from the cache, {self.shared} shared; {source}), "
+            f"{self.name}{where}: {plural(self.nodes, 'node')} in {plural(self.kernels, 'fused kernel')} "
+            f"({self.compiled} compiled, {self.loaded} loaded from the cache, {self.shared} shared; {source}), "
             f"arena {bytes_text(self.arena_bytes)}, ready in {self.seconds:.2f} s"
         )

@@ -15,6 +15,7 @@ from engine.graph import Graph
 from engine.options import Options
 from engine.program import Program
 from engine.state import Cell
+from tenon import backends
 from tenon.inspection.comparing import computing_in, worst
 from tenon.text import load_arrays, save_arrays, write, write_inputs
 
@@ -65,25 +66,27 @@ def write_pass(
     after: Graph,
     given: tuple[Arrays, Arrays],
     at: tuple[str, Options],
+    target: str = "cpu",
 ) -> Path:
     """The graphs before and after a pass (its name and the options), with the inputs and the state that they ran on."""
     write(before, folder / "before.py", f'before the pass "{at[0]}"')
     write(after, folder / "after.py", f'after the pass "{at[0]}"')
     write_inputs(folder, *given)
     return _write_script(
-        folder, difference, f'run_pass(__file__, "{at[0]}", level={at[1].level}, precision="{at[1].precision}")'
+        folder,
+        difference,
+        f'run_pass(__file__, "{at[0]}", level={at[1].level}, precision="{at[1].precision}", target="{target}")',
     )
 
 
-def run_pass(script: str, name: str, level: int, precision: str = "f32") -> int:
+def run_pass(script: str, name: str, level: int, precision: str = "f32", target: str = "cpu") -> int:
     """Run the graphs beside ``script``, and what the pass makes now of the first. Returns 1 if the saved ones part."""
     with computing_in(as_dtype(precision)):
-        return _run_pass(Path(script).parent, name, Options(level, as_dtype(precision)))
+        return _run_pass(Path(script).parent, name, Options(level, as_dtype(precision)), target)
 
 
-def _run_pass(folder: Path, name: str, options: Options) -> int:
+def _run_pass(folder: Path, name: str, options: Options, target: str) -> int:
     from passes.pipeline import graph_passes
-    from runtime.cpu.target import target
 
     before, after = (_parsed(folder / f"{n}.py") for n in ("before", "after"))
     saved = load_arrays(folder / "inputs.npz")
@@ -91,7 +94,7 @@ def _run_pass(folder: Path, name: str, options: Options) -> int:
     status = 0
     if name != "schedule":
         status = _report(_graph_results(after, saved), expected, near, f"the graph after {name}, as it was saved,")
-    passes = dict(graph_passes(target(), options))
+    passes = dict(graph_passes(backends.compiling(target).target(options), options))
     base = name.rsplit("-", 1)[0] if name not in passes else name
     if name == "schedule":
         return _report(_scheduled(before, saved), expected, near, "the schedule, as it is made now,")
@@ -145,16 +148,14 @@ class Saved:
     state: Arrays
     expected: Arrays
     near: Arrays
+    target: str = "cpu"
 
 
 def run_saved(saved: Saved) -> dict[str, np.ndarray]:
     """Run the program; gives its outputs and the state that it updates."""
-    from runtime import cache
-    from runtime.cpu.loading import build
-
     program = saved.program
     cells = {p.name: Cell(saved.state[p.name], p.dtype) for p in program.state}
-    executor, _ = build(program, cells, cache.default())
+    executor, _ = backends.compiling(saved.target).executor(program, cells)
     outputs = executor.run(dict(saved.inputs))
     found = {f"output {i}": a for i, a in enumerate(outputs)}
     return found | {f"state {n}": cells[n].array for n in program.updates}
@@ -170,11 +171,11 @@ def write_program(folder: Path, difference: Difference, saved: Saved) -> Path:
     write_inputs(folder, saved.inputs, saved.state)
     save_arrays(folder / "expected.npz", dict(saved.expected))
     save_arrays(folder / "near.npz", dict(saved.near))
-    return _write_script(folder, difference, "run_program(__file__)")
+    return _write_script(folder, difference, f'run_program(__file__, "{saved.target}")')
 
 
-def run_program(script: str) -> int:
-    """Run the program beside ``script``. Returns 1 where it parts from what is expected."""
+def run_program(script: str, target: str = "cpu") -> int:
+    """Run the program beside ``script`` on ``target``. Returns 1 where it parts from what is expected."""
     folder = Path(script).parent
     program = program_json.from_json((folder / "program.json").read_text(encoding="utf-8"))
     arrays = load_arrays(folder / "inputs.npz")
@@ -182,5 +183,5 @@ def run_program(script: str) -> int:
         {n.removeprefix(kind): a for n, a in arrays.items() if n.startswith(kind)} for kind in ("input:", "state:")
     )
     expected, near = (load_arrays(folder / f"{n}.npz") for n in ("expected", "near"))
-    found = run_saved(Saved(program, inputs, state, expected, near))
+    found = run_saved(Saved(program, inputs, state, expected, near, target))
     return _report(found, expected, near, program.name)

@@ -17,6 +17,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import astuple
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from cuda.bindings import driver as real
 from engine.program import Kernel
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.simulator.machine import launch
+from runtime.cuda.tensor_map import TensorMap
 from runtime.sources import load_source
 
 OK, STATUS = real.CUresult.CUDA_SUCCESS, real.CUresult
@@ -75,12 +77,7 @@ class FakeDriver:
     """``late`` says which of the streams, in the order of their making, put off their work; ``memory`` is what the GPU
     has. ``calls`` holds the names of all calls, ``problems`` what no program may do."""
 
-    CUresult, CUdevice_attribute, CUfunction_attribute = STATUS, real.CUdevice_attribute, real.CUfunction_attribute
-    CUstream_flags, CUevent_flags, CUstreamCaptureMode = (
-        real.CUstream_flags,
-        real.CUevent_flags,
-        real.CUstreamCaptureMode,
-    )
+    CUresult = STATUS
 
     def __init__(
         self, late: tuple[bool, bool] = (True, True), memory: int = 1 << 28, version: int = 13000, count: int = 1,
@@ -102,8 +99,10 @@ class FakeDriver:
         self._current = threading.local()
 
     def __getattribute__(self, name: str) -> Any:
-        if not name.startswith("cu"):
+        if not name.startswith(("cu", "CU")) or name == "CUresult":
             return super().__getattribute__(name)
+        if name.startswith("CU") or name.startswith("cuuint"):  # a type
+            return getattr(real, name)
         try:
             found = super().__getattribute__("_" + name)
         except AttributeError:
@@ -156,6 +155,15 @@ class FakeDriver:
         self._current.set = True
 
     # --- memory --------------------------------------------------------------------------------------------
+
+    def _cuTensorMapEncodeTiled(self, kind: Any, rank: int, address: int, size: Any, strides: Any, box: Any,
+                                steps: Any, *options: Any) -> Any:  # fmt: skip
+        itemsize = int(kind.name.removeprefix("CU_TENSOR_MAP_DATA_TYPE_UINT")) // 8
+        (columns, rows), (box_columns, box_rows) = map(int, size), map(int, box)
+        swizzle = int(options[1].name.removeprefix("CU_TENSOR_MAP_SWIZZLE_").removesuffix("B"))
+        matrix = TensorMap(rows, columns, itemsize, int(strides[0]), box_rows, box_columns, swizzle)
+        encoded = matrix.for_simulator(address)
+        return SimpleNamespace(getPtr=lambda: encoded.ctypes.data)
 
     def _cuMemGetInfo(self) -> Any:
         return OK, self.total - sum(self.allocated.values()), self.total

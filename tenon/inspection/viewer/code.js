@@ -2,7 +2,7 @@
 
 const packedCode = JSON.parse(byId("code").textContent);
 
-/** The text of a kernel's file, ".py", ".ll" or ".s". */
+/** The text of a kernel's file, by its suffix. */
 async function codeOf(name, suffix) {
   const packed = packedCode[name]?.[suffix];
   if (packed === undefined) return null;
@@ -14,6 +14,9 @@ async function codeOf(name, suffix) {
 const LANGUAGES = {
   ".py": { name: "Python", tokens: /(#.*$)|("(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*')|\b(def|return|for|in|if|else|elif|while|import|from|and|or|not|is|lambda|with|as|class|pass|break|continue|True|False|None|yield|raise|try|except|self)\b|\b(\d[\w.]*)\b/gm },
   ".ll": { name: "LLVM IR", tokens: /(;.*$)|("(?:[^"\\])*")|\b(define|ret|br|label|phi|call|load|store|getelementptr|add|fadd|fmul|fsub|fdiv|mul|sub|icmp|fcmp|select|bitcast|inttoptr|ptrtoint|shufflevector|insertelement|extractelement|tail|align|inbounds|declare|attributes|fast|contract|reassoc|nsz|to|x|void|ptr|float|double|i\d+)\b|(%[\w.]+|\b\d[\w.e+-]*\b)/gm },
+  ".ptx": { name: "PTX", tokens: /(\/\/.*$)|("(?:[^"\\])*")|^\s+(?:@!?%p\d+\s+)?([a-z]\w*)|(%\w+|\.\w+)/gm },
+  ".sass": { name: "SASS", tokens: /(\/\*[0-9a-f]+\*\/)|("(?:[^"\\])*")|\b([A-Z][A-Z0-9.]+)\b|(U?[RP]\d+|0x[0-9a-f]+)/gm },
+  ".txt": { name: "Resources", tokens: /(^#.*$)|("(?:[^"\\])*")|\b(registers|shared|stack|spilled)\b|(\d+)/gm },
   ".s": { name: "Assembly", tokens: /(#.*$)|("(?:[^"\\])*")|^\s+(\.?[a-z]\w*)|(%\w+|\$-?\w+)/gm },
 };
 const LONGEST = 400_000; // letters that are coloured; what is longer is shown plain
