@@ -196,13 +196,21 @@ POOLS = {
 }
 
 
+# Where padding is left out, a tile's points come in parts.
+PARTED = {
+    "the CNN's second": CASES["the CNN's second"],
+    "strided": Case((8, 9), (8, 50), (7, 3), (1, 2), (3, 1)),
+    "groups": Case((10, 9), (32, 64), (5, 3), (1, 1), (2, 1), groups=2),
+}
+
+
 @pytest.mark.parametrize("name, pool", [
     ("one channel", "halves"), ("three channels, stride 2", "padded"), ("wide", "overlapping"),
-    ("many channels", "dilated"),
+    ("many channels", "dilated"), ("the CNN's second", "halves"), ("strided", "padded"), ("groups", "overlapping"),
 ])  # fmt: skip
 def test_convolution_with_pooling(name: str, pool: str) -> None:
     """The inner body adds a bias and takes the relu; a NaN in the image reaches every window that sees it."""
-    case = CASES[name]
+    case = PARTED.get(name) or CASES[name]
     window = replace(POOLS[pool], size=case.out_size)
     pooled = (*window.out_size, case.channels[1])
     inner = (
@@ -219,6 +227,7 @@ def test_convolution_with_pooling(name: str, pool: str) -> None:
                      convolution(case))  # fmt: skip
     reads = (Access("bias", F32, (0, 0, 0, 1)),)
     lowered = lower_conv2d_pool(KernelSpec("pool", (B, *pooled), reads, writes, body, core))
+    assert any("part_count" in k.source for k in lowered.kernels) == (name in PARTED)
 
     rng = np.random.default_rng(0)
     stored, x = case.image(rng, 2, case.size, case.channels[0])

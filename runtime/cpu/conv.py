@@ -156,20 +156,36 @@ def pack_weights(spec: KernelSpec, plan: ConvTile) -> Packed:
     return pack(panels, f"{spec.name}.weights", spec.name, spec.nodes)
 
 
+def image_lines(plan: ConvTile, table: ArgTable, weights: str) -> list[str]:
+    """Lines that copy what the tile reads into ``patch``, and set ``columns``, its number of channels, ``channel0``,
+    the first of these, and ``first_panel``, the address of their weights.
+
+    ``n`` is the image's number, ``group`` and ``channel_block`` say which of the channels."""
+    core, columns = plan.core, plan.tile.columns
+    table.declare(
+        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), weights=Pointer(weights),
+        x_n=core.x.strides[0], x_group=core.x.strides[3] * core.group_inputs, outputs=core.group_outputs,
+        block_channels=plan.channels, panels=ceil_div(core.group_outputs, columns),
+        panel_bytes=plan.depth * columns * plan.dtype.itemsize,
+    )  # fmt: skip
+    return [
+        f"image = x + (n * x_n + group * x_group) * {core.x.dtype.itemsize}",
+        *plan.patch.copy_lines(table, table.scope(SCRATCH)),
+        "first_channel = channel_block * block_channels",
+        "columns = minimum(block_channels, outputs - first_channel)",
+        "channel0 = group * outputs + first_channel",
+        f"first_panel = weights + (group * panels + quotient(first_channel, {columns})) * panel_bytes",
+    ]
+
+
 def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str], list[str], list[str]]:
     """Lines that prepare the tile at (``oh0``, ``ow0``) of ``tile_h`` x ``tile_w`` points, lines that compute its
-    points ``first_row`` .. ``stop_row`` into ``block``, and the names of the microkernels used.
-
-    ``n`` is the image's number, ``group`` and ``channel_block`` say which of the channels. The first lines set
-    ``rows``, the number of points, ``columns``, that of channels, and ``channel0``, the first of these."""
+    points ``first_row`` .. ``stop_row`` into ``block``, and the names of the microkernels used. The first lines are
+    those of :func:`image_lines`, and set ``rows``, the number of points."""
     core, tile, patch = plan.core, plan.tile, plan.patch
     size, scope = plan.dtype.itemsize, table.scope(SCRATCH)
     taps_across, run = patch.runs()
     table.declare(
-        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), weights=Pointer(weights),
-        x_n=core.x.strides[0], x_group=core.x.strides[3] * plan.core.group_inputs,
-        outputs=plan.core.group_outputs, block_channels=plan.channels,
-        panels=ceil_div(plan.core.group_outputs, tile.columns), panel_bytes=plan.depth * tile.columns * size,
         taps=core.kernel[0] * taps_across, taps_h=core.kernel[0], taps_w=taps_across, run=run,
         step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
     )  # fmt: skip
@@ -181,8 +197,7 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         f"block + ((r - first_row) * block_channels + c) * {size}, block_channels * {size}, 0)"
     )
     lines = [
-        f"image = x + (n * x_n + group * x_group) * {core.x.dtype.itemsize}",
-        *patch.copy_lines(table, scope),
+        *image_lines(plan, table, weights),
         "rows = tile_h * tile_w",
         *loop("r", "0", "tile_h", loop("s", "0", "tile_w", [
             store(dtypes.i64, "bases", "r * tile_w + s", "patch + r * step_h + s * step_w", scope)
@@ -197,9 +212,6 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
             *loop("i", "0", "high", [store(dtypes.i64, "table", "entry + i", address, scope)]),
             "entry += high",
         ]))),
-        "first_channel = channel_block * block_channels",
-        "columns = minimum(block_channels, outputs - first_channel)",
-        "channel0 = group * outputs + first_channel",
     ]  # fmt: skip
     blocks = row_blocks(names, sizes, call, "first_row", "stop_row")
     if ends_narrow(core.group_outputs, tile):
@@ -208,7 +220,7 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
                   *indent(row_blocks(narrow, sizes, call, "first_row", "stop_row"))]  # fmt: skip
         names += narrow
     multiply = [
-        f"panel = weights + (group * panels + quotient(first_channel, {tile.columns})) * panel_bytes",
+        "panel = first_panel",
         f"for c in range(0, columns, {tile.columns}):",
         *indent(blocks),
         "    panel += panel_bytes",

@@ -10,7 +10,8 @@ from engine import dtypes
 from engine.dims import Size, product
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, MaxPool2d
-from runtime.cpu.conv import BLOCK_BYTES, ConvTile, pack_weights, plan_tile, tile_lines, tile_space
+from runtime.cpu.conv import BLOCK_BYTES, ConvTile, image_lines, pack_weights, plan_tile, tile_lines, tile_space
+from runtime.cpu.conv_parts import part_lines, worth_parting
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store, times, total
@@ -36,17 +37,24 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
     packed = pack_weights(spec, plan)
     table = ArgTable()
     space = tile_space(plan, spec.axes[0], pooled)
-    prepare, multiply, names = tile_lines(plan, table, packed.buffer.name)
+    more: dict[str, int] = {}
+    if worth_parting(plan):
+        multiply, names = part_lines(plan, table)
+        make = [*image_lines(plan, table, packed.buffer.name), *multiply]
+        more["where"] = plan.rows * 8
+    else:
+        prepare, multiply, names = tile_lines(plan, table, packed.buffer.name)
+        make = [*prepare, "first_row = 0", "stop_row = rows", *multiply]
+    rows = plan.rows + plan.tile.rows * len(more)
     inside = always_inside(core.in_size, pooled, core.kernel, core.stride, core.padding, core.dilation)
     if inside and may_unroll(core.kernel):
-        parts = plan.scratch(plan.rows)
+        parts = plan.scratch(rows, **more)
         start, pool = _pool_inside(spec, core, plan, table)
     else:
         row = plan.channels * core.inner[-1].dtype.itemsize
-        parts = plan.scratch(plan.rows, best_row=row, position_row=plan.channels)
+        parts = plan.scratch(rows, best_row=row, position_row=plan.channels, **more)
         start, pool = _pool_with_border(spec, core, plan, table)
-    task = [*coordinates(table, "task", space), *_covered(core, plan, table, pooled), *prepare,
-            "first_row = 0", "stop_row = rows", *multiply, *pool]  # fmt: skip
+    task = [*coordinates(table, "task", space), *_covered(core, plan, table, pooled), *make, *pool]
     lines = [*scratch_lines(parts, table), *start, *loop("task", "lo", "hi", task)]
     code = kernel(f"conv2d_pool_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
     reads = dict.fromkeys([conv.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
@@ -76,6 +84,13 @@ def _covered(core: MaxPool2d, plan: ConvTile, table: ArgTable, pooled: tuple[Siz
     return lines
 
 
+def _place(plan: ConvTile, table: ArgTable, point: str) -> str:
+    """The address of the results of a tile's ``point``."""
+    if worth_parting(plan):
+        return load(dtypes.i64, "where", point, table.scope(SCRATCH))
+    return f"block + ({point}) * block_channels * {plan.dtype.itemsize}"
+
+
 def _emitters(spec: KernelSpec, core: MaxPool2d, table: ArgTable, outputs: dict[int, str],
               inner_values: list[str]) -> tuple[BodyEmitter, list[BodyEmitter]]:  # fmt: skip
     """The emitter of the body, and one of the inner body for each of the ``inner_values`` that its core is."""
@@ -89,9 +104,9 @@ def _emitters(spec: KernelSpec, core: MaxPool2d, table: ArgTable, outputs: dict[
 
 def _pool_inside(spec: KernelSpec, core: MaxPool2d, plan: ConvTile, table: ArgTable) -> tuple[list[str], list[str]]:
     """Pooling with the whole window written out: the lines before all loops, and those of a task."""
-    size, value = plan.dtype.itemsize, core.inner[-1]
+    value = core.inner[-1]
     taps = [(kh, kw) for kh in range(core.kernel[0]) for kw in range(core.kernel[1])]
-    elements = [load(plan.dtype, "corner", f"at_{k} + j", table.scope(SCRATCH)) for k in range(len(taps))]
+    elements = [load(plan.dtype, f"point_{k}", "j", table.scope(SCRATCH)) for k in range(len(taps))]
     outputs = {0: f"best_{len(taps) - 1}", 1: f"position_{len(taps) - 1}"}
     body, inner = _emitters(spec, core, table, outputs, elements)
     everyone = [body, *inner]
@@ -99,7 +114,7 @@ def _pool_inside(spec: KernelSpec, core: MaxPool2d, plan: ConvTile, table: ArgTa
     table.declare(pool_dilation_h=core.dilation[0], pool_dilation_w=core.dilation[1])
 
     task = [
-        f"at_{k} = ({kh} * pool_dilation_h * tile_w + {kw} * pool_dilation_w) * block_channels"
+        f"at_{k} = {kh} * pool_dilation_h * tile_w + {kw} * pool_dilation_w - oh0 * tile_w - ow0"
         for k, (kh, kw) in enumerate(taps)
     ]
     for emitter in everyone:
@@ -109,7 +124,7 @@ def _pool_inside(spec: KernelSpec, core: MaxPool2d, plan: ConvTile, table: ArgTa
     for (kh, kw), emitter in zip(taps, inner, strict=True):
         by_row += emitter.enter(1, total("oh", times(str(kh), "pool_dilation_h")))
         by_column += emitter.enter(2, total("ow", times(str(kw), "pool_dilation_w")))
-    by_column.append(f"corner = block + ((oh - oh0) * tile_w + ow - ow0) * block_channels * {size}")
+    by_column += [f"point_{k} = {_place(plan, table, f'oh * tile_w + ow + at_{k}')}" for k in range(len(taps))]
     inside = []
     for k, emitter in enumerate(inner):
         inside += emitter.enter(3, "channel0 + j", inline=True)
@@ -146,7 +161,7 @@ def _pool_with_border(spec: KernelSpec, core: MaxPool2d, plan: ConvTile,
     tap_column = ["ow = pw * pool_stride_w - pool_pad_w + kw * pool_dilation_w"]
     inside_column = [
         *inner.enter(2, "ow"),
-        f"values = block + ((oh - oh0) * tile_w + ow - ow0) * block_channels * {plan.dtype.itemsize}",
+        f"values = {_place(plan, table, '(oh - oh0) * tile_w + ow - ow0')}",
         "here = uint8(kh * window_w + kw)",
     ]
     point = inner.enter(3, "channel0 + j", inline=True)
