@@ -99,22 +99,22 @@ def _memory(dtype: DType) -> dict[str, Word]:
 
     @typed("int64 int64 int64", value, _loading(dtype, _GLOBAL))
     def load(pointer: int, index: int, scope: int) -> Any:
-        return wide(global_bytes(pointer + index * kind.itemsize, kind.itemsize, "reads").view(kind)[0])
+        return wide(global_bytes(pointer + int(index) * kind.itemsize, kind.itemsize, "reads").view(kind)[0])
 
     @typed(f"int64 int64 {value} int64", "", _storing(dtype, _GLOBAL))
     def store(pointer: int, index: int, x: Any, scope: int) -> None:
-        global_bytes(pointer + index * kind.itemsize, kind.itemsize, "writes").view(kind)[0] = x
+        global_bytes(pointer + int(index) * kind.itemsize, kind.itemsize, "writes").view(kind)[0] = x
 
     @typed("int64 int64", value, _loading(dtype, _SHARED))
     def load_shared(pointer: int, index: int) -> Any:
         thread = current()
-        at = pointer + index * kind.itemsize
+        at = pointer + int(index) * kind.itemsize
         return wide(thread.block.shared.load(thread, at, kind.itemsize).view(kind)[0])
 
     @typed(f"int64 int64 {value}", "", _storing(dtype, _SHARED))
     def store_shared(pointer: int, index: int, x: Any) -> None:
         thread = current()
-        thread.block.shared.store(thread, pointer + index * kind.itemsize, np.array([x], kind).view(np.uint8))
+        thread.block.shared.store(thread, pointer + int(index) * kind.itemsize, np.array([x], kind).view(np.uint8))
 
     words: dict[str, Word] = {"load": load, "store": store, "load_shared": load_shared, "store_shared": store_shared}
     return {f"{name}_{dtype}": word for name, word in words.items()}
@@ -212,12 +212,12 @@ def _vectors(count: int, dtype: DType) -> dict[str, Word]:
 
     @typed("int64 int64 int64", " ".join([value] * count), _loading_vector(count, dtype))
     def load(pointer: int, index: int, scope: int) -> tuple[Any, ...]:
-        found = _neighbours(pointer + index * kind.itemsize, count, kind, "reads")
+        found = _neighbours(pointer + int(index) * kind.itemsize, count, kind, "reads")
         return tuple(wide(x.view(kind)[0]) for x in found)
 
     @typed(" ".join(["int64 int64", *[value] * count, "int64"]), "", _storing_vector(count, dtype))
     def store(pointer: int, index: int, *values: Any) -> None:
-        found = _neighbours(pointer + index * kind.itemsize, count, kind, "writes")
+        found = _neighbours(pointer + int(index) * kind.itemsize, count, kind, "writes")
         for place, x in zip(found, values[:count], strict=True):
             place.view(kind)[0] = x
 
@@ -366,36 +366,27 @@ round_f16 = _operator("round_f16", "float32", "float32", _rounding(dtypes.f16))
 round_bf16 = _operator("round_bf16", "float32", "float32", _rounding(dtypes.bf16))
 
 
+@typed("int64", "int64", lambda builder, kind, x: call_llvm(builder, "ctpop", [x]))
+def count_bits(x: int) -> int:
+    """How many bits of ``x`` are set."""
+    return bin(x).count("1")
+
+
 def _quotient(builder: Any, kind: str, a: Any, b: Any) -> Any:
-    """A division of 32 bits where both fit. Else, as good as never, bit by bit: to divide 64 bits ptxas calls a
-    function, which takes a stack."""
-    i32, i64 = _integer(32), _integer(64)
+    """A division of 32 bits where both fit. Else, as good as never, by a reciprocal of 20 bits, which at every step
+    takes as many bits off what is left: to divide 64 bits ptxas calls a function, and that takes a stack."""
+    i32, i64, f64 = _integer(32), _integer(64), ir.DoubleType()
     large = builder.icmp_unsigned("!=", builder.lshr(builder.or_(a, b), i64(32)), i64(0))
     with builder.if_else(large, likely=False) as (yes, no):
         with yes:
-            before, walk, done = (
-                builder.block,
-                builder.append_basic_block("bits"),
-                builder.append_basic_block("divided"),
-            )
-            builder.branch(walk)
-            builder.position_at_end(walk)
-            bit, rest, found = builder.phi(i64), builder.phi(i64), builder.phi(i64)
-            next_bit = builder.and_(builder.lshr(a, bit), i64(1))
-            higher = builder.or_(builder.shl(rest, i64(1)), next_bit)
-            fits = builder.icmp_unsigned(">=", higher, b)
-            left = builder.select(fits, builder.sub(higher, b), higher)
-            more = builder.or_(found, builder.select(fits, builder.shl(i64(1), bit), i64(0)))
-            for phi, first, then in (
-                (bit, i64(63), builder.sub(bit, i64(1))),
-                (rest, i64(0), left),
-                (found, i64(0), more),
-            ):
-                phi.add_incoming(first, before)
-                phi.add_incoming(then, walk)
-            builder.cbranch(builder.icmp_unsigned("==", bit, i64(0)), done, walk)
-            builder.position_at_end(done)
-            slow, from_slow = more, builder.block
+            reciprocal = _ptx(builder, "rcp.approx.ftz.f64 $0, $1;", "=d,d", f64, builder.sitofp(b, f64))
+            found, rest = i64(0), a
+            for _ in range(4):
+                step = builder.fptosi(builder.fmul(builder.sitofp(rest, f64), reciprocal), i64)
+                found, rest = builder.add(found, step), builder.sub(rest, builder.mul(step, b))
+            found = builder.sub(found, builder.zext(builder.icmp_signed("<", rest, i64(0)), i64))
+            slow = builder.add(found, builder.zext(builder.icmp_signed(">=", rest, b), i64))
+            from_slow = builder.block
         with no:
             short = builder.udiv(builder.trunc(a, i32), builder.trunc(b, i32))
             fast, from_fast = builder.zext(short, i64), builder.block

@@ -7,7 +7,22 @@ from functools import partial
 
 from engine.errors import UnsupportedError
 from engine.program import Lowered, joined
-from engine.schedule import Attention, Bundle, Contraction, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2d, Recurrence
+from engine.schedule import (
+    Attention,
+    Bundle,
+    Contraction,
+    Conv2d,
+    ConvWeightGrad,
+    KernelSpec,
+    MaxPool2d,
+    MaxPool2dGather,
+    MaxPool2dGrad,
+    Recurrence,
+    RunningExtremum,
+    Scan,
+    Scatter,
+    Sort,
+)
 from runtime.conv_phases import has_phases, phases
 from runtime.conv_taps import has_idle_taps, trimmed
 from runtime.cuda.attention import lower_attention
@@ -18,8 +33,12 @@ from runtime.cuda.conv_direct import lower_direct_conv2d, lower_direct_weight_gr
 from runtime.cuda.conv_specs import pool_apart
 from runtime.cuda.depthwise import is_depthwise, lower_depthwise, lower_depthwise_weight_grad
 from runtime.cuda.loops import lower_loops
+from runtime.cuda.pool import lower_pool
 from runtime.cuda.recurrence import lower_recurrence
 from runtime.cuda.reductions import lower_reduction
+from runtime.cuda.scan import lower_scan
+from runtime.cuda.scatter import lower_scatter
+from runtime.cuda.sort import lower_sort
 from runtime.pointwise import as_contraction, gradient_as_contraction, is_pointwise, is_pointwise_gradient
 
 
@@ -64,4 +83,12 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture
         case MaxPool2d(source=Conv2d()):
             convolution, pool, between = pool_apart(item)
             return joined([Lowered((), (), (between,)), again(convolution), again(pool)])
+        case (MaxPool2d() | MaxPool2dGrad() | MaxPool2dGather()) as core:
+            return lower_pool(item, core)
+        case Scatter() as core:
+            return lower_scatter(item, core)
+        case (Scan() | RunningExtremum()) as core:
+            return lower_scan(item, core)
+        case Sort() as core:
+            return lower_sort(item, core)
     raise UnsupportedError(f"CUDA has no kernel for the core {type(item.core).__name__} of {item.name}")

@@ -20,6 +20,7 @@ from engine.schedule import KernelSpec, Stmt
 from runtime.axes import collapse
 from runtime.cuda.emit import kernel
 from runtime.cuda.loops import loaded_together, neighbours
+from runtime.cuda.shuffles import SHUFFLES, shuffled
 from runtime.emit import ArgTable, BodyEmitter, call, indent, loop, times, total
 from runtime.reductions import combined, identity, without_arg_reductions
 from runtime.row_passes import Pass, RowPasses
@@ -100,7 +101,7 @@ class _Reduction:
         last = self.emitter.release()
         if last:
             lines += ["if live & (lane == 0):", *indent(last)]
-        modules = {"runtime.cuda.ptx": ["shared_memory", *(f"shfl_bfly_{t}" for t in ("u32", "f32", "u64", "f64"))]}
+        modules = {"runtime.cuda.ptx": ["shared_memory", *SHUFFLES]}
         code = kernel(spec.name, lines, table, self.threads, self.shared, modules=modules)
         return Lowered((call(spec, code, table, tasks),), (code,))
 
@@ -272,7 +273,9 @@ class _Rows(_Reduction):
     def joined(self, reduction: Stmt, name: str) -> list[str]:
         lines, step = [], min(self.group, _LANES) // 2
         while step:
-            lines.append(f"{name} = {combined(reduction, name, exchanged(reduction.dtype.computed, name, step))}")
+            lines.append(
+                f"{name} = {combined(reduction, name, shuffled('bfly', reduction.dtype.computed, name, step))}"
+            )
             step //= 2
         if self.group <= _LANES:
             return lines
@@ -326,12 +329,3 @@ class _Columns(_Reduction):
 
     def _room(self, dtype: DType) -> int:
         return 0
-
-
-def exchanged(dtype: DType, value: str, distance: int) -> str:
-    """The expression of the value that the lane ``distance`` away, by exclusive or, has of ``value``."""
-    if dtype.is_float:
-        return f"shfl_bfly_{dtype}({value}, {distance})"
-    if dtype.itemsize == 8:
-        return f"shfl_bfly_u64({value}, {distance})"
-    return f"{'bool_' if dtype.kind == 'b' else dtype.numpy_name}(shfl_bfly_u32({value}, {distance}))"

@@ -1,10 +1,11 @@
-"""Loops, reductions and bundles assembled: no stack, no spills, and registers for enough threads at a time."""
+"""Generated kernels assembled: no stack, no spills, and registers for enough threads at a time."""
 
 from __future__ import annotations
 
 import pytest
 from cuda_harness import compiled
-from loop_cases import ALL
+from indexed_cases import ALL as INDEXED
+from loop_cases import ALL as LOOPS
 
 from runtime.cuda.assembler import disassemble, instructions
 from runtime.cuda.lower import lower
@@ -15,7 +16,7 @@ REGISTERS = 64
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
-@pytest.mark.parametrize("case", ALL, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", [*LOOPS, *INDEXED], ids=lambda c: c.name)
 def test_what_it_takes(case, architecture):
     for kernel in lower(case.spec).kernels:
         found = compiled(kernel, architecture).resources
@@ -25,7 +26,7 @@ def test_what_it_takes(case, architecture):
 
 @pytest.mark.parametrize(("name", "wide"), [("tail of f32", 2), ("rows of a warp", 2), ("in place", 1)])
 def test_accesses_are_of_16_bytes(name, wide):
-    case = next(c for c in ALL if c.name == name)
+    case = next(c for c in LOOPS if c.name == name)
     (kernel,) = lower(case.spec).kernels
     text = disassemble(compiled(kernel, "sm_90a").code)
     assert text.count("LDG.E.128") + text.count("LDG.E.ENL2.256") >= wide
