@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from engine.dims import Expr, Size
 from runtime.cuda.tiles import CHUNK, SharedTile
-from runtime.emit import indent, times, total
+from runtime.emit import indent, times
 
 
 def divisor_of(size: Size) -> int:
@@ -63,22 +63,29 @@ class MatrixLoader:
         return -(-self.shared.rows // self.rows_at_once)
 
     def setup(self) -> list[str]:
-        name, size, elements = self.name, self.shared.itemsize, self.shared.elements
-        row_stride, chunk_stride = f"{name}_stride", times(str(elements), self.gap)
-        stage_stride = times(str(self.depth), self.gap)
-        if not self.shared.along_k:
-            row_stride, stage_stride = f"{name}_k", f"{self.depth} * {name}_k"
+        name, size, elements, apart = self.name, self.shared.itemsize, self.shared.elements, self.rows_at_once
         lines = [
             f"{name}_copy_row = thread // {self.shared.chunks}",
             f"{name}_copy_chunk = thread % {self.shared.chunks}",
-            f"{name}_source = {name}_base + {name}_copy_row * {row_stride} * {size}",
-            f"{name}_source += {name}_copy_chunk * {chunk_stride} * {size}",
-            f"{name}_below = {self.rows_at_once} * {row_stride} * {size}",
-            f"{name}_next = {stage_stride} * {size}",
+            f"{name}_source = {name}_base + {name}_copy_chunk * {times(str(elements), self.gap)} * {size}",
         ]
-        if not self.shared.along_k:
-            lines += self._inside(f"{self.limit} - {self.first}")
-        return lines
+        if self.shared.along_k:
+            # Rows past the end are the last one again: what becomes of them is not stored.
+            return [
+                *lines,
+                f"{name}_next = {times(str(self.depth), self.gap)} * {size}",
+                f"{name}_rows = cuda.local.array({self.passes}, int64)",
+                f"for i in range({self.passes}):",
+                f"    row = min({name}_copy_row + i * {apart}, {self.limit} - 1 - {self.first})",
+                f"    {name}_rows[i] = row * {name}_stride * {size}",
+            ]
+        return [
+            *lines,
+            f"{name}_source += {name}_copy_row * {name}_k * {size}",
+            f"{name}_below = {apart} * {name}_k * {size}",
+            f"{name}_next = {self.depth} * {name}_k * {size}",
+            *self._inside(f"{self.limit} - {self.first}"),
+        ]
 
     def _inside(self, left: str) -> list[str]:
         """The line that sets how many bytes of this thread's chunks are inside, ``left`` elements being left."""
@@ -88,37 +95,40 @@ class MatrixLoader:
 
     def copy(self, stage: str) -> list[str]:
         name, shared = self.name, self.shared
-        row, first, limit = f"{name}_copy_row", self.first, self.limit
-        if not shared.along_k:
-            first, limit = f"k_tile * {self.depth}", self.k_limit
-        each = [f"row = {row} + i * {self.rows_at_once}"]
-        each += [
+        each = [
+            f"row = {name}_copy_row + i * {self.rows_at_once}",
             f"to = {stage} + row * {shared.row} + ({name}_copy_chunk ^ ({shared.turn('row')})) * {CHUNK}",
-            f"inside = {name}_inside if {total(first, 'row')} < {limit} else 0",
-            *self._chunk(f"{name}_source + i * {name}_below"),
         ]
+        if shared.along_k:
+            before = self._inside(f"{self.k_limit} - k_tile * {self.depth}")
+            each += self._chunk(f"{name}_source + {name}_rows[i]", f"{name}_inside")
+        else:
+            before = [f"left = {self.k_limit} - k_tile * {self.depth}"]
+            each += [
+                f"inside = {name}_inside if row < left else 0",
+                *self._chunk(f"{name}_source + i * {name}_below", "inside"),
+            ]
         if shared.rows % self.rows_at_once:
             each = [each[0], f"if row < {shared.rows}:", *indent(each[1:])]
-        lines = self._inside(f"{self.k_limit} - k_tile * {self.depth}") if shared.along_k else []
-        return [*lines, f"for i in range({self.passes}):", *indent(each), f"{name}_source += {name}_next"]
+        return [*before, f"for i in range({self.passes}):", *indent(each), f"{name}_source += {name}_next"]
 
-    def _chunk(self, source: str) -> list[str]:
+    def _chunk(self, source: str, inside: str) -> list[str]:
         """Lines that copy the first ``inside`` bytes of a chunk from ``source`` to shared address ``to``, and zeros
         behind them."""
         size = self.shared.itemsize
         if self.width == CHUNK:
-            return [f"cp_async_16_zero(to, {source}, inside)"]
+            return [f"cp_async_16_zero(to, {source}, {inside})"]
         if self.width:
             step = str(self.width) if self.gap == "1" else f"{self.gap} * {size}"
             return [
                 f"for piece in range({CHUNK // self.width}):",
-                f"    part = min(max(inside - piece * {self.width}, 0), {self.width})",
+                f"    part = min(max({inside} - piece * {self.width}, 0), {self.width})",
                 f"    cp_async_{self.width}_zero(to + piece * {self.width}, {source} + piece * {step}, part)",
             ]
         return [
             f"for piece in range({self.shared.elements}):",
             "    element = 0",
-            f"    if piece * {size} < inside:",
+            f"    if piece * {size} < {inside}:",
             f"        element = ld_global_u16({source} + piece * {times(self.gap, str(size))})",
             f"    st_shared_u16(to + piece * {size}, element)",
         ]

@@ -21,10 +21,10 @@ from runtime.emit import indent
 MODULES = {
     "runtime.cuda.ptx": (
         "bits_float", "cp_async_4_zero", "cp_async_8_zero", "cp_async_16_zero", "cp_async_commit", "cp_async_wait",
-        "ld_global_nc_v4_u32", "ld_global_u16", "ld_global_v2_u32", "ld_global_v4_u32", "ld_shared_u32",
-        "ld_shared_v2_f32", "ld_shared_v4_f32", "ldmatrix_x4",
-        "ldmatrix_x4_trans", "mma_m16n8k8_tf32", "mma_m16n8k16_bf16", "mma_m16n8k16_f16", "pack_bf16", "shared_memory",
-        "st_shared_u16", "st_shared_v2_f32", "to_tf32",
+        "float_bits", "ld_global_nc_v4_u32", "ld_global_u16", "ld_global_v2_u32", "ld_global_v4_u32", "ld_shared_u32",
+        "ld_shared_v2_f32", "ld_shared_v4_f32", "ldmatrix_x4", "ldmatrix_x4_trans", "mma_m16n8k8_tf32",
+        "mma_m16n8k16_bf16", "mma_m16n8k16_f16", "pack_bf16", "shared_memory", "st_shared_u16", "st_shared_v2_f32",
+        "to_tf32",
     ),
 }  # fmt: skip
 """Where the functions come from that the lines of this module and of those that it uses call."""

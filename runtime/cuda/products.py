@@ -74,10 +74,11 @@ class Products:
         words = self._words[name]
         match self.kind:
             case "tf32x3":
-                # The upper 11 bits as they are: rounded up, the largest numbers would become infinite.
+                # The upper 11 bits as they are: rounded up, the largest numbers would become infinite. What is left is
+                # rounded by half of what tensor cores do not read; of infinity and NaN nothing has to be left.
                 lines = [
                     f"high = {name}[i] & 0xFFFFE000",
-                    f"{name}_low[i] = to_tf32(bits_float({name}[i]) - bits_float(high))",
+                    f"{name}_low[i] = float_bits(bits_float({name}[i]) - bits_float(high)) + 0x1000",
                     f"{name}[i] = high",
                 ]
             case "tf32":

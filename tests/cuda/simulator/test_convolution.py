@@ -33,7 +33,7 @@ FAULTS = {
     "a copy is awaited too late": ("cp_async_wait(1)", "cp_async_wait(3)"),
     "no barrier": ("        cuda.syncthreads()", "        pass"),
     "patches over the edge": (") < in_h and ", ") < in_h + 1 and "),
-    "rows of weights over the edge": (" < outputs else 0", " < outputs + 1 else 0"),
+    "rows of weights over the edge": ("outputs - 1 - tile_column", "outputs - tile_column"),
 }
 
 
