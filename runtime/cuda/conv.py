@@ -198,10 +198,11 @@ def lower_conv_weight_grad(spec: KernelSpec, lower: Lower) -> Lowered:
     copied, gradient = _evenly_spaced(spec, core, dtype, lower)
     core = replace(core, x=image, dy=gradient)
     depth, size = product(core.kernel) * core.group_inputs, dtype.itemsize
-    tile = choose_tile(size, core.groups, depth, core.group_outputs)
-    blocks = core.groups * ceil_div(depth, tile.rows) * ceil_div(core.group_outputs, tile.columns)
     pixels = core.batch * product(core.out_size)
-    chunks = max(min(2 * PROCESSORS // typical(blocks), typical(pixels) // PIXELS), 1)
+    most = max(typical(pixels) // PIXELS, 1)
+    tile = choose_tile(size, core.groups * most, depth, core.group_outputs)
+    blocks = core.groups * ceil_div(depth, tile.rows) * ceil_div(core.group_outputs, tile.columns)
+    chunks = max(min(2 * PROCESSORS // typical(blocks), most), 1)
     partial = partial_sums(spec, dtype.computed, chunks)
     parts = KernelSpec(
         f"{spec.name} chunks", (chunks, core.groups, depth, core.group_outputs), (),

@@ -118,12 +118,14 @@ HALF = (
     Choice(Tile(128, 128, 32, 64, 64, 4), 2, 0.9),
     Choice(Tile(64, 128, 32, 32, 64, 4), 3, 0.7),
     Choice(Tile(64, 64, 64, 32, 32, 3), 3, 0.5),
+    Choice(Tile(128, 32, 32, 32, 32, 4), 3, 0.45),
     Choice(Tile(32, 32, 64, 16, 32, 3), 6, 0.25),
 )
 """For operands of 2 bytes."""
 SINGLE = (
     Choice(Tile(128, 128, 16, 64, 32, 3), 1, 1.0),
     Choice(Tile(64, 64, 32, 32, 32, 3), 3, 0.7),
+    Choice(Tile(128, 32, 16, 32, 32, 3), 3, 0.6),
     Choice(Tile(32, 32, 32, 16, 32, 3), 6, 0.35),
 )
 """For operands of 4 bytes. Three products take twice the registers, so a warp's part is half as large."""
