@@ -143,9 +143,8 @@ def compiled(kernel: Kernel, architecture: str) -> Cubin:
     block or more; nothing is on the stack, spilled, or in local memory."""
     cubin = assemble(to_ptx(kernel, architecture), architecture)
     needs, found = cubin.resources, instructions(disassemble(cubin.code))
-    assert (needs.stack, needs.spill_stores, needs.spill_loads, found["LDL"], found["STL"]) == (0, 0, 0, 0, 0), (
-        kernel.name
-    )
+    outside = (needs.stack, needs.spill_stores, needs.spill_loads, found["LDL"], found["STL"])
+    assert outside == (0, 0, 0, 0, 0), f"{kernel.name}: {needs}, {found['LDL']} LDL, {found['STL']} STL"
     assert kernel.shared <= SHARED_LIMIT[architecture], kernel.name
     blocks = needs.occupancy(kernel.threads, kernel.shared, architecture)
     assert blocks >= 1, f"{kernel.name}: {needs.registers} registers in each of {kernel.threads} threads"

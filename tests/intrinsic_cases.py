@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from engine.program import Kernel
+from runtime.cuda.device import Device, Function
 from runtime.cuda.tensor_map import TensorMap
 
 LANES = 32
@@ -53,6 +54,26 @@ class IntrinsicCase:
         lines = "".join(f"    {line}\n" for line in self.body.strip("\n").splitlines())
         source = HEAD.format(name=self.name, parameters=parameters) + lines
         return Kernel(f"of_{self.name}", self.name, source, threads=self.threads, shared=self.shared)
+
+    def run(self, device: Device, load: Callable[[Kernel], Function]) -> dict[str, np.ndarray]:
+        """What the arrays hold after the kernel, which ``load`` has made ready, has run on ``device``."""
+        found = {name: np.ascontiguousarray(a).copy() for name, a in self.arrays.items()}
+        with device.lock:
+            device.activate()
+            function = load(self.kernel)
+            memory = {name: device.allocate(a.nbytes) for name, a in found.items()}
+            for name, matrix in self.maps.items():
+                encoded = device.tensor_map(memory[name.removesuffix("_map")].address, matrix)
+                memory[name] = device.allocate(encoded.nbytes)
+                device.compute.upload(memory[name].address, encoded)
+            for name, a in found.items():
+                device.compute.upload(memory[name].address, a)
+            args = np.array([m.address for m in memory.values()], np.int64)
+            device.compute.launch(function, 1, args)
+            for name, a in found.items():
+                device.compute.download(a, memory[name].address)
+            device.compute.synchronize()
+        return found
 
     def check(self, found: Mapping[str, np.ndarray]) -> None:
         for name, want in self.expected.items():
@@ -369,6 +390,19 @@ else:
         {"y": np.zeros(64, np.uint32)},
         {"y": (np.arange(64)[::-1] ** 2).astype(np.uint32)},
         threads=128,
+    )
+    yield IntrinsicCase(
+        "wait_global_u32",
+        """
+if t < 32:
+    wait_global_u32(x, 32)
+    st_global_u32(y + 4 * t, ld_global_u32(x))
+else:
+    atom_add_global_u32(x, 1)
+""",
+        {"x": np.zeros(1, np.uint32), "y": np.zeros(LANES, np.uint32)},
+        {"y": np.full(LANES, 32, np.uint32)},
+        threads=64,
     )
 
 

@@ -49,13 +49,13 @@ def copies() -> Iterator[IntrinsicCase]:
         size = 16 * columns
         first = 128 - columns // 2 - 16
         for row in (2, 12):
-            load = f"tma_load_2d(base, x_map, {first}, {row}, base + {size})"
+            load = f"fence_tensor_map(x_map)\n    tma_load_2d(base, x_map, {first // 2}, {row}, base + {size})"
             yield IntrinsicCase(
                 f"tma_load_2d_swizzle_{swizzle}_row_{row}",
                 FETCH.format(at=size, size=size, threads=32, load=load),
                 {"x": x, "y": np.zeros(size // 4, np.uint32)},
                 {"y": box(x[row:, first:], 16, columns, swizzle)},
-                maps={"x_map": TensorMap(24, 128, 1, 128, 16, columns, swizzle)}, hopper=True,
+                maps={"x_map": TensorMap(24, 64, 2, 128, 16, columns // 2, swizzle)}, hopper=True,
             )  # fmt: skip
     given = random_words(16, 32).view(np.uint8)
     expected = np.zeros((24, 128), np.uint8)
@@ -74,7 +74,7 @@ if t == 0:
 """,
         {"x": box(given, 16, 128, 128), "y": np.zeros((24, 128), np.uint8)},
         {"y": expected},
-        maps={"y_map": TensorMap(24, 128, 1, 128, 16, 128, 128)},
+        maps={"y_map": TensorMap(24, 64, 2, 128, 16, 64, 128)},
         hopper=True,
     )
     yield IntrinsicCase(

@@ -8,10 +8,8 @@ import re
 import pytest
 from intrinsic_cases import IntrinsicCase, cases
 
-from runtime.checked_memory import CheckedMemory
 from runtime.cuda import ptx, ptx_hopper
-from runtime.cuda.simulator.machine import launch
-from runtime.sources import load_source
+from runtime.cuda.simulated import SimulatedDevice
 
 CASES = cases()
 WITHOUT_EFFECT = {"prefetch_tensor_map", "setmaxnreg_inc", "setmaxnreg_dec"}
@@ -20,16 +18,9 @@ WITHOUT_EFFECT = {"prefetch_tensor_map", "setmaxnreg_inc", "setmaxnreg_dec"}
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_an_intrinsic(case: IntrinsicCase):
-    memory = CheckedMemory()
-    arrays = {name: a.copy() for name, a in case.arrays.items()}
-    addresses = {name: memory.add(name, a) for name, a in arrays.items()}
-    maps = [memory.add(n, m.for_simulator(addresses[n.removesuffix("_map")])) for n, m in case.maps.items()]
-    function = getattr(load_source(case.kernel), case.kernel.name)
-    for order in (0, 1):
-        for name, a in case.arrays.items():
-            arrays[name][...] = a
-        launch(function, 1, case.threads, case.shared, [*addresses.values(), *maps], memory, order)
-        case.check(arrays)
+    device = SimulatedDevice(0)
+    for device.compute.order in (0, 1):
+        case.check(case.run(device, lambda kernel: device.load(kernel, b"")))
 
 
 def test_every_intrinsic_has_a_case():
