@@ -10,7 +10,7 @@ from engine import dims
 from engine.buffers import Buffer
 from engine.graph import TensorType
 from engine.program import Call, Program
-from engine.schedule import Access, Bundle, Core, Item, KernelSpec, Loop, Schedule, Stmt
+from engine.schedule import Access, Bundle, Conv2d, Core, Item, KernelSpec, Loop, Schedule, Stmt
 from tenon.text_format import bytes_text, plural, table
 
 
@@ -70,12 +70,14 @@ def _core(core: Core) -> Iterator[str]:
     for field in fields(core):
         value = getattr(core, field.name)
         if isinstance(value, Access):
-            yield f"  {field.name} = {_access(value)}"
+            yield f"  {field.name} = {_access(value) if value.buffer else 'what inner makes'}"
         elif field.name == "inner":
             yield "  inner:"
             yield from (f"    {_statement(s)}" for s in value)
-        elif field.name == "source" and value is not None:
-            yield from (f"  {line}" for line in _core(value))
+        elif isinstance(value, Conv2d):
+            first, *rest = _core(value)
+            yield f"  {field.name} = {first.removeprefix('core ')}"
+            yield from (f"  {line}" for line in rest)
         elif value is not None:
             yield f"  {field.name} = {_sizes(value)}"
 

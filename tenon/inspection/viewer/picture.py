@@ -11,10 +11,10 @@ from typing import Any
 from tenon.inspection.viewer.layered import layered
 
 _COLOURS = {
-    "Contraction": "#5750d6", "Conv2d": "#3b6fe0", "ConvWeightGrad": "#3b6fe0", "DepthwiseWeightGrad": "#3b6fe0",
-    "Attention": "#b2479c", "Recurrence": "#8a4fd0", "Scan": "#8a4fd0", "MaxPool2d": "#0f8f9e",
-    "MaxPool2dGrad": "#0f8f9e", "MaxPool2dGather": "#0f8f9e", "reduce": "#cf7117", "Scatter": "#93682f",
-    "Sort": "#93682f", "port": "#66758a",
+    "Contraction": "#5750d6", "Conv2d": "#3b6fe0", "ConvChain": "#3b6fe0", "ConvWeightGrad": "#3b6fe0",
+    "DepthwiseWeightGrad": "#3b6fe0", "Attention": "#b2479c", "Recurrence": "#8a4fd0", "Scan": "#8a4fd0",
+    "MaxPool2d": "#0f8f9e", "MaxPool2dGrad": "#0f8f9e", "MaxPool2dGather": "#0f8f9e", "reduce": "#cf7117",
+    "Scatter": "#93682f", "Sort": "#93682f", "port": "#66758a",
 }  # fmt: skip
 _PLAIN = "#2b9357"
 """The colour of what only walks over elements."""
