@@ -266,7 +266,10 @@ def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
             found[name] = rng.uniform(0.5, 1.5, shape).astype(np.float32)
         else:
             bound = np.prod(shape[1:], dtype=float) ** -0.5 if len(shape) > 1 else 0.05
-            found[name] = (2 * rng.random(shape, np.float32) - 1) * np.float32(bound)
+            drawn = rng.random(shape, np.float32)
+            drawn *= np.float32(2 * bound)
+            drawn -= np.float32(bound)
+            found[name] = drawn
     return found
 
 

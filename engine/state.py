@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
 import numpy as np
 
-from engine.dtypes import DType
+from engine.dtypes import DType, u8
 from engine.errors import DTypeError, ShapeError
 
 ALIGNMENT = 64
@@ -110,16 +111,6 @@ class Cell:
         cell._start(shape, dtype)
         return cell
 
-    @classmethod
-    def full(cls, shape: tuple[int, ...], dtype: DType, value: float) -> Cell:
-        """A cell that holds ``value`` everywhere."""
-        cell = cls.empty(shape, dtype)
-        if value == 0:  # the system has pages of zeros ready
-            cell._array = aligned_array(np.zeros(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8), shape, dtype)
-        else:
-            cell.fill(lambda array: array.fill(value))
-        return cell
-
     @property
     def array(self) -> np.ndarray:
         """The contents, in the host's memory. Whoever writes into it adds one to ``version``."""
@@ -128,11 +119,15 @@ class Cell:
         if self._array is None:
             with _making:
                 if self._array is None:
-                    array = aligned_empty(self.shape, self.dtype)
-                    if self._fill is not None:
-                        self._fill(array)
-                    self._array, self._fill = array, None
+                    self._take(aligned_empty(self.shape, self.dtype))
+        assert self._array is not None
         return self._array
+
+    def _take(self, array: np.ndarray) -> None:
+        """Hold ``array`` from now on."""
+        if self._fill is not None:
+            self._fill(array)
+        self._array, self._fill = array, None
 
     def _fetch(self, newer: Newer) -> None:
         with newer.lock:
@@ -165,3 +160,18 @@ class Cell:
         self._fill = self._newer = None
         self.array[...] = value
         self.version += 1
+
+
+def place_together(cells: Iterable[Cell], keep: bool = True) -> None:
+    """Make the arrays of those cells that have none yet, side by side in one allocation: where it is large the system
+    gives it huge pages, and touching those for the first time takes less time. They hold what they are to hold, or
+    where that is nothing, or not to ``keep``, zeros."""
+    with _making:
+        bare = [c for c in dict.fromkeys(cells) if c._array is None]
+        sizes = [math.prod(c.shape) * c.dtype.itemsize for c in bare]
+        starts = list(itertools.accumulate((s + -s % ALIGNMENT for s in sizes), initial=0))
+        block = aligned_array(np.zeros(starts[-1] + ALIGNMENT, np.uint8), (starts[-1],), u8)
+        for cell, start in zip(bare, starts, strict=False):
+            if not keep:
+                cell._fill = None
+            cell._take(np.ndarray(cell.shape, cell.dtype.numpy, block, start))

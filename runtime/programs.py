@@ -11,7 +11,7 @@ from engine.buffers import Buffer
 from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError
 from engine.memory import Sizes, plan
 from engine.program import Port, Program
-from engine.state import Cell, aligned_empty
+from engine.state import Cell, aligned_empty, place_together
 
 
 def memory_by_class(program: Program, values: Mapping[str, int]) -> dict[str, int]:
@@ -42,7 +42,9 @@ def _location(text: str) -> SourceLocation | None:
 
 def program_cells(program: Program, cells: Mapping[str, Cell]) -> dict[str, Cell]:
     """The cells of the program's state by buffer. Raises StateError where one is missing or of another dtype."""
-    return {port.buffer: _cell(cells, port) for port in program.state}
+    found = {port.buffer: _cell(cells, port) for port in program.state}
+    place_together(found.values())
+    return found
 
 
 def _cell(cells: Mapping[str, Cell], port: Port) -> Cell:

@@ -7,8 +7,8 @@ import threading
 import numpy as np
 
 import tenon as tn
-from engine.dtypes import f32
-from engine.state import Cell
+from engine.dtypes import f32, i64, u8
+from engine.state import Cell, place_together
 from frontend import random
 from tenon import nn
 
@@ -82,8 +82,14 @@ def test_cells_are_filled_once_when_threads_ask_together() -> None:
     assert len(calls) == 1 and (cell.array == 7).all()
 
 
-def test_cells_of_zeros_and_of_ones() -> None:
-    for value in (0, 1):
-        cell = Cell.full((3, 5), f32, value)
-        assert cell.array.shape == cell.shape == (3, 5) and (cell.array == value).all()
-        assert cell.array.ctypes.data % 64 == 0
+def test_cells_side_by_side_do_not_overlap() -> None:
+    shapes = [(3, 5), (), (0, 2), (100,)]
+    cells = [Cell.empty(shape, dtype) for shape, dtype in zip(shapes, (f32, i64, f32, u8), strict=True)]
+    place_together([*cells, cells[0]])
+    assert [c.array.shape for c in cells] == [c.shape for c in cells] == shapes and not any(
+        c.array.any() for c in cells
+    )
+    for i, cell in enumerate(cells):
+        assert cell.array.ctypes.data % 64 == 0 and cell.array.flags.c_contiguous
+        cell.array[...] = i + 1
+    assert all((c.array == i + 1).all() for i, c in enumerate(cells))

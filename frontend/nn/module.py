@@ -12,7 +12,7 @@ import numpy as np
 from engine import dtypes
 from engine.dims import shape_text
 from engine.errors import DTypeError, StateError, TenonError, UnsupportedError
-from engine.state import Cell
+from engine.state import Cell, place_together
 from frontend.nn.hooks import Hooks, RemovableHandle, changed_arguments
 from frontend.nn.parameter import Buffer, Parameter, StateTensor, UninitializedParameter, as_array
 from frontend.tensor import Tensor, as_tensor, target_dtype
@@ -363,6 +363,7 @@ class Module:
         if wrong:
             lines = "".join(f"\n    {line}" for line in wrong)
             raise StateError(f"the state does not fit {type(self).__name__}, and nothing was loaded:{lines}")
+        place_together((own[name].cell for name in arrays), keep=False)
         for name, array in arrays.items():
             own[name].cell.write(array)
         return IncompatibleKeys(missing, unexpected)

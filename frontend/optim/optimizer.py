@@ -11,7 +11,7 @@ import numpy as np
 from engine import dtypes
 from engine.errors import StateError, TenonError, TraceError, UnsupportedError
 from engine.graph import apply
-from engine.state import Cell
+from engine.state import Cell, place_together
 from frontend.dispatch import call
 from frontend.nn.parameter import Buffer, Parameter, as_array
 from frontend.optim.clipping import Gradients, clip_grad_norm, clip_grad_value
@@ -285,12 +285,17 @@ class Optimizer:
         """The first state of parameters that have none yet; the numbers that they share are one cell each."""
         fresh = [p for p in params if p not in self.state]
         shared = {k: Buffer(np.asarray(first)) for k, first in self._shared(group).items()}
+        firsts = self._moments(group)
+        keys = (*firsts, *self._own())
+        cells = {(p, k): Cell.empty(p.cell.shape, p.cell.dtype) for p in fresh for k in keys}
+        place_together(cells.values())
         for p in fresh:
-            first = {**self._moments(group), **({_SUM: 0} if self.accumulate > 1 else {})}
-            self.state[p] = {k: Buffer(Cell.full(p.cell.shape, p.cell.dtype, v)) for k, v in first.items()}
+            self.state[p] = {k: Buffer(cells[p, k]) for k in keys} | shared
+            for k, first in firsts.items():
+                if first:
+                    self.state[p][k].cell.array.fill(first)
             if self.ema is not None:
-                self.state[p][_AVERAGE] = Buffer(p.cell.array)
-            self.state[p] |= shared
+                self.state[p][_AVERAGE].cell.write(p.cell.array)
 
     def _name_state(self, trace: Trace, number: int, params: Iterable[Parameter]) -> None:
         group = self.param_groups[number]
