@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import tenon as tn
-from runtime.cpu.step_log import Timeline
+from runtime.timeline import Timeline
 from tenon import F, nn, optim
 from tenon.inspection.profiling import running
 

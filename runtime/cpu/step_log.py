@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -13,23 +12,12 @@ from engine.errors import UnsupportedError
 from engine.state import address, aligned_empty
 from runtime.cpu.binding import Binding
 from runtime.cpu.driver import CONTROL_SLOTS, ENTERED, ENTRY, LEFT, LOG, LOG_HEAD, RECORD_WORDS, RECORDS
+from runtime.timeline import Timeline
 
 _MOST_RECORDS = 1 << 22
 """Of a thread: about 100 MB."""
 _CALIBRATION = 0.02
 """Seconds between two looks at both clocks, each of which is off by a microsecond at most."""
-
-
-@dataclass(frozen=True)
-class Timeline:
-    """The kernels of one call: which ``step`` of ``Program.main`` ran on which ``thread``, from ``start`` to ``end``;
-    the last thread ``left`` the native code then. Times are seconds, from 0 where the first entered it."""
-
-    step: np.ndarray
-    thread: np.ndarray
-    start: np.ndarray
-    end: np.ndarray
-    left: float
 
 
 class StepLog:

@@ -24,7 +24,7 @@ LEAST_CAPABILITY = (8, 0)
 @dataclass(frozen=True)
 class Properties:
     """What a GPU is. ``architecture`` is what kernels are compiled for, ``processor`` what they are assembled for;
-    ``memory`` is in bytes, ``shared`` the most bytes of shared memory of one block."""
+    ``memory`` is in bytes, ``shared`` the most bytes of shared memory of one block, ``clock`` in Hz."""
 
     index: int
     name: str
@@ -32,6 +32,7 @@ class Properties:
     memory: int
     multiprocessors: int
     shared: int
+    clock: float = 1e9
     simulated: bool = False
 
     @property

@@ -91,6 +91,7 @@ def _properties(api: Any, index: int) -> Properties:
         int(called(api, "cuDeviceTotalMem", device)),
         attribute("CU_DEVICE_ATTRIBUTE_MULTIPROCESSOR_COUNT"),
         attribute("CU_DEVICE_ATTRIBUTE_MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
+        attribute("CU_DEVICE_ATTRIBUTE_CLOCK_RATE") * 1e3,
     )  # fmt: skip
 
 
@@ -134,6 +135,7 @@ class DriverStream:
         self._device = device
         self._call = device.call
         self._stream = device.call("cuStreamCreate", int(device.api.CUstream_flags.CU_STREAM_NON_BLOCKING))
+        self._capturing = False
 
     def upload(self, address: int, array: np.ndarray) -> None:
         if array.nbytes:
@@ -158,7 +160,11 @@ class DriverStream:
             self._call("cuLaunchKernel", function.handle, *size, self._stream, pointers, 0)
 
     def record(self, event: DriverEvent) -> None:
-        self._call("cuEventRecord", event.handle, self._stream)
+        if self._capturing:  # a time that others may ask for, not an edge of the graph
+            flag = int(self._device.api.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL)
+            self._call("cuEventRecordWithFlags", event.handle, self._stream, flag)
+        else:
+            self._call("cuEventRecord", event.handle, self._stream)
 
     def wait(self, event: DriverEvent) -> None:
         self._call("cuStreamWaitEvent", self._stream, event.handle, 0)
@@ -166,11 +172,14 @@ class DriverStream:
     def capture(self, work: Callable[[], None]) -> DriverGraph:
         mode = self._device.api.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
         self._call("cuStreamBeginCapture", self._stream, mode)
+        self._capturing = True
         try:
             work()
         except BaseException:
             self._device.api.cuStreamEndCapture(self._stream)
             raise
+        finally:
+            self._capturing = False
         graph = self._call("cuStreamEndCapture", self._stream)
         try:
             return DriverGraph(self._device, self._call("cuGraphInstantiate", graph, 0))

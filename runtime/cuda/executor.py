@@ -7,7 +7,8 @@ and copies the results out of the pinned memory to which the graph's last node h
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,10 +20,11 @@ from engine.errors import DeviceMemoryError, TenonError
 from engine.memory import Plan, Sizes, plan
 from engine.program import Program
 from engine.state import Cell, elsewhere
-from runtime.cuda.binding import Binding, Step, launches
+from runtime.cuda.binding import Binding, launches
 from runtime.cuda.device import Allocation, Device, Function, Graph
 from runtime.cuda.layout import ERROR_BYTES, Layout
 from runtime.cuda.maps import Maps
+from runtime.cuda.timing import EventLog, seconds
 from runtime.packed import PackedState
 from runtime.programs import check_failure, check_out, check_out_count, constant_array, memory_by_class, program_cells
 from runtime.results import ResultMemory
@@ -116,6 +118,7 @@ class Executor:
         self._memory: Allocation | None = None
         self._fetched = np.empty(0, np.uint8)
         self._staged: _Staged | None = None
+        self._log: EventLog | None = None
         with device.lock:
             device.activate()
             self._places = [_Place(device), _Place(device)]  # the one in use is at the end
@@ -167,10 +170,12 @@ class Executor:
             self._refresh_state()
             if self._packed.calls:
                 self._packed.refresh(staged.bound, self._prepare)
-            graph = self._graph(staged.bound, staged.place)
             compute = self.device.compute
             compute.wait(staged.place.arrived)
-            compute.replay(graph)
+            if self._log is None:
+                compute.replay(self._graph(staged.bound, staged.place))
+            else:
+                self._logged(self._log, staged)
             self._note_updates(staged.bound)
             if meanwhile is not None:
                 self._stage_early(meanwhile())
@@ -328,22 +333,52 @@ class Executor:
             def work() -> None:
                 for step in steps:
                     step.issue(compute)
-                compute.download(self._fetched[: binding.layout.fetched], binding.base)
+                self._fetch(binding)
 
             bound.graphs[place] = compute.capture(work)
             bound.launches = launches(steps)
             self._counters.graphs += 1
         return bound.graphs[place]
 
-    def steps(self, inputs: Inputs) -> list[Step]:
-        """What a call on ``inputs`` asks of the GPU, one by one: for profiles. State and inputs are there."""
-        arrays = ports.arrange(self.program.inputs, inputs)
-        staged = self._stage(inputs, arrays, self._binding(arrays, may_grow=True))
-        self._refresh_state()
-        if self._packed.calls:
-            self._packed.refresh(staged.bound, self._prepare)
-        self.device.compute.wait(staged.place.arrived)
-        return staged.bound.binding.main(staged.place.address)
+    def _fetch(self, binding: Binding) -> None:
+        """Ask for the error word and the results."""
+        self.device.compute.download(self._fetched[: binding.layout.fetched], binding.base)
+
+    # --- times ---------------------------------------------------------------------------------------------
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its times say something: the simulator's do not."""
+        return not self.device.properties.simulated
+
+    @contextmanager
+    def logged(self, driver: object, inputs: Inputs) -> Iterator[EventLog]:
+        """Until it closes, calls on inputs of these shapes are timed, step by step; the log holds the latest one. Other
+        threads wait. There is no ``driver``."""
+        with self.device.lock:
+            self.device.activate()
+            bound = self._binding(ports.arrange(self.program.inputs, inputs), may_grow=True)
+            assert bound is not None
+            self._log = EventLog(self.device, self.program.name, dict(bound.binding.sizes.values))
+            try:
+                yield self._log
+            finally:
+                self._log = None
+
+    def _logged(self, log: EventLog, staged: _Staged) -> None:
+        binding = staged.bound.binding
+        log.run(staged.place.address, binding.main(staged.place.address), lambda: self._fetch(binding))
+
+    def seconds(self, inputs: Inputs, repeats: int) -> list[float]:
+        """What the GPU takes for each of so many calls on ``inputs``, which have been brought there: for benchmarks.
+        The calls are made, and update state."""
+        with self.device.lock:
+            self.run(inputs)
+            staged = self._take(inputs)
+            self.device.compute.wait(staged.place.arrived)
+            found = seconds(self.device, self._graph(staged.bound, staged.place), repeats)
+            self._note_updates(staged.bound)
+            return found
 
     # --- memory --------------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from engine.loops import body_of
 from tenon.text_format import plural, seconds_text, table
 
 if TYPE_CHECKING:
-    from runtime.cpu.step_log import Timeline
+    from runtime.timeline import Timeline
     from tenon.inspection.report import Report
 
 NOWHERE = "(outside of modules)"

@@ -18,7 +18,7 @@ from tenon.inspection.costs import step_costs
 from tenon.inspection.profile import Machine, Profile, Step
 
 if TYPE_CHECKING:
-    from runtime.cpu.step_log import Timeline
+    from runtime.timeline import Timeline
     from tenon.executable import Executable
 
 _SECONDS = 1.0
@@ -57,6 +57,8 @@ def _timed_driver(executable: Executable) -> Any:
         device = getattr(executable.executor, "device", None)
         how = "in Python (TENON_JIT=0)" if device is None else "in the simulator, and a GPU's profile needs a GPU"
         raise UnsupportedError(f"{executable.name} runs {how}: its times would say nothing of the program's speed")
+    if hasattr(executable.executor, "device"):
+        return None  # a GPU times itself
     from runtime.cache import default
     from runtime.cpu.loading import timed_driver
 
@@ -65,7 +67,8 @@ def _timed_driver(executable: Executable) -> Any:
 
 def is_native(executable: Executable) -> bool:
     """Whether it is machine code that runs, and can be timed: not the reference, nor kernels as Python."""
-    return hasattr(executable.executor, "logged")
+    executor = executable.executor
+    return hasattr(executor, "logged") and getattr(executor, "is_timed", True)
 
 
 class Recording:
@@ -169,7 +172,8 @@ def summed_up(executable: Executable, calls: Sequence[Call], sizes: Mapping[str,
         np.add.at(runs, (timeline.thread, timeline.step), 1)
     count = len(middle)
     turns = runs.max(axis=0) // count
-    machine = measured(threads)
+    device = getattr(executable.executor, "device", None)
+    machine = measured(threads) if device is None else measured_gpu(device)
     seconds = sum(outside for outside, _ in middle) / count
     steps = [
         Step(c.name, w / count, b / w if w else 0.0, c.flops * r, c.bytes * r, r, machine, c.kernel, c.nodes)
@@ -195,6 +199,19 @@ def measured(threads: int) -> Machine:
     if len(known) < _MEASUREMENTS:
         known.append(Machine(threads, ceilings.peak_flops(threads), ceilings.copy_bandwidth(threads)))
     return Machine(threads, max(m.flops for m in known), max(m.bandwidth for m in known))
+
+
+_gpus: dict[str, Machine] = {}
+
+
+def measured_gpu(device: Any) -> Machine:
+    """The ceilings of a GPU: its copies, measured once in a process, and multiply-adds by the data sheet's formula."""
+    from runtime.cuda.ceilings import copy_bandwidth, peak_flops
+
+    target = device.properties.target
+    if target not in _gpus:
+        _gpus[target] = Machine(1, peak_flops(device), copy_bandwidth(device))
+    return _gpus[target]
 
 
 def running(timeline: Timeline, steps: int) -> np.ndarray:

@@ -14,6 +14,7 @@ import ctypes
 import functools
 import json
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import astuple
@@ -32,7 +33,7 @@ from runtime.sources import load_source
 OK, STATUS = real.CUresult.CUDA_SUCCESS, real.CUresult
 _WITHOUT_CONTEXT = ("cuInit", "cuDriverGetVersion", "cuDevice", "cuCtxSetCurrent", "cuGetError")
 _NOT_WHILE_CAPTURED = ("cuMemAlloc", "cuMemFree", "cuMemHostAlloc", "cuMemFreeHost", "cuModuleLoadData", "cuFuncLoad")
-_DEVICE = {"MAJOR": 8, "MINOR": 0, "MULTIPROCESSOR_COUNT": 4, "OPTIN": 163 << 10}
+_DEVICE = {"MAJOR": 8, "MINOR": 0, "MULTIPROCESSOR_COUNT": 4, "OPTIN": 163 << 10, "CLOCK_RATE": 1_000_000}
 
 
 @functools.cache
@@ -93,6 +94,7 @@ class FakeDriver:
         self._streams: list[Stream] = []
         self._events: list[tuple[Stream, int] | None] = []
         self._pinned: dict[int, np.ndarray] = {}
+        self._times: dict[int, float] = {}
         self._modules: list[bytes] = []
         self._functions: list[tuple[Any, Kernel]] = []
         self._graphs: list[list[Callable[[], None]]] = []
@@ -256,6 +258,14 @@ class FakeDriver:
     def _cuEventRecord(self, event: Any, stream: Any) -> None:
         s = self._stream(stream)
         self._events[int(event) - 1] = s, s.asked
+        s.add(lambda: self._times.__setitem__(int(event), time.perf_counter()))
+
+    def _cuEventRecordWithFlags(self, event: Any, stream: Any, flags: int) -> None:
+        assert flags == int(real.CUevent_record_flags.CU_EVENT_RECORD_EXTERNAL)
+        self._stream(stream).add(lambda: self._times.__setitem__(int(event), time.perf_counter()))
+
+    def _cuEventElapsedTime(self, start: Any, end: Any) -> float:
+        return 1e3 * (self._times[int(end)] - self._times[int(start)])
 
     def _cuEventSynchronize(self, event: Any) -> None:
         at = self._events[int(event) - 1]

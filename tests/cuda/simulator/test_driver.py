@@ -12,6 +12,7 @@ from fake_driver import FakeDriver, code_of
 import tenon as tn
 from engine.errors import DeviceError, DeviceMemoryError, IndexRangeError, UnsupportedError
 from engine.program import Kernel
+from runtime.cuda.ceilings import copy_bandwidth, peak_flops
 from runtime.cuda.devices import check
 from runtime.cuda.driver import DriverDevice, called, found
 from runtime.cuda.executor import Executor
@@ -145,6 +146,29 @@ def test_a_bad_label_leaves_state_as_it_was():
     np.testing.assert_array_equal(model.weight.numpy(), before)
     run.run((x, np.array([1, 2])))
     assert not np.array_equal(model.weight.numpy(), before)
+
+
+def test_a_profile_is_of_the_steps_of_a_graph():
+    _, exe = trained("cuda")
+    driver = FakeDriver()
+    run = executor(exe, driver)
+    (batch,) = batches([3])
+    with run.logged(None, batch) as log:
+        driver.calls.clear()
+        run.run(batch)
+        timeline = log.take()
+        run.run(batch)
+        assert driver.calls.count("cuGraphLaunch") == 2 and driver.calls.count("cuStreamBeginCapture") == 1
+    assert timeline.step.tolist() == list(range(len(exe.program.main)))
+    assert (timeline.start[1:] >= timeline.end[:-1]).all() and timeline.left > 0
+    assert log.sizes == {"B": 3}
+    assert len(run.seconds(batch, 3)) == 3 and driver.problems == []
+
+
+def test_a_gpus_ceilings_follow_from_copies_and_its_clock():
+    device = DriverDevice(FakeDriver(memory=1 << 20), 0)
+    assert copy_bandwidth(device) > 0
+    assert peak_flops(device) == 2 * 64 * 4 * 1e9
 
 
 # --- what the device itself refuses ------------------------------------------------------------------------
