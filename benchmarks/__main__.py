@@ -87,8 +87,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="that count (%(default)s)")
     parser.add_argument("--seconds", type=float, default=0.3, help="that each engine runs in a round (%(default)s)")
     parser.add_argument("--out", type=Path, default=Path("benchmark"), help="results go to OUT.json, .md, .svg")
+    parser.add_argument("--target", choices=("cpu", "cuda"), default="cpu", help="see benchmarks/gpu.py (%(default)s)")
     parser.add_argument("--worker", choices=ENGINES, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.target == "cuda":
+        from benchmarks import gpu
+
+        sys.exit(gpu.main(args.workloads, "torch" in args.peers, args.out))
     cases = chosen(args.workloads)
     if args.worker:
         answer(ENGINES[args.worker].start(cases[0]))

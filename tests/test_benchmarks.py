@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from benchmarks import profiling, report, work
+from benchmarks import gpu_work, profiling, report, work
 from benchmarks.models import CASES
 
 
@@ -74,3 +74,37 @@ def test_a_sweep_runs(python, tmp_path):
 def test_what_profiling_costs_is_measured():
     line = profiling.measure(CASES["mlp:infer1"], 0.2)
     assert line.startswith("mlp:infer1") and "together 100.0%" in line
+
+
+# --- on a GPU ----------------------------------------------------------------------------------------------
+
+
+def test_work_on_a_gpu_is_counted_by_hand():
+    goal = gpu_work.Goal("eager", 0.8)
+    product = gpu_work.matmul(4, 5, 6, goal)
+    assert product.flops == 2 * 4 * 5 * 6 and product.bytes == 2 * (4 * 6 + 6 * 5 + 4 * 5)
+    forward, both = (gpu_work.attention(2, 3, 16, 8, backward) for backward in (False, True))
+    assert forward.flops == 2 * 3 * (2 * 16 * 16 * 8) * 2 / 2  # two products a head, half of each is causal
+    assert both.flops == 3.5 * forward.flops
+    assert gpu_work.bandwidth("add", 3, 100).bytes == 1200
+    assert {w.goal.rival for w in gpu_work.WORK} == {"eager", "compile", "copy"}
+    assert {w.name for w in gpu_work.WORK if w.group == "step"} <= set(CASES)
+
+
+def test_results_on_a_gpu_are_held_to_their_goals():
+    product = gpu_work.matmul(1000, 1000, 1000, gpu_work.Goal("eager", 0.8))
+    reached = gpu_work.Result(product, {"tenon": 1e-3, "eager": 0.9e-3}, 1e12)
+    assert reached.ratio == pytest.approx(0.9) and reached.verdict == "reached" and reached.rate == "2.0 TFLOP/s"
+    missed = gpu_work.Result(product, {"tenon": 1e-3, "eager": 0.7e-3}, 1e12)
+    assert missed.verdict == "MISSED"
+    alone = gpu_work.Result(product, {"tenon": 1e-3}, 1e12)
+    assert alone.ratio is None and alone.verdict == "eager was not measured"
+    copied = gpu_work.Result(gpu_work.bandwidth("add", 3, 10**6), {"tenon": 12e-6}, 2e12)
+    assert copied.ratio == pytest.approx(0.5) and copied.rate == "1000 GB/s"
+    text = gpu_work.table([reached, missed, alone, copied])
+    assert "| 1.000 ms | 0.900 ms | - | 2.0 TFLOP/s | 0.90 / 0.8 of eager | reached |" in text
+
+
+def test_the_benchmark_refuses_to_measure_without_a_gpu(python):
+    found = python("-m", "benchmarks", "--target", "cuda", status=2, NUMBA_ENABLE_CUDASIM="1")
+    assert "nothing was measured" in found.stderr and not found.stdout
