@@ -113,6 +113,7 @@ def skinny_kernel(spec: KernelSpec, share: Size = 1) -> tuple[Call, Kernel]:
         f"    for u in range({AHEAD}):",
         f"        at = first + u * {way.unit} + lane_k",
         *indent(_loads(way, size, half), 2),
+        "    cuda.syncwarp()  # without it ptxas puts each load next to its products, and few are under way at a time",
         f"    for u in range({AHEAD}):",
         *indent(_multiply(way, size, products), 2),
         *_reduced(way, products),
