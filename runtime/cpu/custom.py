@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 
-from engine.dims import Expr
 from engine.program import Kernel, Lowered
 from engine.schedule import Custom, KernelSpec
 from runtime.emit import ArgTable, call, computed_type, indent, key_of
+from runtime.user_kernels import attribute_text
 
 
 def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
@@ -20,7 +19,7 @@ def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
         pointer = table.pointer(access.buffer, access.offset * access.dtype.itemsize)
         sizes = "".join(f"{table.size(n)}, " for n in shape)
         arrays.append(f"_tenon.array_{computed_type(access.dtype)}({pointer}, ({sizes}))")
-    attrs = [f"{name}={_argument(value, table)}" for name, value in core.attrs]
+    attrs = [f"{name}={attribute_text(value, table)}" for name, value in core.attrs]
     bounds = ["lo", "hi"] if user.ranged else []
     name = f"custom_{spec.name}"
     while name in user.source:
@@ -43,14 +42,3 @@ def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
     tasks = core.shapes[len(spec.reads)][0] if user.ranged else 1
     indexed = any(a.dtype.is_integer for a in spec.reads)  # it may take them for places
     return Lowered((replace(call(spec, code, table, tasks), indexed=indexed),), (code,))
-
-
-def _argument(value: object, table: ArgTable) -> str:
-    """An attribute as an expression."""
-    if isinstance(value, Expr):
-        return table.size(value)
-    if isinstance(value, tuple):
-        return f"({''.join(f'{_argument(v, table)}, ' for v in value)})"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"_tenon.{'nan' if value != value else 'inf' if value > 0 else 'minus_inf'}"
-    return repr(value)

@@ -13,6 +13,7 @@ from engine.schedule import (
     Contraction,
     Conv2d,
     ConvWeightGrad,
+    Custom,
     KernelSpec,
     MaxPool2d,
     MaxPool2dGather,
@@ -31,6 +32,7 @@ from runtime.cuda.contraction import lower_contraction
 from runtime.cuda.conv import lower_conv2d, lower_conv_weight_grad, on_tensor_cores
 from runtime.cuda.conv_direct import lower_direct_conv2d, lower_direct_weight_grad
 from runtime.cuda.conv_specs import pool_apart
+from runtime.cuda.custom import lower_custom
 from runtime.cuda.depthwise import is_depthwise, lower_depthwise, lower_depthwise_weight_grad
 from runtime.cuda.loops import lower_loops
 from runtime.cuda.pool import lower_pool
@@ -91,4 +93,6 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture
             return lower_scan(item, core)
         case Sort() as core:
             return lower_sort(item, core)
+        case Custom() as core:
+            return lower_custom(item, core)
     raise UnsupportedError(f"CUDA has no kernel for the core {type(item.core).__name__} of {item.name}")

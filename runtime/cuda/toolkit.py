@@ -157,6 +157,41 @@ def _typed(fallback: Function, takes: Sequence[str], gives: Sequence[str], build
     return found
 
 
+def array_of(dtype: str, fallback: Function) -> Function:
+    """A function for kernels that takes an address and a shape, a tuple, and gives the C-contiguous array there, of the
+    NumPy type ``dtype``. ``fallback`` is what the simulator runs."""
+    if SIMULATED:
+        return fallback
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic as numba_intrinsic
+    from numba.cuda.np.arrayobj import make_array, populate_array
+
+    element = types.boolean if dtype == "bool_" else getattr(types, dtype)
+
+    def typed(typingctx: Any, address: Any, shape: Any) -> Any:
+        result = types.Array(element, len(shape), "C")
+
+        def codegen(context: Any, builder: Any, signature: Any, passed: Any) -> Any:
+            step = context.get_abi_sizeof(context.get_data_type(element))
+            i64 = ir.IntType(64)
+            sizes = [builder.extract_value(passed[1], i) for i in range(len(shape))]
+            sizes = [builder.sext(n, i64) if n.type.width < 64 else n for n in sizes]
+            strides = [ir.Constant(i64, step)]
+            for n in sizes[:0:-1]:
+                strides.insert(0, builder.mul(strides[0], n))
+            made = make_array(result)(context, builder)
+            data = builder.inttoptr(passed[0], context.get_data_type(element).as_pointer())
+            populate_array(made, data, sizes, strides[: len(shape)], step, None)
+            return made._getvalue()
+
+        return result(types.int64, shape), codegen
+
+    _name_parameters(typed, fallback, ["address", "shape"])
+    found: Function = numba_intrinsic(typed)
+    return found
+
+
 def _name_parameters(typing: Callable[..., Any], fallback: Callable[..., Any], names: Sequence[str]) -> None:
     """Give the typing function of an intrinsic the parameters ``names``, which numba matches calls with."""
     position = inspect.Parameter.POSITIONAL_OR_KEYWORD
