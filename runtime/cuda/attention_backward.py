@@ -8,9 +8,9 @@ adds it up in one order: no atomics, and the same result every time.
 from __future__ import annotations
 
 from engine.dims import ceil_div, product
-from engine.program import Lowered
+from engine.program import Lowered, joined
 from engine.schedule import Attention, KernelSpec
-from runtime.cuda.attention_tiles import LOG2_E, Tiles, largest_columns
+from runtime.cuda.attention_tiles import LOG2_E, Tiles, planned
 from runtime.emit import loop
 from runtime.tasks import coordinates
 
@@ -26,20 +26,7 @@ def lower_attention_backward(spec: KernelSpec, core: Attention) -> Lowered:
         made += [_by_key(spec, core, (name,)) for name in wanted]
     elif wanted:
         made.append(_by_key(spec, core, wanted))
-    calls = tuple(c for m in made for c in m.calls)
-    return Lowered(calls, tuple(k for m in made for k in m.kernels))
-
-
-def _planned(spec: KernelSpec, core: Attention, columns: int, own: str, streamed: str) -> Tiles:
-    t = Tiles(spec, core, 1, 4, columns)
-    for name in own:
-        t.region(name, t.own)
-    for name in streamed:
-        t.region(name, columns, copies=2)
-    if streamed == "qg":
-        t.numbers("lse", copies=2)
-        t.numbers("delta", copies=2)
-    return t
+    return joined(made)
 
 
 def _zeros(t: Tiles, **sums: str) -> list[str]:
@@ -52,7 +39,7 @@ def _zeros(t: Tiles, **sums: str) -> list[str]:
 
 def _by_query(spec: KernelSpec, core: Attention) -> Lowered:
     """The gradient of the queries."""
-    t = largest_columns(lambda columns: _planned(spec, core, columns, "qg", "kv"))
+    t = planned(spec, core, "qg", "kv", 1, core.queries, core.keys)
     space = {"b": core.batch, "h": core.heads, "tile": ceil_div(core.queries, t.own)}
     t.table.declare(tiles=space["tile"])
     rows = t.each_row([
@@ -93,14 +80,14 @@ def _by_query(spec: KernelSpec, core: Attention) -> Lowered:
         *rows,
         *(line for n in "qg" for line in t.copied(n, "first", "queries")),
         *t.walk(lambda n: [f"begin = {n} * {t.columns}"], ["k", "v"], "limit", tile),
-        *t.written("dq", "queries", t.place("dq", b="b", h="h"), f"dq[o] * {t.scale}"),
+        *t.written("dq", "queries", t.place("dq", b="b", h="h"), f"dq[{{}}] * {t.scale}"),
     ]
     return t.lowered("by_query", lines, product(space.values()))
 
 
 def _by_key(spec: KernelSpec, core: Attention, wanted: tuple[str, ...]) -> Lowered:
     """The gradients of keys and values, or one of them."""
-    t = largest_columns(lambda columns: _planned(spec, core, columns, "kv", "qg"))
+    t = planned(spec, core, "kv", "qg", 1, core.keys, core.queries)
     space = {"b": core.batch, "group": core.heads // core.ratio, "tile": ceil_div(core.keys, t.own)}
 
     def place(number: str) -> list[str]:
@@ -152,7 +139,7 @@ def _by_key(spec: KernelSpec, core: Attention, wanted: tuple[str, ...]) -> Lower
         *(line for n in "kv" for line in t.copied(n, "first", "keys")),
         *t.walk(place, ["q", "g", "lse", "delta"], "queries", tile),
         *(line for n in wanted for line in t.written(
-            n, "keys", t.place(n, b="b", h="group"), f"{n}[o]" + (f" * {t.scale}" if n == "dk" else "")
+            n, "keys", t.place(n, b="b", h="group"), f"{n}[{{}}]" + (f" * {t.scale}" if n == "dk" else "")
         )),
     ]  # fmt: skip
     kind = "by_key" if len(wanted) == 2 else f"by_key_{wanted[0]}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from engine.dims import ceil_div, product
 from engine.program import Lowered
 from engine.schedule import Attention, KernelSpec
-from runtime.cuda.attention_tiles import LN_2, Tiles, largest_columns
+from runtime.cuda.attention_tiles import LN_2, Tiles, planned
 from runtime.emit import loop, total
 from runtime.tasks import coordinates
 
@@ -18,7 +18,8 @@ HELD = 32
 
 def lower_attention_forward(spec: KernelSpec, core: Attention) -> Lowered:
     """The call for ``spec``, whose core is ``core``."""
-    t = largest_columns(lambda columns: _planned(spec, core, columns))
+    narrow, wide = spec.reads[0].dtype.itemsize == 2, max(core.features, core.width)
+    t = planned(spec, core, "q", "kv", 2 if narrow and wide <= 128 else 1, core.queries, core.keys)
     space = {"b": core.batch, "h": core.heads, "tile": ceil_div(core.queries, t.own)}
     t.table.declare(tiles=space["tile"])
     lines = [
@@ -35,7 +36,7 @@ def lower_attention_forward(spec: KernelSpec, core: Attention) -> Lowered:
         *t.each_row([*row_total(t), *(_write_lse(t) if "lse" in core.writes else [])]),
     ]
     if "out" in core.writes:
-        lines += t.written("out", "queries", t.place("out", b="b", h="h"), "result[o] * sums[t]")
+        lines += t.written("out", "queries", t.place("out", b="b", h="h"), "result[{}] * sums[t]")
     return t.lowered("tiles", lines, product(space.values()))
 
 
@@ -67,15 +68,6 @@ def weighted_sums(t: Tiles, i: str, start: str, whole: str) -> list[str]:
         *loop("t", "0", str(2 * t.high), ["peak[t] = -float32(inf)", "sums[t] = float32(0.0)"]),
         *t.walk(lambda n: [f"begin = {total(start, f'{n} * {t.columns}')}"], ["k", "v"], "limit", tile, hold),
     ]
-
-
-def _planned(spec: KernelSpec, core: Attention, columns: int) -> Tiles:
-    narrow, wide = spec.reads[0].dtype.itemsize == 2, max(core.features, core.width)
-    t = Tiles(spec, core, 2 if narrow and wide <= 128 else 1, 4, columns)
-    t.region("q", t.own)
-    t.region("k", columns, copies=2)
-    t.region("v", columns, copies=2)
-    return t
 
 
 def _softmax(t: Tiles, i: str) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
-from engine.program import Lowered
+from engine.program import Lowered, joined
 from engine.schedule import Attention, KernelSpec
 from runtime.attention_arrays import Arrays
 from runtime.cuda.attention_tiles import WORDS
@@ -28,8 +28,7 @@ def lower_attention_rows(spec: KernelSpec, core: Attention) -> Lowered:
         return _forward(spec, core)
     made = [_by_query(spec, core)] if "dq" in core.writes else []
     made += [_by_key(spec, core)] if {"dk", "dv"} & {*core.writes} else []
-    calls = tuple(c for m in made for c in m.calls)
-    return Lowered(calls, tuple(k for m in made for k in m.kernels))
+    return joined(made)
 
 
 class _Rows(Arrays):

@@ -12,11 +12,11 @@ from dataclasses import replace
 from engine.buffers import Buffer
 from engine.dims import ceil_div, product
 from engine.dtypes import f32
-from engine.program import Lowered, Pointer
+from engine.program import Lowered, Pointer, joined
 from engine.schedule import Attention, KernelSpec
 from runtime.attention_arrays import Arrays
 from runtime.cuda.attention_forward import logarithm, row_total, weighted_sums
-from runtime.cuda.attention_tiles import WORDS, Tiles, largest_columns
+from runtime.cuda.attention_tiles import WORDS, Tiles, planned
 from runtime.cuda.emit import kernel
 from runtime.emit import call, indent, loop
 from runtime.tasks import coordinates
@@ -46,20 +46,12 @@ def lower_attention_split(spec: KernelSpec, core: Attention) -> Lowered:
     sums = Buffer(f"{spec.name}.sums", "temp", f32, rows * parts * core.width)
     logs = Buffer(f"{spec.name}.logs", "temp", f32, rows * parts)
     first, second = _parts(spec, core, sums, logs), _together(spec, core, sums, logs)
-    return Lowered((*first.calls, *second.calls), (*first.kernels, *second.kernels), (sums, logs))
-
-
-def _planned(spec: KernelSpec, core: Attention, columns: int) -> Tiles:
-    t = _Heads(spec, core, 1, 1, columns)
-    t.region("q", t.own)
-    t.region("k", columns, copies=2)
-    t.region("v", columns, copies=2)
-    return t
+    return replace(joined([first, second]), buffers=(sums, logs))
 
 
 def _parts(spec: KernelSpec, core: Attention, sums: Buffer, logs: Buffer) -> Lowered:
     """Each part's weighted mean of values, and the logarithm of its sum of exponentials."""
-    t = largest_columns(lambda columns: _planned(spec, core, columns))
+    t = planned(spec, core, "q", "kv", 1, min(core.ratio, 16), core.keys, _Heads)
     heads = core.heads // core.ratio
     space = {"b": core.batch, "group": heads, "tile": ceil_div(core.ratio, t.own), "part": ceil_div(core.keys, PART)}
     t.table.declare(parts=space["part"], part_sums=Pointer(sums.name), part_logs=Pointer(logs.name))

@@ -28,6 +28,10 @@ from runtime.emit import call, indent, loop
 
 SHARED = 99 * 1024
 """Bytes of shared memory that every GPU from compute capability 8.0 on grants a block."""
+WARPS = 4
+"""The most warps of a block."""
+COLUMNS = (64, 32, 16)
+"""Streamed rows of a tile."""
 LOG2_E = 1.4426950408889634
 LN_2 = 0.6931471805599453
 WORDS = {
@@ -374,24 +378,49 @@ class Tiles(Arrays):
         return lines
 
     def written(self, name: str, limit: str, head: str, value: str) -> list[str]:
-        """Writes ``value`` (of register ``o``) to the own rows before ``limit`` of the array ``name``."""
-        features = self.given(name)
-        element = ["e = n * 8 + (lane & 3) * 2 + x", self.write(name, "at", "e", value)]
+        """Writes ``value``, of which ``{}`` is the register, to the own rows before ``limit`` of the array ``name``."""
+        features, across = self.given(name), self.filled(name) // 8
+        access = self.arrays[name]
+        write = [self.write(name, "at", "e", value.format("o"))]
+        second = self.write(name, "at", "e + 1", value.format("o + 1"))
+        if features % 2:
+            write += [f"if e + 1 < {features}:", f"    {second}"]
+        elif self.narrow:
+            pair = f"{value.format('o')}, {value.format('o + 1')}"
+            write = [f"store2_{access.dtype}(at, e, {pair}, {self.table.scope(access.buffer)})"]
+        else:
+            write.append(second)
         if features % 8:
-            element[1:] = [f"if e < {features}:", f"    {element[1]}"]
-        across = self.filled(name) // 8
+            write = [f"if e < {features}:", *indent(write)]
         return self.each_row([
             f"if own < {limit}:",
             *indent([
                 f"at = {head} + own * {self.step(name)}",
-                *loop("n", "0", str(-(-features // 8)), loop("x", "0", "2", [
-                    f"o = (m * {across} + n) * 4 + 2 * half + x", *element
-                ])),
+                *loop("n", "0", str(-(-features // 8)), [
+                    f"o = (m * {across} + n) * 4 + 2 * half", "e = n * 8 + (lane & 3) * 2", *write
+                ]),
             ]),
         ])  # fmt: skip
 
 
-def largest_columns(planned: Callable[[int], Tiles]) -> Tiles:
-    """The plan with the widest streamed tiles that fit shared memory."""
-    plans = [planned(columns) for columns in (64, 32, 16)]
-    return next((p for p in plans if p.shared <= SHARED), plans[-1])
+def planned(spec: KernelSpec, core: Attention, own: str, streamed: str, high: int, rows: Size, others: Size,
+            make: type[Tiles] = Tiles) -> Tiles:  # fmt: skip
+    """Tiles with regions for the arrays ``own`` and ``streamed``: as large as fit shared memory, yet no larger than
+    ``rows`` own and ``others`` streamed rows need, where these are known."""
+    warps = WARPS
+    if isinstance(rows, int):
+        high = high if rows > 16 * WARPS else 1
+        warps = min(WARPS, max(1, -(-rows // (16 * high))))
+    needed = others if isinstance(others, int) else COLUMNS[0]
+    for columns in COLUMNS:
+        t = make(spec, core, high, warps, columns)
+        for name in own:
+            t.region(name, t.own)
+        for name in streamed:
+            t.region(name, columns, copies=2)
+        if streamed == "qg":
+            t.numbers("lse", copies=2)
+            t.numbers("delta", copies=2)
+        if needed > columns // 2 and t.shared <= SHARED:
+            break
+    return t

@@ -33,6 +33,7 @@ class SimulatedFunction:
     run: Callable[..., None]
     threads: int
     shared: int
+    cooperative: bool
 
 
 class SimulatedEvent:
@@ -94,7 +95,7 @@ class SimulatedStream:
     def launch(self, function: SimulatedFunction, blocks: int, args: np.ndarray) -> None:
         numbers = args.tolist()
         self._do(lambda: launch(function.run, blocks, function.threads, function.shared, numbers, self._memory,
-                                self.order))  # fmt: skip
+                                self.order, cooperative=function.cooperative))  # fmt: skip
 
     def record(self, event: SimulatedEvent) -> None:
         pass
@@ -164,4 +165,6 @@ class SimulatedDevice:
 
     def load(self, kernel: Kernel, code: bytes) -> SimulatedFunction:
         """The kernel from its text; there is no code."""
-        return SimulatedFunction(getattr(load_source(kernel), kernel.name), kernel.threads, kernel.shared)
+        return SimulatedFunction(
+            getattr(load_source(kernel), kernel.name), kernel.threads, kernel.shared, kernel.cooperative
+        )

@@ -33,13 +33,19 @@ BACKWARD = pytest.mark.parametrize("backward", [False, True], ids=["forward", "b
 @pytest.mark.parametrize("dtype", ["bf16", "f16", "f32", "f64"])
 def test_lengths_and_features_may_be_anything(dtype, backward):
     checked(1, 1, 20, 70 if dtype == "bf16" else 30, 20, 10, dtype=dtype, backward=backward)
+    checked(1, 1, 10, 20, 7, 9, dtype=dtype, backward=backward)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_order_of_warps_does_not_matter(order):
-    checked(1, 1, 20, 140, order=order)
-    checked(1, 1, 20, 40, order=order, backward=True)
+    checked(1, 1, 70, 140, order=order)
+    checked(1, 1, 20, 70, order=order, backward=True)
+
+
+@pytest.mark.slow
+def test_a_warp_may_have_more_than_16_rows():
+    checked(1, 1, 140, 70, 20, 10, causal=True, given="offset", offset=np.array([-30]))
 
 
 @pytest.mark.slow
