@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine import dtypes
-from engine.random import uniform_reference
+from engine.random import uniform_scalar
 from engine.scalar import VOCABULARY
 
 
@@ -51,8 +51,7 @@ def _rounding(dtype: dtypes.DType) -> Callable[..., Any]:
 
 def _uniform(dtype: dtypes.DType) -> Callable[..., Any]:
     def word(seed: int, step: int, stream: int, index: int) -> Any:
-        found = uniform_reference(int(seed), int(step), int(stream), np.asarray([int(index)]), dtype)
-        return found[0]
+        return uniform_scalar(int(seed), int(step), int(stream), int(index), dtype)
 
     return word
 

@@ -116,4 +116,7 @@ def check_seed(name: str) -> None:
     losses, found = trained(make, x, y, "cuda")
     np.testing.assert_allclose(losses, wanted, 1e-4)
     for key, value in expected.items():
-        np.testing.assert_allclose(found[key], value, 1e-4, 1e-4, err_msg=key)
+        got = found[key]
+        if key.endswith("in_proj_bias"):  # that of keys has no gradient but rounding, of which Adam makes whole steps
+            got, value = (np.delete(a, np.s_[a.size // 3 : 2 * a.size // 3]) for a in (got, value))
+        np.testing.assert_allclose(got, value, 1e-4, 1e-4, err_msg=key)

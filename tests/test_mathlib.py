@@ -9,7 +9,7 @@ import pytest
 from kernel_harness import run
 
 from engine import dtypes, scalar
-from engine.random import philox4x32, uniform_reference
+from engine.random import philox4x32, uniform_reference, uniform_scalar
 from engine.schedule import Access, KernelSpec, Stmt
 from runtime.cpu.loops import lower_loops
 
@@ -215,6 +215,15 @@ def test_integer_power_wraps(dtype: dtypes.DType) -> None:
     for exponent in (0, 1, 2, 5, 11):
         y = np.full_like(x, exponent)
         np.testing.assert_array_equal(apply("pow", dtype, x, y), np.power(x, y))
+
+
+def test_one_draw_is_that_of_an_array() -> None:
+    index = np.array([0, 1, 2**33 + 7])
+    for dtype in (dtypes.f32, dtypes.f64):
+        one = np.array([uniform_scalar(2**40 + 5, 3, 7, int(i), dtype) for i in index])
+        many = uniform_reference(2**40 + 5, 3, 7, index, dtype)
+        assert one.dtype == many.dtype
+        np.testing.assert_array_equal(one, many)
 
 
 def test_philox_known_answers() -> None:

@@ -304,7 +304,8 @@ def to_ptx(kernel: Kernel, architecture: str) -> str:
             _device.compute_capability = capability
             function = getattr(load_source(kernel), kernel.name)
             signature = types.void(*[types.int64] * function.__code__.co_argcount)
-            text, _ = cuda.compile_ptx(function, signature, cc=capability, launch_bounds=kernel.threads)
+            bounds = (kernel.threads, 1)  # with no number of blocks ptxas spills registers to let more of them run
+            text, _ = cuda.compile_ptx(function, signature, cc=capability, launch_bounds=bounds)
     except Exception as error:
         numbered = "\n".join(f"{i:5} {line}" for i, line in enumerate(kernel.source.splitlines(), 1))
         why = error.message if isinstance(error, TenonError) else f"{type(error).__name__}: {error}"
