@@ -29,10 +29,11 @@ _WORD = 32
 
 def philox4x32(counter: np.ndarray, key: tuple[int, int]) -> np.ndarray:
     """The block of four 32-bit words for each counter: u64[..., 4], every entry below 2**32, to the same shape."""
-    return np.stack(_rounds(*np.moveaxis(np.asarray(counter, np.uint64), -1, 0), *key), axis=-1)
+    c0, c1, c2, c3 = np.moveaxis(np.asarray(counter, np.uint64), -1, 0)
+    return np.stack(_rounds(c0, c1, c2, c3, *key), axis=-1)
 
 
-def _rounds(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> tuple[Any, Any, Any, Any]:
+def _rounds(c0: Any, c1: Any, c2: Any, c3: Any, k0: int, k1: int) -> tuple[Any, Any, Any, Any]:
     """The words of one block, or arrays of them, u64."""
     for _ in range(ROUNDS):
         p0, p1 = c0 * MULTIPLIERS[0], c2 * MULTIPLIERS[1]
@@ -44,8 +45,8 @@ def _rounds(c0: Any, c1: Any, c2: Any, c3: Any, k0: Any, k1: Any) -> tuple[Any, 
 def uniform_reference(seed: int, step: int, stream: int, index: np.ndarray, dtype: DType) -> np.ndarray:
     """The uniform draws in [0, 1) for an array of element indices; f64 where ``dtype`` is f64, else f32."""
     index = np.asarray(index).astype(np.uint64)
-    rest = [np.full(index.shape, v & _LOW, np.uint64) for v in (stream, step)]
-    word, below = _rounds(index & _LOW, index >> _WORD, *rest, seed & _LOW, seed >> _WORD & _LOW)[:2]
+    c2, c3 = (np.full(index.shape, v & _LOW, np.uint64) for v in (stream, step))
+    word, below = _rounds(index & _LOW, index >> _WORD, c2, c3, seed & _LOW, seed >> _WORD & _LOW)[:2]
     if dtype == f64:
         return ((word << _WORD | below) >> 11).astype(np.float64) * 2.0**-53
     return (word >> 8).astype(np.float32) * np.float32(2.0**-24)
