@@ -19,7 +19,6 @@ from frontend import nn, optim
 from passes.autodiff import expand_gradients
 from tenon import backends
 
-STEPS = 2
 OP_SAMPLES = {f"{i}-{s.op}": s for i, s in enumerate([*SAMPLES, *OTHERS])}
 SLACK = 2e-6
 """What sums in another order than the interpreter's may differ by where they nearly cancel."""
@@ -73,7 +72,7 @@ class Encoder(nn.Module):
         layer = nn.TransformerEncoderLayer(16, 2, 16, 0.1, "gelu", batch_first=True, norm_first=True)
         self.tokens = nn.Embedding(11, 16)
         self.positions = nn.Embedding(5, 16)
-        self.blocks = nn.TransformerEncoder(layer, 2, nn.LayerNorm(16))
+        self.blocks = nn.TransformerEncoder(layer, 1, nn.LayerNorm(16))
         self.head = nn.Linear(16, 11)
 
     def forward(self, x: tn.Tensor) -> tn.Tensor:
@@ -92,7 +91,7 @@ def _sequences() -> tuple[np.ndarray, np.ndarray]:
 
 def _texts() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.integers(0, 11, (2, 5)), rng.integers(0, 11, 10)
+    return rng.integers(0, 11, (1, 5)), rng.integers(0, 11, 5)
 
 
 MODELS = {"cnn": (CNN, _images), "lstm": (LSTM, _sequences), "encoder": (Encoder, _texts)}
@@ -102,10 +101,11 @@ def trained(make: Callable[[], nn.Module], x: np.ndarray, y: np.ndarray, target:
     """The losses of some steps, and the model after them."""
     tn.seed(0)
     model = make()
-    adam = optim.Adam(model.parameters(), lr=0.01)
+    # A key's bias has no gradient but what rounding leaves, and with its usual eps Adam divides that by itself.
+    adam = optim.Adam(model.parameters(), lr=0.01, eps=1e-3)
     specs = [tn.spec("B", *x.shape[1:], dtype=x.dtype), tn.spec("N", dtype="i64")]
     step = tn.train_step(model, F.cross_entropy, adam, specs, target=target)
-    return [float(step(x, y)) for _ in range(STEPS)], model.state_dict()
+    return [float(step(x, y)) for _ in range(2)], model.state_dict()
 
 
 def check_seed(name: str) -> None:
