@@ -318,12 +318,20 @@ class FakeDriver:
     def _cuFuncSetAttribute(self, function: Any, attribute: Any, value: int) -> None:
         self.attributes.append((attribute, value))
 
-    def _cuLaunchKernel(self, function: Any, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int,
-                        stream: Any, parameters: Any, extra: int) -> None:  # fmt: skip
-        run, kernel = self._functions[int(function) - 1]
-        assert (gy, gz, by, bz, extra) == (1, 1, 1, 1, 0) and (bx, shared) == (kernel.threads, kernel.shared)
-        args = [ctypes.c_int64.from_address(int(p)).value for p in parameters]
-        self._stream(stream).add(lambda: launch(run, gx, bx, shared, args, self._memory))
+    def _cuLaunchKernel(self, *args: Any) -> None:
+        *launch, extra = args
+        assert extra == 0
+        self._launched(*launch, cooperative=False)
 
     def _cuLaunchCooperativeKernel(self, *args: Any) -> None:
-        self._cuLaunchKernel(*args, 0)
+        self._launched(*args, cooperative=True)
+
+    def _launched(self, function: Any, gx: int, gy: int, gz: int, bx: int, by: int, bz: int, shared: int, stream: Any,
+                  parameters: Any, cooperative: bool) -> None:  # fmt: skip
+        run, kernel = self._functions[int(function) - 1]
+        assert (gy, gz, by, bz) == (1, 1, 1, 1) and cooperative == kernel.cooperative
+        assert (bx, shared) == (kernel.threads, kernel.shared)
+        args = [ctypes.c_int64.from_address(int(p)).value for p in parameters]
+        self._stream(stream).add(
+            lambda: launch(run, gx, bx, shared, args, self._memory, cooperative=kernel.cooperative)
+        )

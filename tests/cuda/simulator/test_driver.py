@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -188,6 +189,16 @@ def test_shared_memory_beyond_48_kb_is_asked_for():
     assert attribute.name.endswith("MAX_DYNAMIC_SHARED_SIZE_BYTES") and value == 100 << 10
     with pytest.raises(UnsupportedError, match="takes 204,800 bytes of shared memory"):
         device.load(kernel(200 << 10), b"")
+
+
+def test_blocks_that_meet_are_launched_together():
+    driver = FakeDriver()
+    device = DriverDevice(driver, 0)
+    together = replace(kernel(0), key="1" * 64, cooperative=True)
+    for k in (kernel(0), together):
+        device.compute.launch(device.load(k, code_of(k)), 2, np.zeros(2, np.int64))
+    device.compute.synchronize()
+    assert [c for c in driver.calls if c.startswith("cuLaunch")] == ["cuLaunchKernel", "cuLaunchCooperativeKernel"]
 
 
 def test_too_little_memory_is_said_in_bytes_before_anything_runs():
