@@ -16,8 +16,8 @@ from runtime.cuda.points import each_point
 from runtime.emit import ArgTable, BodyEmitter, cast, constant, indent, load, loop, store, times, total
 from runtime.tasks import outer_indices, typical
 
-THREADS = 256
-"""Outputs of a block."""
+THREADS = 192
+"""Outputs of a block: as many as leave ptxas the registers for all dtypes, with none of them put aside."""
 ENOUGH_THREADS = 1 << 17
 """About how many sums keep a GPU busy: sums over pixels are cut into so many chunks."""
 
