@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import tenon as tn
-from engine.errors import DeviceError, UnsupportedError
+from engine.errors import DeviceError, DeviceMemoryError, UnsupportedError
 from frontend import functional as F
 from frontend import models, nn, optim
 from tenon.generation import kept_for
@@ -36,6 +36,13 @@ def test_targets_and_devices_have_names():
         tn.compile(lambda x: x, tn.spec(2), target="gpu")
     with pytest.raises(UnsupportedError, match="in the simulator, and a GPU's profile needs a GPU"):
         exe.profile(X[0])
+
+
+def test_too_little_memory_is_said_before_anything_runs():
+    exe = tn.compile(lambda x: x.unsqueeze(1) + x, tn.spec("N"), target="cuda")
+    with pytest.raises(DeviceMemoryError, match=r"needs 4,[\d,]+ bytes on cuda:0 for inputs, results"):
+        exe(np.zeros(1 << 15, np.float32))
+    assert exe(np.zeros(2, np.float32)).shape == (2, 2)
 
 
 def test_state_is_where_it_was_written_last():
