@@ -32,8 +32,11 @@ _FEATURES = (
 
 
 def devices() -> list[Any]:
-    """The devices that programs can be compiled for on this machine: the processor, as a :class:`Device`, and each GPU,
-    where the extra ``cuda`` and a driver are installed. Each has a ``target``, and prints as a line."""
+    """The devices that programs can be compiled for on this machine.
+
+    The processor comes first, as a :class:`Device`; then each GPU, where the extra ``cuda`` and a driver are installed.
+    Each has a ``target``, and prints as a line.
+    """
     from llvmlite import binding
 
     from runtime.cpu.threads import thread_count
