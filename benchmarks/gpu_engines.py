@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.gpu_work import Work
-from benchmarks.models import CASES, load
+from benchmarks.models import CASES, GPTSize, gpt, load
 
 Run = Callable[[int], list[float]]
 """Makes so many calls, and gives the seconds of each."""
@@ -89,7 +89,7 @@ def _training(work: Work, tn: Any, nn: Any, F: Any, optim: Any) -> tuple[Any, li
         case = CASES[work.name]
         return tenon_program(case, target="cuda"), case.arrays()
     batch, length, *_, vocabulary = work.sizes
-    model = gpt(nn, F, work)
+    model = _gpt(nn, F, work)
     adam = optim.Adam(model.parameters(), lr=1e-4)
 
     def step(x: Any, y: Any) -> Any:
@@ -120,35 +120,9 @@ def _calls(exe: Any, arrays: list[np.ndarray], repeats: int) -> list[float]:
         return [b.seconds_since(a) for a, b in zip(events, events[1:], strict=False)]
 
 
-def gpt(nn: Any, F: Any, work: Work) -> Any:
-    """A GPT without dropout, in the words that Tenon and PyTorch share."""
-    _, length, width, heads, layers, vocabulary = work.sizes
-
-    class Block(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
-            self.qkv, self.project = nn.Linear(width, 3 * width), nn.Linear(width, width)
-            self.up, self.down = nn.Linear(width, 4 * width), nn.Linear(4 * width, width)
-
-        def forward(self, x):  # type: ignore[no-untyped-def]
-            parts = self.qkv(self.norm1(x)).reshape(-1, length, 3, heads, width // heads)
-            q, k, v = (parts[:, :, i].transpose(1, 2) for i in range(3))
-            found = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-            x = x + self.project(found.transpose(1, 2).reshape(-1, length, width))
-            return x + self.down(F.gelu(self.up(self.norm2(x))))
-
-    class GPT(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.tokens, self.positions = nn.Embedding(vocabulary, width), nn.Embedding(length, width)
-            self.blocks = nn.Sequential(*(Block() for _ in range(layers)))
-            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, vocabulary)
-
-        def forward(self, x):  # type: ignore[no-untyped-def]
-            return self.head(self.norm(self.blocks(self.tokens(x) + self.positions.weight)))
-
-    return GPT()
+def _gpt(nn: Any, F: Any, work: Work) -> Any:
+    _, *size = work.sizes
+    return gpt(nn, F, GPTSize(*size))
 
 
 # --- PyTorch -----------------------------------------------------------------------------------------------
@@ -217,7 +191,7 @@ def _torch_training(torch: Any, work: Work, compiled: bool) -> Run:
         model, arrays = load(case.build(nn, F), torch.tensor), case.arrays()
         optimizer, rate, classes = getattr(torch.optim, case.optimizer), case.rate, case.target.below
     else:
-        model, arrays = gpt(nn, F, work), _tokens(work)
+        model, arrays = _gpt(nn, F, work), _tokens(work)
         optimizer, rate, classes = torch.optim.Adam, 1e-4, work.sizes[-1]
     model = model.cuda()
     steps = optimizer(model.parameters(), lr=rate)

@@ -58,7 +58,10 @@ WORK = (
     bandwidth("add", 3, 1 << 26),
     bandwidth("softmax", 2, 1 << 26),
     bandwidth("layer_norm", 2, 1 << 26),
-    *(Work(f"{seed}:train", "step", (), Goal("compile", 2.0), "f32") for seed in ("mlp", "cnn", "lstm", "encoder")),
+    *(
+        Work(f"{seed}:train", "step", (), Goal("compile", 2.0), "f32")
+        for seed in ("mlp", "cnn", "lstm", "encoder", "seq2seq")
+    ),
     Work("gpt 12 x 768, 16 x 1024", "gpt", (16, 1024, 768, 12, 12, 50257), Goal("compile", 1.0), "bf16"),
 )
 

@@ -83,8 +83,18 @@ def seq2seq(nn: Any, F: Any) -> Any:
     return Transformer()
 
 
-def gpt(nn: Any, F: Any) -> Any:
-    width, heads, length = 256, 8, 128
+@dataclass(frozen=True)
+class GPTSize:
+    length: int = 128
+    width: int = 256
+    heads: int = 8
+    blocks: int = 4
+    vocabulary: int = 256
+
+
+def gpt(nn: Any, F: Any, size: GPTSize | None = None) -> Any:
+    size = size or GPTSize()
+    width, heads, length = size.width, size.heads, size.length
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -103,9 +113,9 @@ def gpt(nn: Any, F: Any) -> Any:
     class GPT(nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.tokens, self.positions = nn.Embedding(256, width), nn.Embedding(length, width)
-            self.blocks = nn.Sequential(*(Block() for _ in range(4)))
-            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, 256)
+            self.tokens, self.positions = nn.Embedding(size.vocabulary, width), nn.Embedding(length, width)
+            self.blocks = nn.Sequential(*(Block() for _ in range(size.blocks)))
+            self.norm, self.head = nn.LayerNorm(width), nn.Linear(width, size.vocabulary)
 
         def forward(self, x):  # type: ignore[no-untyped-def]
             return self.head(self.norm(self.blocks(self.tokens(x) + self.positions.weight)))
