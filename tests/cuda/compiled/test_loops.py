@@ -12,8 +12,8 @@ from runtime.cuda.lower import lower
 from runtime.cuda.toolkit import ARCHITECTURES
 
 REGISTERS = 80
-"""With 32 of them 2048 threads fit a multiprocessor, with 64 half as many, with 80 (sorts of float64) 768: enough to hide
-the wait for memory."""
+"""With 32 of them 2048 threads fit a multiprocessor, with 64 half as many, with 80 (sorts of float64) 768: enough to
+hide the wait for memory."""
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
