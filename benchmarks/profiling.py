@@ -40,7 +40,7 @@ def measure(case: Case, seconds: float) -> str:
     calls = max(3, int(_BLOCK / one))
     plain, ratios = [], []
     end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
+    while len(ratios) < 3 or time.perf_counter() < end:  # quartiles need some
         before = block(exe, arrays, calls)
         with exe.executor.logged(driver, arrays):
             profiled = block(exe, arrays, calls)
