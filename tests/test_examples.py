@@ -83,7 +83,7 @@ RUNS = {
         0,
     ),
     "text_classifier": (
-        ["--epochs", "3", "--count", "150", "--length", "48", "--hidden", "32", "--out", "plot.png"],
+        ["--epochs", "4", "--count", "300", "--length", "48", "--hidden", "32", "--out", "plot.png"],
         r"\nvalidation accuracy (\S+)",
         0.7,
     ),
