@@ -89,7 +89,7 @@ def _training(work: Work, tn: Any, nn: Any, F: Any, optim: Any) -> tuple[Any, li
         case = CASES[work.name]
         return tenon_program(case, target="cuda"), case.arrays()
     batch, length, *_, vocabulary = work.sizes
-    model = _gpt(nn, F, work)
+    model = gpt_of(nn, F, work)
     adam = optim.Adam(model.parameters(), lr=1e-4)
 
     def step(x: Any, y: Any) -> Any:
@@ -120,7 +120,8 @@ def _calls(exe: Any, arrays: list[np.ndarray], repeats: int) -> list[float]:
         return [b.seconds_since(a) for a, b in zip(events, events[1:], strict=False)]
 
 
-def _gpt(nn: Any, F: Any, work: Work) -> Any:
+def gpt_of(nn: Any, F: Any, work: Work) -> Any:
+    """The model of a piece of work, in Tenon's words or in PyTorch's."""
     _, *size = work.sizes
     return gpt(nn, F, GPTSize(*size))
 
@@ -191,7 +192,7 @@ def _torch_training(torch: Any, work: Work, compiled: bool) -> Run:
         model, arrays = load(case.build(nn, F), torch.tensor), case.arrays()
         optimizer, rate, classes = getattr(torch.optim, case.optimizer), case.rate, case.target.below
     else:
-        model, arrays = _gpt(nn, F, work), _tokens(work)
+        model, arrays = gpt_of(nn, F, work), _tokens(work)
         optimizer, rate, classes = torch.optim.Adam, 1e-4, work.sizes[-1]
     model = model.cuda()
     steps = optimizer(model.parameters(), lr=rate)

@@ -36,6 +36,6 @@ def test_a_kernel_leaves_its_result_in_state(work):
 
 def test_the_gpt_is_one_that_pytorch_has_too():
     work = gpu_work.Work("gpt", "gpt", (2, 4, 16, 2, 1, 11), GOAL)
-    model = gpu_engines.gpt(nn, F, work)
+    model = gpu_engines.gpt_of(nn, F, work)
     tokens = gpu_engines._tokens(work)[0]
     assert tn.compile(model.eval(), tn.spec(2, 4, dtype="i64"))(tokens).shape == (2, 4, 11)
