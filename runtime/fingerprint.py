@@ -9,7 +9,6 @@ import platform
 import re
 import sys
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 
 _ROOT = Path(__file__).resolve().parent.parent
@@ -72,6 +71,8 @@ def cuda_environment() -> dict[str, str]:
 
 
 def _package_version(name: str) -> str:
+    from importlib import metadata  # takes longer to import than all of Tenon's base
+
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
