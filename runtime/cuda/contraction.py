@@ -19,7 +19,7 @@ from runtime.cuda.contraction_skinny import is_skinny, skinny_kernel
 from runtime.cuda.contraction_split import pieces, split
 from runtime.cuda.copies import MatrixLoader, copy_width
 from runtime.cuda.emit import kernel
-from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value, warp_region
+from runtime.cuda.epilogue import body_lines, enter_rows, stage_lines, staged_bytes, staged_value, warp_region
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_tile, place_warps
 from runtime.cuda.operands import FEW, Operand, nonzero, operands, simplified, touched
 from runtime.cuda.products import Products, product_kind
@@ -130,11 +130,8 @@ def tiled_kernel(spec: KernelSpec, widths: Sequence[int], share: Size = 1, split
     emitter = BodyEmitter(
         spec.body, spec.reads, spec.writes, len(spec.axes), table, core={0: staged_value(tile.warp_columns)}
     )
-    lines += [*main.lines(), *stage_lines(tile, products), *emitter.start()]
-    for axis, name in enumerate(batch):
-        lines += emitter.enter(axis, name)
-    rank = len(spec.axes)
-    by_row = emitter.enter(rank - 2, "row")
+    before, by_row = enter_rows(emitter, batch)
+    lines += [*main.lines(), *stage_lines(tile, products), *before]
     lines += body_lines(warp_region(tile, "m", "n"), spec, emitter, by_row)
     shared_bytes = max(main.shared, staged_bytes(tile))
     code = kernel(f"contract_{dtype}", lines, table, tile.threads, shared_bytes, modules=MODULES)

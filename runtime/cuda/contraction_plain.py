@@ -14,7 +14,9 @@ from engine.dtypes import DType
 from engine.program import Call, Lowered
 from engine.schedule import Access, Contraction, KernelSpec
 from runtime.cuda.emit import kernel
+from runtime.cuda.epilogue import enter_rows
 from runtime.cuda.mainloop import MODULES, place_threads
+from runtime.cuda.operands import touched
 from runtime.emit import ArgTable, BodyEmitter, cast, computed_type, constant, indent, load, times, total
 from runtime.tasks import coordinates
 
@@ -74,14 +76,11 @@ def lower_plain_contraction(spec: KernelSpec, core: Contraction) -> Lowered:
         f"        at = (thread_row + 16 * i) * {SIDE} + thread_column + 16 * j",
         f"        store_shared_{summed}(shared, at, acc[{EACH} * i + j])",
         "cuda.syncthreads()",
-        *emitter.start(),
     ]
-    for axis, name in enumerate(batch):
-        lines += emitter.enter(axis, name)
-    rank = len(spec.axes)
-    by_row = emitter.enter(rank - 2, "row")
-    by_column = emitter.enter(rank - 1, "column", inline=True)
+    before, by_row = enter_rows(emitter, batch)
+    by_column = emitter.enter(len(batch) + 1, "column", inline=True)
     lines += [
+        *before,
         f"for r in range(thread // {SIDE}, {SIDE}, {THREADS // SIDE}):",
         f"    c = thread % {SIDE}",
         "    row = a_first + r",
@@ -91,10 +90,9 @@ def lower_plain_contraction(spec: KernelSpec, core: Contraction) -> Lowered:
     ]
     shared = max(2 * DEPTH * PADDED, SIDE * SIDE) * size
     code = kernel(f"contract_{dtype}", lines, table, THREADS, shared, modules=MODULES)
-    reads = dict.fromkeys([core.a.buffer, core.b.buffer, *(access.buffer for access in spec.reads)])
-    writes = dict.fromkeys(access.buffer for access in spec.writes)
+    reads, writes = touched(spec)
     tasks = product(batch.values()) * m_blocks * n_blocks
-    return Lowered((Call(code.key, spec.name, table.args, tasks, tuple(reads), tuple(writes), 0, spec.nodes),), (code,))
+    return Lowered((Call(code.key, spec.name, table.args, tasks, reads, writes, 0, spec.nodes),), (code,))
 
 
 class _Side:

@@ -14,6 +14,7 @@ from engine.program import Call, Kernel, Pointer
 from engine.schedule import Contraction, KernelSpec
 from runtime.cuda.copies import copy_width, divisor_of
 from runtime.cuda.emit import kernel
+from runtime.cuda.epilogue import enter_rows
 from runtime.cuda.mainloop import MODULES, place_threads
 from runtime.cuda.operands import Operand, operands, touched
 from runtime.cuda.products import Products, product_kind
@@ -120,13 +121,10 @@ def skinny_kernel(spec: KernelSpec, share: Size = 1) -> tuple[Call, Kernel]:
     ]
     value = " + ".join(f"load_shared_f32(shared, at + {w * ROWS * way.columns})" for w in range(WARPS))
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table, core={0: "sum"})
-    lines += emitter.start()
-    for axis, name in enumerate(batch):
-        lines += emitter.enter(axis, name)
-    rank = len(spec.axes)
-    by_row = emitter.enter(rank - 2, "row")
-    by_column = emitter.enter(rank - 1, "column", inline=True)
+    before, by_row = enter_rows(emitter, batch)
+    by_column = emitter.enter(len(batch) + 1, "column", inline=True)
     lines += [
+        *before,
         f"for at in range(thread, m * {way.columns}, {32 * WARPS}):",
         f"    row = at // {way.columns}",
         f"    column = column_first + at % {way.columns}",

@@ -7,7 +7,7 @@ it does, and its text stands once, in a loop, however many accumulators there ar
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from engine.schedule import KernelSpec
@@ -18,6 +18,15 @@ from runtime.emit import BodyEmitter, indent
 
 NEIGHBOURS = 4
 """Columns that a lane takes at a time, at most: 16 bytes of accumulators."""
+
+
+def enter_rows(emitter: BodyEmitter, batch: Collection[str]) -> tuple[list[str], list[str]]:
+    """The body's lines outside the loops over results, where the names in ``batch`` count the axes of the batch, and
+    those at the top of the loop in which ``row`` does."""
+    lines = emitter.start()
+    for axis, name in enumerate(batch):
+        lines += emitter.enter(axis, name)
+    return lines, emitter.enter(len(batch), "row")
 
 
 def staged_bytes(tile: Tile) -> int:
