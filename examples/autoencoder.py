@@ -46,7 +46,7 @@ def main() -> None:
     scheduler = optim.lr_scheduler.OneCycleLR(optimizer, 3e-3, total_steps=args.epochs * len(loader))
 
     @tn.function
-    def step(x: tn.spec("B", 64)) -> tn.Tensor:  # noqa: F821
+    def step(x: tn.spec("B", 64)) -> tn.Tensor:
         noisy = tn.clamp(x + 0.2 * tn.randn_like(x), 0, 1)
         loss = F.binary_cross_entropy_with_logits(model(noisy)[0], x)
         optimizer.minimize(loss)

@@ -47,7 +47,7 @@ def main() -> None:
     of_discriminator = optim.Adam(judges.parameters(), lr=3e-4, betas=(0.5, 0.999))
 
     @tn.function
-    def step(real: tn.spec("B", 64)) -> tuple[tn.Tensor, tn.Tensor]:  # noqa: F821
+    def step(real: tn.spec("B", 64)) -> tuple[tn.Tensor, tn.Tensor]:
         count = real.shape[0]
         yes, no = tn.full((count, 1), 0.9), tn.zeros(count, 1)  # 0.9: a judge that is never certain
         fakes = draws(tn.randn(count, LATENT))
