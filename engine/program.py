@@ -29,25 +29,25 @@ class Block:
 
 
 @dataclass(frozen=True)
-class MatrixMap:
-    """The address of a tensor map, as a GPU's copy engine wants it: of the matrix at ``at``, ``rows`` by ``columns``
-    elements of ``itemsize`` bytes, rows ``stride`` bytes apart (a multiple of 16), from which boxes of ``box`` rows and
-    columns are copied, whose rows have 128 bytes and are swizzled so. It is made where a program is bound to memory;
-    that of an empty matrix is not used."""
+class BoxMap:
+    """The address of a tensor map, as a GPU's copy engine wants it: of the array at ``at``, of two to five axes of the
+    sizes ``shape`` and elements of ``itemsize`` bytes, neighbours along the last axis, ``strides`` bytes apart along
+    the others (multiples of 16), from which boxes of the sizes ``box`` are copied, whose rows have up to 128 bytes and
+    are swizzled as if they had 128. It is made where a program is bound to memory; that of an empty array is not
+    used."""
 
     at: Pointer
-    rows: Size
-    columns: Size
-    stride: Size
+    shape: tuple[Size, ...]
+    strides: tuple[Size, ...]
     itemsize: int
-    box: tuple[int, int]
+    box: tuple[int, ...]
 
     @property
     def sizes(self) -> tuple[Size, ...]:
-        return self.at.offset, self.rows, self.columns, self.stride
+        return self.at.offset, *self.shape, *self.strides
 
 
-Arg = Pointer | Block | MatrixMap | Size
+Arg = Pointer | Block | BoxMap | Size
 """One 64-bit slot of an argument block: an address, or an integer."""
 
 ERROR = "$error"

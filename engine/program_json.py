@@ -12,9 +12,9 @@ from engine import dims, dtypes
 from engine.buffers import Buffer
 from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
-from engine.program import Arg, Block, Call, Check, Kernel, Loop, MatrixMap, Pointer, Port, Program
+from engine.program import Arg, Block, BoxMap, Call, Check, Kernel, Loop, Pointer, Port, Program
 
-FORMAT = 6
+FORMAT = 7
 
 
 def to_json(program: Program) -> str:
@@ -119,13 +119,18 @@ def _loop_in(value: list) -> Loop:
 
 
 def _arg_out(arg: Arg) -> Any:
-    """A size as itself, a Pointer as ``[buffer, offset]``, a Block as ``[[...]]``, a MatrixMap as all its fields."""
+    """A size as itself, a Pointer as ``[buffer, offset]``, a Block as ``[[...]]``, a BoxMap as all its fields."""
     if isinstance(arg, Pointer):
         return [arg.buffer, _size_out(arg.offset)]
     if isinstance(arg, Block):
         return [[_arg_out(a) for a in arg.args]]
-    if isinstance(arg, MatrixMap):
-        return [_arg_out(arg.at), *map(_size_out, arg.sizes[1:]), arg.itemsize, list(arg.box)]
+    if isinstance(arg, BoxMap):
+        return [
+            _arg_out(arg.at),
+            *([_size_out(s) for s in sizes] for sizes in (arg.shape, arg.strides)),
+            arg.itemsize,
+            [*arg.box],
+        ]
     return _size_out(arg)
 
 
@@ -136,9 +141,9 @@ def _arg_in(value: Any) -> Arg:
         return Pointer(value[0], _size_in(value[1]))
     if len(value) == 1:
         return Block(tuple(_arg_in(a) for a in value[0]))
-    at, rows, columns, stride, itemsize, box = value
+    at, shape, strides, itemsize, box = value
     place = Pointer(at[0], _size_in(at[1]))
-    return MatrixMap(place, _size_in(rows), _size_in(columns), _size_in(stride), itemsize, (box[0], box[1]))
+    return BoxMap(place, tuple(map(_size_in, shape)), tuple(map(_size_in, strides)), itemsize, tuple(box))
 
 
 def _call_out(call: Call) -> list:

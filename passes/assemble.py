@@ -13,7 +13,7 @@ from engine.dims import Expr, Size
 from engine.graph import Graph, Node
 from engine.loops import body_of, nested_nodes
 from engine.ops.sources import out_of_range
-from engine.program import Arg, Block, Call, Check, Kernel, Loop, Lowered, MatrixMap, Pointer, Port, Program
+from engine.program import Arg, Block, BoxMap, Call, Check, Kernel, Loop, Lowered, Pointer, Port, Program
 from engine.schedule import Access, Bundle, Item, KernelSpec, Schedule
 from passes.places import input_buffer, output_buffer, state_buffer
 from passes.schedule import check_nodes
@@ -155,7 +155,7 @@ def _renamed(lowered: Lowered, number: int) -> Lowered:
             return replace(arg, buffer=names.get(arg.buffer, arg.buffer))
         if isinstance(arg, Block):
             return Block(tuple(map(argument, arg.args)))
-        if isinstance(arg, MatrixMap):
+        if isinstance(arg, BoxMap):
             return replace(arg, at=replace(arg.at, buffer=names.get(arg.at.buffer, arg.at.buffer)))
         return arg
 
@@ -219,7 +219,7 @@ def _sizes(args: tuple[Arg, ...]) -> Iterator[Size]:
     for arg in args:
         if isinstance(arg, Block):
             yield from _sizes(arg.args)
-        elif isinstance(arg, MatrixMap):
+        elif isinstance(arg, BoxMap):
             yield from arg.sizes
         else:
             yield arg.offset if isinstance(arg, Pointer) else arg

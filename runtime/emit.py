@@ -20,7 +20,7 @@ from engine import dtypes
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
-from engine.program import ERROR, Arg, Block, Call, Kernel, MatrixMap, Pointer
+from engine.program import ERROR, Arg, Block, BoxMap, Call, Kernel, Pointer
 from engine.schedule import Access, KernelSpec, Stmt
 
 SCRATCH = "$scratch"
@@ -59,12 +59,12 @@ class ArgTable:
         """The name of the address of a nested argument block."""
         return self._name(Block(args), "b")
 
-    def declare(self, **named: Pointer | MatrixMap | Size) -> None:
+    def declare(self, **named: Pointer | BoxMap | Size) -> None:
         """Give each of these a slot under its name. The source then does not depend on their values: kernels that
         differ only in them are one."""
         for name, arg in named.items():
-            if isinstance(arg, (Pointer, MatrixMap)):
-                self.scope((arg.at if isinstance(arg, MatrixMap) else arg).buffer)
+            if isinstance(arg, (Pointer, BoxMap)):
+                self.scope((arg.at if isinstance(arg, BoxMap) else arg).buffer)
             self._slots.append((name, arg))
 
     def scope(self, buffer: str) -> int:

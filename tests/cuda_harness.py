@@ -15,7 +15,7 @@ import numpy as np
 from engine import dims, dtypes, scheduled
 from engine.buffers import Buffer
 from engine.dtypes import DType
-from engine.program import ERROR, Arg, Kernel, Lowered, MatrixMap, Pointer
+from engine.program import ERROR, Arg, BoxMap, Kernel, Lowered, Pointer
 from engine.schedule import Bundle, KernelSpec
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.assembler import SHARED_LIMIT, Cubin, Resources, assemble, disassemble, instructions
@@ -102,9 +102,9 @@ def simulate(
     def number(arg: Arg) -> int:
         if isinstance(arg, Pointer):
             return addresses[arg.buffer] + dims.evaluate(arg.offset, sizes)
-        if isinstance(arg, MatrixMap):
-            rows, columns, stride = (dims.evaluate(s, sizes) for s in arg.sizes[1:])
-            encoded = TensorMap(rows, columns, arg.itemsize, stride, *arg.box).for_simulator(int(number(arg.at)))
+        if isinstance(arg, BoxMap):
+            shape, strides = (tuple(dims.evaluate(s, sizes) for s in given) for given in (arg.shape, arg.strides))
+            encoded = TensorMap(shape, strides, arg.itemsize, arg.box).for_simulator(int(number(arg.at)))
             return memory.add("tensor map", encoded)
         return dims.evaluate(arg, sizes)  # type: ignore[arg-type]
 

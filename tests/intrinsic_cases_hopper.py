@@ -55,8 +55,10 @@ def copies() -> Iterator[IntrinsicCase]:
                 FETCH.format(at=size, size=size, threads=32, load=load),
                 {"x": x, "y": np.zeros(size // 4, np.uint32)},
                 {"y": box(x[row:, first:], 16, columns, swizzle)},
-                maps={"x_map": TensorMap(24, 64, 2, 128, 16, columns // 2, swizzle)}, hopper=True,
+                maps={"x_map": TensorMap((24, 64), (128,), 2, (16, columns // 2), swizzle)}, hopper=True,
             )  # fmt: skip
+    for rank in (3, 4):
+        yield boxes_of_many_axes(rank)
     given = random_words(16, 32).view(np.uint8)
     expected = np.zeros((24, 128), np.uint8)
     expected[12:24] = given[:12]
@@ -74,7 +76,7 @@ if t == 0:
 """,
         {"x": box(given, 16, 128, 128), "y": np.zeros((24, 128), np.uint8)},
         {"y": expected},
-        maps={"y_map": TensorMap(24, 64, 2, 128, 16, 64, 128)},
+        maps={"y_map": TensorMap((24, 64), (128,), 2, (16, 64))},
         hopper=True,
     )
     yield IntrinsicCase(
@@ -84,6 +86,27 @@ if t == 0:
         {"y": x.reshape(-1)[256:768]},
         hopper=True,
     )
+
+
+def boxes_of_many_axes(rank: int) -> IntrinsicCase:
+    """A box of several rows along each axis, past the end of all but the first. As in memory, the last axis is the
+    innermost one in shared memory, and the first coordinate is that of it ("Tensor Size", "Tensor Coordinates")."""
+    shape, sides, corner = (3, 4, 6, 40)[-rank:], (2, 2, 4, 32)[-rank:], (1, 3, 4, 16)[-rank:]
+    x = random_words(*shape[:-1], shape[-1] // 2).view(np.uint16)
+    filled = np.zeros([n + side for n, side in zip(shape, sides, strict=True)], np.uint16)
+    filled[tuple(slice(n) for n in shape)] = x
+    found = filled[tuple(slice(c, c + side) for c, side in zip(corner, sides, strict=True))]
+    rows = np.ascontiguousarray(found).view(np.uint8).reshape(-1, 64)
+    at = ", ".join(map(str, reversed(corner)))
+    load = f"fence_tensor_map(x_map)\n    tma_load_{rank}d(base, x_map, {at}, base + {rows.size})"
+    matrix = TensorMap(shape, x.strides[:-1], 2, sides, 64)
+    return IntrinsicCase(
+        f"tma_load_{rank}d",
+        FETCH.format(at=rows.size, size=rows.size, threads=32, load=load),
+        {"x": x, "y": np.zeros(rows.size // 4, np.uint32)},
+        {"y": box(rows, len(rows), 64, 64)},
+        maps={"x_map": matrix}, hopper=True,
+    )  # fmt: skip
 
 
 def arrivals() -> Iterator[IntrinsicCase]:

@@ -18,7 +18,7 @@ from engine.buffers import Buffer
 from engine.dtypes import DType
 from engine.errors import VerifyError
 from engine.memory import Sizes, plan, round_up
-from engine.program import ERROR, MEETING, Arg, Block, Call, Loop, MatrixMap, Pointer, Program
+from engine.program import ERROR, MEETING, Arg, Block, BoxMap, Call, Loop, Pointer, Program
 from engine.state import address, aligned_empty
 from runtime.cpu.barriers import Begin, End, Range, Step, meetings
 from runtime.cpu.driver import ARGUMENTS, BARRIER, FIELDS, FLAGS, FUNCTION, GUARD, OWNER, TASKS, new_meeting, new_table
@@ -175,7 +175,7 @@ class Binding:
             elif isinstance(arg, Pointer):
                 value = self._pointer(arg, slot)
             else:
-                assert not isinstance(arg, MatrixMap)  # these are for GPUs
+                assert not isinstance(arg, BoxMap)  # these are for GPUs
                 value = self.sizes(arg)
             words.append(value)
         return start

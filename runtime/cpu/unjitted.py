@@ -16,7 +16,7 @@ import numpy as np
 from engine import binding as ports
 from engine import dtypes
 from engine.errors import ShapeError
-from engine.program import ERROR, MEETING, Arg, Block, Call, Loop, MatrixMap, Pointer, Program
+from engine.program import ERROR, MEETING, Arg, Block, BoxMap, Call, Loop, Pointer, Program
 from engine.state import Cell
 from runtime.checked_memory import CheckedMemory
 from runtime.cpu.binding import Sizes
@@ -159,7 +159,7 @@ class _Run:
     def _value(self, arg: Arg) -> int:
         if isinstance(arg, Block):
             return self._block(arg.args)
-        assert not isinstance(arg, MatrixMap)  # these are for GPUs
+        assert not isinstance(arg, BoxMap)  # these are for GPUs
         return self._address(arg) if isinstance(arg, Pointer) else self.sizes(arg)
 
     def _address(self, pointer: Pointer) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 from engine.buffers import Buffer
 from engine.errors import VerifyError
 from engine.memory import Plan, Sizes
-from engine.program import ERROR, Arg, Block, Call, Loop, MatrixMap, Pointer, Program
+from engine.program import ERROR, Arg, Block, BoxMap, Call, Loop, Pointer, Program
 from runtime.cuda.device import Function, Stream
 from runtime.cuda.layout import ERROR_BYTES, Layout
 from runtime.cuda.maps import Maps
@@ -168,9 +168,9 @@ class Binding:
     def _value(self, arg: Arg) -> int:
         if isinstance(arg, Pointer):
             return self._address(arg)
-        if isinstance(arg, MatrixMap):
-            rows, columns, stride = map(self.sizes, (arg.rows, arg.columns, arg.stride))
-            return self._maps.address(self._address(arg.at), TensorMap(rows, columns, arg.itemsize, stride, *arg.box))
+        if isinstance(arg, BoxMap):
+            shape, strides = (tuple(map(self.sizes, sizes)) for sizes in (arg.shape, arg.strides))
+            return self._maps.address(self._address(arg.at), TensorMap(shape, strides, arg.itemsize, arg.box))
         if isinstance(arg, Block):
             raise VerifyError("a GPU kernel's arguments are addresses and sizes; this one has a nested block")
         return self.sizes(arg)

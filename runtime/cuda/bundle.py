@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from engine import dims
 from engine.dims import Size
 from engine.errors import UnsupportedError
-from engine.program import Block, Call, Lowered, MatrixMap, Pointer
+from engine.program import Block, BoxMap, Call, Lowered, Pointer
 from engine.schedule import Bundle, KernelSpec
 from runtime.axes import collapse
 from runtime.cuda.emit import kernel
@@ -59,7 +59,7 @@ def _part(bundle: Bundle, spec: KernelSpec) -> _Part:
         f"first_unit = block * {_BLOCK_UNITS}",
         *(f"for unit in range(first_unit + cuda.threadIdx.x, {last}, {THREADS}):", *indent(run)),
     )
-    args = tuple(a for a in table.args if not isinstance(a, (Block, MatrixMap)))
+    args = tuple(a for a in table.args if not isinstance(a, (Block, BoxMap)))
     return _Part(spec, table.names, args, code, dims.ceil_div(points.units, _BLOCK_UNITS))
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from engine import dtypes
 from engine.dims import Size, ceil_div
-from engine.program import Call, Kernel, MatrixMap, Pointer
+from engine.program import BoxMap, Call, Kernel, Pointer
 from engine.schedule import Contraction, KernelSpec
 from runtime.cuda.copies import copy_width
 from runtime.cuda.emit import kernel
@@ -150,11 +150,11 @@ def hopper_kernel(spec: KernelSpec, tile: HopperTile, share: Size = 1, blocks: i
     return Call(code.key, spec.name, table.args, tasks, reads, writes, 0, spec.nodes), code
 
 
-def _map(side: Operand, extent: Size, k: Size, tile_extent: int) -> MatrixMap:
+def _map(side: Operand, extent: Size, k: Size, tile_extent: int) -> BoxMap:
     at = Pointer(side.access.buffer, side.access.offset * 2)
     if side.along_k:
-        return MatrixMap(at, extent, k, side.stride * 2, 2, (tile_extent, BOX))
-    return MatrixMap(at, k, extent, side.k_stride * 2, 2, (DEPTH, BOX))
+        return BoxMap(at, (extent, k), (side.stride * 2,), 2, (tile_extent, BOX))
+    return BoxMap(at, (k, extent), (side.k_stride * 2,), 2, (DEPTH, BOX))
 
 
 def _fetch(a: Operand, b: Operand, tile: HopperTile) -> list[str]:

@@ -139,8 +139,8 @@ class Device(Protocol):
 
     def event(self, timed: bool = False) -> Event: ...
 
-    def tensor_map(self, at: int, matrix: TensorMap) -> np.ndarray:
-        """The map of the matrix at address ``at``, encoded, in bytes; only GPUs of "sm_90a" know maps."""
+    def tensor_map(self, at: int, array: TensorMap) -> np.ndarray:
+        """The map of the array at address ``at``, encoded, in bytes; only GPUs of "sm_90a" know maps."""
 
     def load(self, kernel: Kernel, code: bytes) -> Function:
         """The kernel from its machine code. Raises UnsupportedError where it takes more than this GPU has."""

@@ -259,18 +259,19 @@ class DriverDevice:
     def event(self, timed: bool = False) -> DriverEvent:
         return DriverEvent(self, timed)
 
-    def tensor_map(self, at: int, matrix: TensorMap) -> np.ndarray:
+    def tensor_map(self, at: int, array: TensorMap) -> np.ndarray:
         api, kinds = self.api, self.api.CUtensorMapDataType
-        kind = {2: kinds.CU_TENSOR_MAP_DATA_TYPE_UINT16, 4: kinds.CU_TENSOR_MAP_DATA_TYPE_UINT32}[matrix.itemsize]
+        kind = {2: kinds.CU_TENSOR_MAP_DATA_TYPE_UINT16, 4: kinds.CU_TENSOR_MAP_DATA_TYPE_UINT32}[array.itemsize]
         swizzles = api.CUtensorMapSwizzle
         swizzle = {
             0: swizzles.CU_TENSOR_MAP_SWIZZLE_NONE, 32: swizzles.CU_TENSOR_MAP_SWIZZLE_32B,
             64: swizzles.CU_TENSOR_MAP_SWIZZLE_64B, 128: swizzles.CU_TENSOR_MAP_SWIZZLE_128B,
-        }[matrix.swizzle]  # fmt: skip
+        }[array.swizzle]  # fmt: skip
         encoded = self.call(
-            "cuTensorMapEncodeTiled", kind, 2, at,
-            [api.cuuint64_t(max(n, 1)) for n in (matrix.columns, matrix.rows)], [api.cuuint64_t(matrix.stride)],
-            [api.cuuint32_t(n) for n in (matrix.box_columns, matrix.box_rows)], [api.cuuint32_t(1)] * 2,
+            "cuTensorMapEncodeTiled", kind, len(array.shape), at,
+            [api.cuuint64_t(max(n, 1)) for n in reversed(array.shape)],
+            [api.cuuint64_t(n) for n in reversed(array.strides)],
+            [api.cuuint32_t(n) for n in reversed(array.box)], [api.cuuint32_t(1)] * len(array.shape),
             api.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
             api.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
             api.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,

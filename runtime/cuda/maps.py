@@ -20,14 +20,14 @@ class Maps:
         self._memory: list[Allocation] = []
         self._encoded: list[np.ndarray] = []  # a stream copies from them
 
-    def address(self, at: int, matrix: TensorMap) -> int:
-        """Where the map of the matrix at address ``at`` is, for launches on the stream ``compute``."""
-        key = at, matrix
+    def address(self, at: int, array: TensorMap) -> int:
+        """Where the map of the array at address ``at`` is, for launches on the stream ``compute``."""
+        key = at, array
         if key not in self._found:
             place = len(self._found) % _AT_ONCE
             if place == 0:
                 self._memory.append(self._device.allocate(_AT_ONCE * BYTES))
-            encoded = self._device.tensor_map(at, matrix)
+            encoded = self._device.tensor_map(at, array)
             self._found[key] = self._memory[-1].address + place * BYTES
             self._encoded.append(encoded)
             self._device.compute.upload(self._found[key], encoded)

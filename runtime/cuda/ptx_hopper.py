@@ -67,20 +67,37 @@ def fence_tensor_map(tensor_map: u64) -> None:
     """A tensor map that lies in global memory, as it was written before the kernel began, is seen by copies."""
 
 
-@ptx(
-    "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
-    "[$destination], [$tensor_map, {$column, $row}], [$mbarrier];"
+_BOX = (
+    "cp.async.bulk.tensor.{}d.shared::cluster.global.tile.mbarrier::complete_tx::bytes "
+    "[$destination], [$tensor_map, {{{}}}], [$mbarrier];"
 )
+
+
+@ptx(_BOX.format(2, "$column, $row"))
 def tma_load_2d(destination: u32, tensor_map: u64, column: i32, row: i32, mbarrier: u32) -> None:
     """Begin to copy the box of a matrix (runtime/cuda/tensor_map.py) at a row and a column to shared memory. The
     mbarrier's phase waits for all bytes of the box, those outside the matrix too: these become zeros."""
-    tma.load_2d(destination, tensor_map, column, row, mbarrier)
+    tma.load(destination, tensor_map, (column, row), mbarrier)
+
+
+@ptx(_BOX.format(3, "$column, $row, $plane"))
+def tma_load_3d(destination: u32, tensor_map: u64, column: i32, row: i32, plane: i32, mbarrier: u32) -> None:
+    """The same of an array of three axes; coordinates begin with that of the last axis."""
+    tma.load(destination, tensor_map, (column, row, plane), mbarrier)
+
+
+@ptx(_BOX.format(4, "$column, $row, $plane, $space"))
+def tma_load_4d(
+    destination: u32, tensor_map: u64, column: i32, row: i32, plane: i32, space: i32, mbarrier: u32
+) -> None:
+    """The same of an array of four axes."""
+    tma.load(destination, tensor_map, (column, row, plane, space), mbarrier)
 
 
 @ptx("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [$tensor_map, {$column, $row}], [$source];")
 def tma_store_2d(tensor_map: u64, column: i32, row: i32, source: u32) -> None:
     """Begin to copy a box from shared memory to a matrix, except for what lies outside it."""
-    tma.store_2d(tensor_map, column, row, source)
+    tma.store(tensor_map, (column, row), source)
 
 
 @ptx("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$destination], [$source], $size, [$mbarrier];")

@@ -160,8 +160,8 @@ class SimulatedDevice:
     def event(self, timed: bool = False) -> SimulatedEvent:
         return SimulatedEvent()
 
-    def tensor_map(self, at: int, matrix: TensorMap) -> np.ndarray:
-        return matrix.for_simulator(at)
+    def tensor_map(self, at: int, array: TensorMap) -> np.ndarray:
+        return array.for_simulator(at)
 
     def load(self, kernel: Kernel, code: bytes) -> SimulatedFunction:
         """The kernel from its text; there is no code."""

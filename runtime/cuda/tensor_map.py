@@ -1,4 +1,4 @@
-"""Tensor maps: what TMA knows of a matrix in global memory and of the box of it that one copy takes."""
+"""Tensor maps: what TMA knows of an array in global memory and of the box of it that one copy takes."""
 
 from __future__ import annotations
 
@@ -9,31 +9,42 @@ import numpy as np
 BYTES = 128
 """The size of an encoded map, which lies at a multiple of 64 bytes in global memory."""
 
-_FIELDS = 16
+AXES = 5
+"""The most axes of an array."""
 
 
 @dataclass(frozen=True)
 class TensorMap:
-    """A matrix of ``rows`` x ``columns`` elements of ``itemsize`` bytes, its rows ``stride`` bytes apart (a multiple of
-    16), of which a copy takes ``box_rows`` x ``box_columns``. Its rows follow one another in shared memory, where
-    ``swizzle`` (0, 32, 64 or 128 bytes: the most that a row of the box may have) exchanges their chunks of 16 bytes.
-    What lies outside of the matrix is read as zero and not written."""
+    """An array of two to five axes and elements of ``itemsize`` bytes, neighbours along the last axis and ``strides``
+    bytes apart (multiples of 16) along the others, of which a copy takes a box of the sizes ``box``. The box's rows,
+    along the last axis, follow one another in shared memory, where ``swizzle`` (0, 32, 64 or 128 bytes: the most that a
+    row may have) exchanges their chunks of 16 bytes. What lies outside of the array is read as zero and not written."""
 
-    rows: int
-    columns: int
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
     itemsize: int
-    stride: int
-    box_rows: int
-    box_columns: int
+    box: tuple[int, ...]
     swizzle: int = 128
 
     def for_simulator(self, address: int) -> np.ndarray:
-        """The map of the matrix at ``address`` as the simulator encodes it: 128 bytes."""
-        values = [address, self.rows, self.columns, self.itemsize, self.stride, self.box_rows, self.box_columns]
-        return np.array([*values, self.swizzle] + [0] * (_FIELDS - len(values) - 1), np.int64).view(np.uint8)
+        """The map of the array at ``address`` as the simulator encodes it: 128 bytes."""
+        rank = len(self.shape)
+        assert len(self.strides) == rank - 1 and len(self.box) == rank <= AXES
+        encoded = np.zeros(BYTES // 8, np.int64)
+        encoded[:2] = address, rank | self.itemsize << 8 | self.swizzle << 16
+        for start, sizes in zip(_PARTS, (self.shape, self.strides, self.box), strict=True):
+            encoded[start : start + len(sizes)] = sizes
+        return encoded.view(np.uint8)
+
+
+_PARTS = (2, 2 + AXES, 1 + 2 * AXES)
+"""Where the simulator's maps have shape, strides and box."""
 
 
 def from_simulator(encoded: np.ndarray) -> tuple[int, TensorMap]:
-    """The address of the matrix, and the map."""
-    address, *fields = (int(v) for v in encoded.view(np.int64)[:8])
-    return address, TensorMap(*fields)
+    """The address of the array, and the map."""
+    values = [int(v) for v in encoded.view(np.int64)]
+    rank, itemsize, swizzle = values[1] & 0xFF, values[1] >> 8 & 0xFF, values[1] >> 16
+    counts = (rank, rank - 1, rank)
+    shape, strides, box = (tuple(values[i : i + n]) for i, n in zip(_PARTS, counts, strict=True))
+    return values[0], TensorMap(shape, strides, itemsize, box, swizzle)

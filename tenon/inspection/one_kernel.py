@@ -12,7 +12,7 @@ from engine.buffers import Buffer
 from engine.dims import Size
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
-from engine.program import Arg, Block, Call, Kernel, Lowered, MatrixMap, Pointer, Port, Program
+from engine.program import Arg, Block, BoxMap, Call, Kernel, Lowered, Pointer, Port, Program
 from engine.schedule import Bundle, KernelSpec, Schedule
 from engine.scheduled import Memory
 from tenon import backends
@@ -166,12 +166,11 @@ class KernelRunner:
         def argument(arg: Arg) -> Arg:
             if isinstance(arg, Block):
                 return Block(tuple(map(argument, arg.args)))
-            if isinstance(arg, MatrixMap):
+            if isinstance(arg, BoxMap):
                 at = argument(arg.at)
                 assert isinstance(at, Pointer)
-                return replace(
-                    arg, at=at, rows=number(arg.rows), columns=number(arg.columns), stride=number(arg.stride)
-                )
+                shape, strides = (tuple(map(number, sizes)) for sizes in (arg.shape, arg.strides))
+                return replace(arg, at=at, shape=shape, strides=strides)
             if not isinstance(arg, Pointer):
                 return number(arg)
             root, start = memory.place(arg.buffer)

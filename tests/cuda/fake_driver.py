@@ -161,10 +161,10 @@ class FakeDriver:
     def _cuTensorMapEncodeTiled(self, kind: Any, rank: int, address: int, size: Any, strides: Any, box: Any,
                                 steps: Any, *options: Any) -> Any:  # fmt: skip
         itemsize = int(kind.name.removeprefix("CU_TENSOR_MAP_DATA_TYPE_UINT")) // 8
-        (columns, rows), (box_columns, box_rows) = map(int, size), map(int, box)
         swizzle = int(options[1].name.removeprefix("CU_TENSOR_MAP_SWIZZLE_").removesuffix("B"))
-        matrix = TensorMap(rows, columns, itemsize, int(strides[0]), box_rows, box_columns, swizzle)
-        encoded = matrix.for_simulator(address)
+        assert rank == len(size) == len(steps)
+        shape, strides, box = (tuple(map(int, reversed(sizes))) for sizes in (size, strides, box))
+        encoded = TensorMap(shape, strides, itemsize, box, swizzle).for_simulator(address)
         return SimpleNamespace(getPtr=lambda: encoded.ctypes.data)
 
     def _cuMemGetInfo(self) -> Any:

@@ -1,8 +1,8 @@
-"""The copy engine: boxes of matrices between global and shared memory, swizzled, and plain runs of bytes."""
+"""The copy engine: boxes of arrays between global and shared memory, swizzled, and plain runs of bytes."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,26 +17,18 @@ from runtime.cuda.tensor_map import BYTES, TensorMap, from_simulator
 _CHUNK = 16
 
 
-def load_2d(destination: int, tensor_map: int, column: int, row: int, mbarrier: int) -> None:
-    """Begin to copy a box of a matrix to shared memory."""
-    address, box = _map(tensor_map, destination)
-    pieces = []
-    for r, start, at in _chunks(box, destination):
-        inside = _inside(box, row + r, column, start)
-        source = address + (row + r) * box.stride + column * box.itemsize + start
-        pieces.append((at, _reader(source, inside)))
+def load(destination: int, tensor_map: int, corner: Sequence[int], mbarrier: int) -> None:
+    """Begin to copy the box of an array to shared memory whose first element is at ``corner``, the last axis first."""
+    pieces = [(at, _reader(source, inside)) for at, source, inside in _chunks(tensor_map, corner, destination)]
     mbarriers.begin(mbarrier, pieces)
 
 
-def store_2d(tensor_map: int, column: int, row: int, source: int) -> None:
-    """Begin to copy a box from shared memory to a matrix."""
-    address, box = _map(tensor_map, source)
+def store(tensor_map: int, corner: Sequence[int], source: int) -> None:
+    """Begin to copy a box from shared memory to an array."""
     thread = current()
     shared = thread.block.shared
-    for r, start, at in _chunks(box, source):
-        inside = _inside(box, row + r, column, start)
+    for at, target, inside in _chunks(tensor_map, corner, source):
         shared.lend(thread.number, at)
-        target = address + (row + r) * box.stride + column * box.itemsize + start
         thread.stores.append(_writer(at, target, inside))
 
 
@@ -54,32 +46,34 @@ def _map(tensor_map: int, place: int) -> tuple[int, TensorMap]:
     if int(tensor_map) % 64:
         raise BoundsError(f"a tensor map at {tensor_map}, no multiple of 64: line {kernel_line()} of the kernel")
     address, box = from_simulator(np.array(global_bytes(tensor_map, BYTES, "reads", 64)))
-    row = box.box_columns * box.itemsize
-    if address % 16 or box.stride % 16 or row % _CHUNK or (box.swizzle and row > box.swizzle):
+    row = box.box[-1] * box.itemsize
+    aligned = not any(n % 16 for n in (address, row, *box.strides))
+    if not aligned or (box.swizzle and row > box.swizzle) or not all(0 < n <= 256 for n in box.box):
         raise BoundsError(f"TMA does not take {box} at {address}: line {kernel_line()} of the kernel")
     if (int(place) - BASE) % max(128, 8 * box.swizzle):
         raise BoundsError(f"TMA's box at byte {int(place) - BASE} of shared memory is misaligned: line {kernel_line()}")
     return address, box
 
 
-def _chunks(box: TensorMap, place: int) -> list[tuple[int, int, slice]]:
-    """The chunks of a box in shared memory at ``place``: row, byte of the row, and where they lie."""
+def _chunks(tensor_map: int, corner: Sequence[int], place: int) -> Iterator[tuple[slice, int, int]]:
+    """The chunks of a box in shared memory at ``place``: where they lie there and in global memory, and how many of
+    their bytes belong to the array."""
+    address, box = _map(tensor_map, place)
     shared = current().block.shared
-    row = box.box_columns * box.itemsize
-    return [
-        (r, start, shared.place(swizzled(int(place) + r * row + start, box.swizzle), _CHUNK, "copies"))
-        for r in range(box.box_rows)
-        for start in range(0, row, _CHUNK)
-    ]
-
-
-def _inside(box: TensorMap, row: int, column: int, start: int) -> int:
-    """How many bytes of a chunk belong to the matrix."""
-    if not 0 <= row < box.rows:
-        return 0
+    *outer, column = (int(c) for c in reversed(corner))
+    if len(outer) != len(box.strides):
+        raise BoundsError(f"TMA is given {len(corner)} coordinates in {box}: line {kernel_line()} of the kernel")
     if column < 0:
-        raise BoundsError("boxes that begin left of the matrix are not simulated")
-    return max(0, min(_CHUNK, (box.columns - column) * box.itemsize - start))
+        raise BoundsError("boxes that begin left of the array are not simulated")
+    width = box.box[-1] * box.itemsize
+    left = (box.shape[-1] - column) * box.itemsize
+    for r, index in enumerate(np.ndindex(box.box[:-1])):
+        row = [c + i for c, i in zip(outer, index, strict=True)]
+        is_inside = all(0 <= i < n for i, n in zip(row, box.shape, strict=False))
+        source = address + sum(i * s for i, s in zip(row, box.strides, strict=True)) + column * box.itemsize
+        for start in range(0, width, _CHUNK):
+            at = shared.place(swizzled(int(place) + r * width + start, box.swizzle), _CHUNK, "copies")
+            yield at, source + start, max(0, min(_CHUNK, left - start)) if is_inside else 0
 
 
 def _reader(source: int, inside: int) -> Callable[[], np.ndarray]:

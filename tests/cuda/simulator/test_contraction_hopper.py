@@ -10,7 +10,7 @@ from cuda_harness import Case, compare, reference, simulate
 
 import tenon as tn
 from engine import dims, dtypes
-from engine.program import Call, Lowered, MatrixMap, Pointer, Program
+from engine.program import BoxMap, Call, Lowered, Pointer, Program
 from engine.program_json import from_json, to_json
 from engine.schedule import Access, Contraction, KernelSpec, Stmt
 from runtime.cuda import contraction, devices, loading
@@ -67,7 +67,7 @@ def test_hopper_is_chosen_where_it_can_and_pays() -> None:
 
 def test_tensor_maps_are_written_to_the_cache_and_read_again() -> None:
     n = dims.dim("N")
-    at = MatrixMap(Pointer("x", 16), n, 64, 128 * n, 2, (64, 64))
+    at = BoxMap(Pointer("x", 16), (3, n, 64), (64 * n, 128 * n), 2, (1, 64, 64))
     call = Call("key", "label", (at, 3, n), n, ("x",), ())
     program = Program("p", (), (), (), (), (), (call,))
     assert from_json(to_json(program)) == program

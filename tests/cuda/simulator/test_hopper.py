@@ -78,7 +78,7 @@ def run(turned: bool, change: tuple[str, str] = ("", ""), k: int = 200, order: i
     memory, out = CheckedMemory(), np.full((64, 64), np.nan, np.float32)
     a, b = bf16(x), bf16(y) if turned else np.ascontiguousarray(bf16(y).T)
     maps = [
-        TensorMap(m.shape[0], m.shape[1], 2, m.strides[0], 64, 64).for_simulator(memory.add(name, m))
+        TensorMap(m.shape, m.strides[:1], 2, (64, 64)).for_simulator(memory.add(name, m))
         for name, m in (("a", a), ("b", b))
     ]
     args = [*(memory.add("map", m) for m in maps), memory.add("out", out), -(-k // DEPTH)]
