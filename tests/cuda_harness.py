@@ -140,11 +140,12 @@ TAKEN: list[Taken] = []
 @cache
 def compiled(kernel: Kernel, architecture: str) -> Cubin:
     """The machine code of a kernel, without a GPU. It keeps to the budget of all kernels: a multiprocessor runs one
-    block or more; nothing is on the stack, spilled, or in local memory."""
+    block or more; nothing is on the stack, spilled, or in local memory, and no wgmma waits for another."""
     cubin = assemble(to_ptx(kernel, architecture), architecture)
     needs, found = cubin.resources, instructions(disassemble(cubin.code))
     outside = (needs.stack, needs.spill_stores, needs.spill_loads, found["LDL"], found["STL"])
     assert outside == (0, 0, 0, 0, 0), f"{kernel.name}: {needs}, {found['LDL']} LDL, {found['STL']} STL"
+    assert not needs.serialized, kernel.name
     assert kernel.shared <= SHARED_LIMIT[architecture], kernel.name
     blocks = needs.occupancy(kernel.threads, kernel.shared, architecture)
     assert blocks >= 1, f"{kernel.name}: {needs.registers} registers in each of {kernel.threads} threads"

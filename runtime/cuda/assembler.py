@@ -24,7 +24,7 @@ _BLOCKS = 32
 @dataclass(frozen=True)
 class Resources:
     """What one thread, or one block, of a kernel takes: registers, bytes of static shared memory, of the stack and of
-    spilled registers, named barriers."""
+    spilled registers, named barriers; whether ptxas found that its wgmma have to wait for one another."""
 
     registers: int
     shared: int
@@ -32,6 +32,7 @@ class Resources:
     spill_stores: int
     spill_loads: int
     barriers: int
+    serialized: bool = False
 
     def occupancy(self, threads: int, shared: int, architecture: str) -> int:
         """How many blocks of ``threads`` threads with ``shared`` bytes of dynamic shared memory a multiprocessor
@@ -76,6 +77,7 @@ def _resources(told: str) -> Resources:
         spill_stores=number(r"(\d+) bytes spill stores"),
         spill_loads=number(r"(\d+) bytes spill loads"),
         barriers=number(r"used (\d+) barriers"),
+        serialized="wgmma.mma_async instructions are serialized" in told,
     )
 
 

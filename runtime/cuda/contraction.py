@@ -13,7 +13,7 @@ from engine import dtypes
 from engine.dims import Expr, Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer, joined
 from engine.schedule import Contraction, KernelSpec
-from runtime.cuda.contraction_hopper import hopper_kernel, hopper_tile
+from runtime.cuda.contraction_hopper import hopper_kernel, hopper_way
 from runtime.cuda.contraction_plain import lower_plain_contraction
 from runtime.cuda.contraction_skinny import is_skinny, skinny_kernel
 from runtime.cuda.contraction_split import pieces, split
@@ -51,16 +51,20 @@ def lower_contraction(spec: KernelSpec, lower: Callable[[KernelSpec], Lowered], 
 
 def _lower_many(spec: KernelSpec, share: Size, lower: Callable[[KernelSpec], Lowered], architecture: str) -> Lowered:
     """The calls for ``spec``, whose rows may be many; their tasks are multiplied by ``share``."""
-    tile = hopper_tile(spec) if architecture == "sm_90a" else None
-    if tile is not None:
-        return _alone(*hopper_kernel(spec, tile, share))
+    way = hopper_way(spec, share == 1) if architecture == "sm_90a" else None
+    if way is not None:
+        tile, count = way
+        if count == 1:
+            return _alone(*hopper_kernel(spec, tile, share))
+        return _lower_split(spec, count, lambda first, piece: _alone(*hopper_kernel(first, tile, split=piece)), lower)
     count = pieces(spec) if share == 1 else 1
-    return lower_tiled(spec, share=share) if count == 1 else _lower_split(spec, count, lower)
+    return lower_tiled(spec, share=share) if count == 1 else _lower_split(spec, count, lower_tiled, lower)
 
 
-def _lower_split(spec: KernelSpec, count: int, lower: Callable[[KernelSpec], Lowered]) -> Lowered:
+def _lower_split(spec: KernelSpec, count: int, multiply: Callable[[KernelSpec, Size], Lowered],
+                 lower: Callable[[KernelSpec], Lowered]) -> Lowered:  # fmt: skip
     first, piece, second, between = split(spec, count)
-    return joined([Lowered((), (), (between,)), lower_tiled(first, piece), lower(second)])
+    return joined([Lowered((), (), (between,)), multiply(first, piece), lower(second)])
 
 
 def _alone(call: Call, kernel: Kernel) -> Lowered:

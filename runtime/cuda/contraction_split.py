@@ -7,6 +7,7 @@ are follows from sizes as they are expected, so a sum does not depend on the mac
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 from engine import dtypes
@@ -30,8 +31,10 @@ LAUNCH = 5000
 """Cycles that another kernel takes, with nothing to do."""
 
 
-def pieces(spec: KernelSpec) -> int:
-    """How many pieces of k are expected to be soonest."""
+def soonest(spec: KernelSpec, work: Callable[[Size], tuple[float, int]], may_split: bool = True) -> tuple[float, int]:
+    """The cycles that multiplying ``spec`` is expected to take, and in how many pieces of k it is soonest so. ``work``
+    says what a processor does for each element of k with so many results of m by n, in products at the speed of
+    mma.sync's largest tile, and how many elements of k a stage has."""
     core = spec.core
     assert isinstance(core, Contraction)
     m, n = spec.axes[-2:]
@@ -39,13 +42,25 @@ def pieces(spec: KernelSpec) -> int:
     results = typical(batch) * typical(m) * typical(n)
 
     def cycles(count: int) -> float:
-        tile = choose_tile(size, batch * count, m, n)
+        each, stage = work(batch * count)
         depth = -(-k // count)
-        busy = work(size, batch * count, m, n) * depth / SPEED[size]
-        found = max(busy, depth / tile.depth * TURN)
+        found = max(each * depth / SPEED[size], depth / stage * TURN)
         return found if count == 1 else found + LAUNCH + count * results * 8 / BANDWIDTH
 
-    return min(PIECES, key=cycles)
+    return min((cycles(count), count) for count in (PIECES if may_split else PIECES[:1]))
+
+
+def soonest_by_mma(spec: KernelSpec, may_split: bool = True) -> tuple[float, int]:
+    """The same by mma.sync, with the tiles that :func:`choose_tile` takes."""
+    core = spec.core
+    assert isinstance(core, Contraction)
+    (m, n), size = spec.axes[-2:], core.a.dtype.itemsize
+    return soonest(spec, lambda batch: (work(size, batch, m, n), choose_tile(size, batch, m, n).depth), may_split)
+
+
+def pieces(spec: KernelSpec) -> int:
+    """How many pieces of k are expected to be soonest by mma.sync."""
+    return soonest_by_mma(spec)[1]
 
 
 def split(spec: KernelSpec, count: int) -> tuple[KernelSpec, Size, KernelSpec, Buffer]:
