@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine.dims import Size
 from engine.dtypes import DType
+from engine.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,10 @@ The order of gates is PyTorch's.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 from engine import scalar
+from engine.records import dataclass
 
 T = TypeVar("T")
 Lines = tuple[tuple[str, str], ...]

@@ -11,10 +11,10 @@ import contextlib
 import math
 import threading
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Union
 
 from engine.errors import ShapeError, SourceLocation, TextError, TraceError, user_location
+from engine.records import dataclass
 
 Size = Union[int, "Expr"]
 Shape = tuple[Size, ...]

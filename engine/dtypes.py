@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
 from engine.errors import DTypeError
+from engine.records import dataclass
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ import itertools
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from engine.dims import Assumption, Shape
 from engine.dtypes import DType
 from engine.errors import SourceLocation, TraceError, user_location
 from engine.names import identifier
+from engine.records import dataclass
 from engine.rewrites import Rewrite, listeners
 
 if TYPE_CHECKING:

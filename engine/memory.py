@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 
 from engine import dims
 from engine.dims import Size
 from engine.program import Program
+from engine.records import dataclass
 
 ALIGNMENT = 64
 """Every buffer starts on a cache line; sizes are rounded up to it."""

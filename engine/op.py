@@ -8,7 +8,7 @@ decomposition into simpler ops.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import numpy as np
 from engine.dims import Size
 from engine.errors import TenonError, UnsupportedError
 from engine.graph import Node, TensorType, Value
+from engine.records import dataclass
 from engine.user_kernel import UserKernel
 
 Attrs = Mapping[str, Any]

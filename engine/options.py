@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine.dtypes import DType, f32
 from engine.memory import MemoryLimit
+from engine.records import dataclass
 
 
 @dataclass(frozen=True)

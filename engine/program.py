@@ -6,11 +6,12 @@ It is written to the compile cache as JSON (sizes as their Python text) and boun
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from engine import dims, dtypes
 from engine.buffers import Buffer
 from engine.dims import Size
+from engine.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +17,7 @@ import numpy as np
 from engine import dtypes
 from engine.dtypes import DType
 from engine.errors import DTypeError, UnsupportedError
+from engine.records import dataclass
 
 
 @dataclass(frozen=True)

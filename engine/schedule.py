@@ -9,7 +9,7 @@ one emitter of bodies serves fused elementwise loops, reductions, and the epilog
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import ClassVar
 
 from engine.buffers import Buffer
@@ -17,6 +17,7 @@ from engine.cells import Cell
 from engine.dims import Shape, Size
 from engine.dtypes import DType
 from engine.errors import SourceLocation
+from engine.records import dataclass
 from engine.user_kernel import UserKernel
 
 

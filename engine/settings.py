@@ -10,10 +10,10 @@ import os
 from collections.abc import Callable
 from contextlib import ContextDecorator
 from contextvars import ContextVar, Token
-from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import TenonError
+from engine.records import dataclass
 
 PREFIX = "TENON_"
 

@@ -13,12 +13,12 @@ import inspect
 import os
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from engine.op import REQUIRED, Op, all_ops
+from engine.records import dataclass
 from frontend import functional, nn, optim
 from frontend.nn import init
 from frontend.optim import lr_scheduler

@@ -8,12 +8,12 @@ cluster: readers see through them, or make them on the spot.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 import networkx as nx
 
 from engine.graph import Graph, Group, Node, Value
 from engine.loops import body_of, has_check
+from engine.records import dataclass
 from passes import clusters
 from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, refusal
 from passes.guard import guards

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine import dims
 from engine.dims import Shape, Size
 from engine.graph import Node, Value
+from engine.records import dataclass
 
 FREE = frozenset({"constant", "size", "iota"})
 """Sources that kernels make on the spot instead of reading."""

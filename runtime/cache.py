@@ -17,7 +17,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache as once
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from engine import settings
 from engine.errors import CacheError, TextError
 from engine.program import Program
 from engine.program_json import from_json, to_json
+from engine.records import dataclass
 from runtime.fingerprint import cpu_environment, cuda_environment, program_environment
 
 _MAGIC = b"TENONCCH"

@@ -9,10 +9,11 @@ its sums are zero.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product
 
 from engine.dims import Size, ceil_div
+from engine.records import dataclass
 from engine.schedule import Access, Conv2d, KernelSpec, Stmt
 
 

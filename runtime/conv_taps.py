@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 
 

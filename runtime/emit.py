@@ -14,13 +14,13 @@ import hashlib
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 
 from engine import dtypes
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import ERROR, Arg, Block, BoxMap, Call, Kernel, Pointer
+from engine.records import dataclass
 from engine.schedule import Access, KernelSpec, Stmt
 
 SCRATCH = "$scratch"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
 
+from engine.records import dataclass
 from engine.schedule import KernelSpec, Stmt
 from runtime.reductions import is_reduction, phases
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from engine.errors import UnsupportedError
 from engine.graph import Graph
 from engine.options import Options
 from engine.program import Kernel, Lowered, Program
+from engine.records import dataclass
 from engine.state import Cell
 
 if TYPE_CHECKING:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
 from engine.dtypes import DType, as_dtype, i64
 from engine.errors import DTypeError, ShapeError, TenonError
+from engine.records import dataclass
 from frontend import random
 from tenon.specs import TensorSpec, spec
 

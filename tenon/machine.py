@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass
 from typing import Any
 
 from engine.errors import DeviceError, UnsupportedError
+from engine.records import dataclass
 
 
 @dataclass(frozen=True)

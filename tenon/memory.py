@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from engine import dims
 from engine.dims import Shape
@@ -12,6 +12,7 @@ from engine.errors import ShapeError, TenonError, UnsupportedError
 from engine.graph import Graph
 from engine.memory import MemoryLimit
 from engine.program import Program
+from engine.records import dataclass
 from tenon.text_format import bytes_text, table
 
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 import operator
-from dataclasses import dataclass
 
 import numpy as np
 
 from engine import dtypes
 from engine.errors import TenonError
 from engine.graph import apply
+from engine.records import dataclass
 from frontend import creation, random
 from frontend import functional as F
 from frontend.dispatch import call

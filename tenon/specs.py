@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Any
 
 from engine import dims, dtypes
 from engine.dtypes import DType
 from engine.errors import ShapeError, TenonError, TextError
 from engine.graph import TensorType
+from engine.records import dataclass
 
 
 @dataclass(frozen=True)

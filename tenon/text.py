@@ -10,7 +10,7 @@ import contextlib
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from engine.dtypes import DType
 from engine.errors import TenonError, TextError
 from engine.graph import Graph, TensorType, Value
 from engine.names import WORDS
+from engine.records import dataclass
 from engine.text.literals import as_constant
 from passes.autodiff import expand_gradients
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from engine.collecting import no_collecting
 from engine.errors import TenonError, TraceError
 from engine.graph import Graph, identifier
+from engine.records import dataclass
 from engine.state import Cell
 from frontend.nest import Rebuild, flatten
 from frontend.nn import Module

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from engine import dims, dtypes
 from engine.errors import DTypeError
 from engine.graph import current_builder, tracing
 from engine.ops.pooling import pooled_size
+from engine.records import dataclass
 from frontend import reducing
 from frontend.dispatch import call
 from frontend.functional.spatial import Numbers, batched, numbers, padded

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from engine.errors import ShapeError
+from engine.records import dataclass
 from frontend import creation
 from frontend import functional as F
 from frontend.functional.attention import check_heads

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from typing import Any, ClassVar, TypeVar
 
 from engine.errors import TenonError
+from engine.records import dataclass
 from frontend import functional as F
 from frontend.tensor import Tensor
 

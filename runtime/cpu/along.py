@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
 
 from engine.dims import Size, ceil_div, product
+from engine.records import dataclass
 from engine.schedule import Access, KernelSpec
 from runtime.emit import ArgTable, loop
 from runtime.tasks import outer_indices

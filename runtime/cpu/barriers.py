@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from engine.records import dataclass
 from runtime.cpu.driver import BARRIER, BEGIN, CHECK, END, LOOPED
 
 Range = tuple[int, int, int]

@@ -10,11 +10,10 @@ one round leaves for the next (a mean, a reciprocal of a deviation) is held in s
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine import dims, dtypes
 from engine.dtypes import DType
 from engine.program import Lowered
+from engine.records import dataclass
 from engine.schedule import KernelSpec, Stmt
 from runtime.cpu.emit import kernel
 from runtime.cpu.loops import TASK_POINTS

@@ -8,11 +8,11 @@ A task computes one block of the result in scratch, over the whole of k, and the
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import Access, Contraction, KernelSpec
 from runtime.cpu.contraction_scalar import lower_scalar_contraction
 from runtime.cpu.emit import kernel

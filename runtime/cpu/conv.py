@@ -8,13 +8,13 @@ built. The finished tile stays in the nearest caches while the body, or a poolin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch

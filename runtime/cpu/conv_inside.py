@@ -9,12 +9,13 @@ products of a window of 3 x 3 a third at 4 x 4 pixels, more than half at 2 x 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import product as pairs
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 from runtime.conv_taps import Run, is_known, runs_of
 from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks

@@ -9,12 +9,13 @@ the body runs on them there.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine import dtypes
 from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import Access, ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
 from runtime.cpu.conv_weight_grad import Finish, GradTile, combine, plan_grad

@@ -7,11 +7,11 @@ alone multiply some padding. Parts follow one another in the block of results: a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from itertools import chain
 
 from engine import dtypes
 from engine.dims import Size
+from engine.records import dataclass
 from engine.schedule import Conv2d
 from runtime.conv_taps import Run, is_known, runs_of
 from runtime.cpu.contraction import block_height, ends_narrow, row_blocks

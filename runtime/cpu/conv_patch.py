@@ -7,9 +7,8 @@ copying, and channels of neighbouring columns lie side by side, so that a row of
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine.dtypes import DType
+from engine.records import dataclass
 from engine.schedule import Conv2d, ConvWeightGrad
 from runtime.emit import ArgTable, cast, constant, indent, load, loop, store, times, total
 

@@ -8,7 +8,6 @@ one chunk of the batch for one block of channels. How many chunks there are depe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from engine import dtypes
 from engine.buffers import Buffer
@@ -16,6 +15,7 @@ from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
 from engine.program import Call, Kernel, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import ConvWeightGrad, KernelSpec
 from runtime.axes import all_strides, groups, regroup, reordered
 from runtime.cpu.contraction import ENOUGH_TASKS, fitting, row_blocks

@@ -7,11 +7,10 @@ input that several of them read is loaded once, and their sums go from registers
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS
 from runtime.cpu.conv import computed_dtype, tap_axes

@@ -7,13 +7,12 @@ products of these points, and is stored again. A second call adds up the parts a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine import dtypes
 from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Kernel, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS
 from runtime.cpu.conv_patch import Patch

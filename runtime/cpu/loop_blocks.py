@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
 from engine import dtypes
 from engine.memory import round_up
+from engine.records import dataclass
 from engine.state import address, aligned_empty
 from runtime.cpu.driver import COUNTER, LOOP_SLOTS, PATCH_COUNT, PATCH_FIELDS, PATCHES, TIMES
 

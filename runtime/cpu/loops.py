@@ -5,11 +5,10 @@ The space is collapsed first, so that a chain over contiguous arrays is one loop
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine import dims
 from engine.dims import Size
 from engine.program import Lowered
+from engine.records import dataclass
 from engine.schedule import KernelSpec
 from runtime.axes import collapse
 from runtime.cpu.emit import kernel

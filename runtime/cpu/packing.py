@@ -8,12 +8,13 @@ what it reads is constant state.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Kernel, Pointer
+from engine.records import dataclass
 from runtime.cpu.emit import kernel
 from runtime.cpu.tiles import host_tile, transpose_name
 from runtime.emit import SCRATCH, ArgTable, cast, constant, load, loop, store, times, total

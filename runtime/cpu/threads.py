@@ -8,11 +8,11 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from engine import settings
+from engine.records import dataclass
 
 
 def thread_count() -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 from engine.dtypes import DType
+from engine.records import dataclass
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,6 @@ import ast
 import builtins
 import operator
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -29,6 +28,8 @@ from numba.core.extending import _Intrinsic as Intrinsic
 from numba.core.fastmathpass import rewrite_module
 from numba.core.registry import cpu_target
 from numba.core.types.misc import literal, unliteral
+
+from engine.records import dataclass
 
 _INT64, _BOOL = types.int64, types.boolean
 _WORD, _BIT = ir.IntType(64), ir.IntType(1)

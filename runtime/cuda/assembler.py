@@ -8,10 +8,10 @@ import shutil
 import subprocess
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
 from engine.errors import CompileError, UnsupportedError
+from engine.records import dataclass
 
 SHARED_LIMIT = {"sm_80": 163 << 10, "sm_90a": 227 << 10}
 """Bytes of shared memory that one block can have."""

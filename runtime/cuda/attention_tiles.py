@@ -16,11 +16,11 @@ arithmetic"), or once where the spec's products need not be exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from engine import dtypes
 from engine.dims import Size
 from engine.program import Lowered
+from engine.records import dataclass
 from engine.schedule import Attention, KernelSpec
 from runtime.attention_arrays import Arrays
 from runtime.cuda.emit import kernel

@@ -7,7 +7,6 @@ to replay it.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,6 +14,7 @@ from engine.buffers import Buffer
 from engine.errors import VerifyError
 from engine.memory import Plan, Sizes
 from engine.program import ERROR, Arg, Block, BoxMap, Call, Loop, Pointer, Program
+from engine.records import dataclass
 from runtime.cuda.device import Function, Stream
 from runtime.cuda.layout import ERROR_BYTES, Layout
 from runtime.cuda.maps import Maps

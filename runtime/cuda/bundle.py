@@ -6,12 +6,11 @@ and gives the part's addresses and sizes the names that the parts' common code h
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine import dims
 from engine.dims import Size
 from engine.errors import UnsupportedError
 from engine.program import Block, BoxMap, Call, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import Bundle, KernelSpec
 from runtime.axes import collapse
 from runtime.cuda.emit import kernel

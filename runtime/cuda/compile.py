@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from engine.program import Kernel
+from engine.records import dataclass
 from runtime.cuda.assembler import Cubin, assemble
 from runtime.side_by_side import side_by_side
 

@@ -7,10 +7,9 @@ and their sums are added, in order, in shared memory, before the body runs.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine.dims import Size, ceil_div, product
 from engine.program import Call, Kernel, Pointer
+from engine.records import dataclass
 from engine.schedule import Contraction, KernelSpec
 from runtime.cuda.copies import copy_width, divisor_of
 from runtime.cuda.emit import kernel

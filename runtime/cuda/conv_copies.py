@@ -8,8 +8,7 @@ the same k. What a tap meets outside of the image arrives as zeros.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from engine.records import dataclass
 from runtime.cuda.tiles import CHUNK, SharedTile
 from runtime.emit import indent, loop
 

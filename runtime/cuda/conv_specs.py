@@ -6,12 +6,13 @@ Each of these is a rewriting from spec to spec; what they add are elementwise ke
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine.buffers import Buffer
 from engine.dims import Size, product
 from engine.dtypes import DType
 from engine.program import Lowered
+from engine.records import dataclass
 from engine.schedule import Access, Conv2d, KernelSpec, MaxPool2d, Stmt
 from runtime.axes import reordered
 from runtime.tasks import typical

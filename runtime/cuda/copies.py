@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from engine.dims import Expr, Size
+from engine.records import dataclass
 from runtime.cuda.tiles import CHUNK, SharedTile
 from runtime.emit import indent, times
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
 from engine.program import Kernel
+from engine.records import dataclass
 from engine.state import Cell
 from runtime.cuda.tensor_map import TensorMap
 

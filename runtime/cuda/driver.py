@@ -11,7 +11,6 @@ import threading
 import weakref
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +18,7 @@ import numpy as np
 
 from engine.errors import DeviceError, DeviceMemoryError, UnsupportedError
 from engine.program import Kernel
+from engine.records import dataclass
 from engine.state import address as address_of
 from runtime.cuda.device import Allocation, Properties, States
 from runtime.cuda.tensor_map import BYTES, TensorMap

@@ -8,8 +8,8 @@ it does, and its text stands once, in a loop, however many accumulators there ar
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
 
+from engine.records import dataclass
 from engine.schedule import KernelSpec
 from runtime.cuda.loops import neighbour_lines, neighbours
 from runtime.cuda.products import Products

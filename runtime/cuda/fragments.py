@@ -9,8 +9,7 @@ The lines expect ``lane`` (0..31) in scope, and use no other name than those tha
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from engine.records import dataclass
 from runtime.cuda.tiles import CHUNK, FRAGMENT_ROWS, STEP, SharedTile
 
 

@@ -12,11 +12,11 @@ rows (columns), or, of elements of 2 bytes, with k across them boxes of 64 rows 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from engine import dtypes
 from engine.dims import Size
 from engine.dtypes import DType
+from engine.records import dataclass
 from engine.schedule import KernelSpec
 from runtime.cuda.epilogue import Region, body_lines
 from runtime.cuda.mainloop import place_threads

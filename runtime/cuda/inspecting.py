@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 
 from engine.errors import UnsupportedError
 from engine.program import Kernel
+from engine.records import dataclass
 from runtime import helpers
 from runtime.cuda.assembler import Resources, disassemble
 from runtime.cuda.compile import inspect_kernel as compile_for_inspection

@@ -10,9 +10,9 @@ part begins. They leave the accumulators as ``Products`` has them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
+from engine.records import dataclass
 from runtime.cuda.fragments import Fragments
 from runtime.cuda.products import Products
 from runtime.cuda.tiles import STEP, SharedTile, Tile

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine.dims import Size, ceil_div
+from engine.records import dataclass
 from engine.schedule import Access, Contraction, KernelSpec
 from runtime.axes import all_strides, groups, regroup, reordered
 

@@ -9,9 +9,8 @@ the zero that is left over of an exact factor makes a NaN that can be told from 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine.dtypes import DType, f32
+from engine.records import dataclass
 
 _FLOAT32 = {"highest": "tf32x3", "high": "tf32", "medium": "medium"}
 _MADE = {"tf32x3": "_low", "medium": "_pair"}

@@ -13,12 +13,13 @@ added up in one order, whatever runs when. What follows the last unit computes a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from engine import dtypes
 from engine.buffers import Buffer
 from engine.dims import Size, ceil_div
 from engine.program import Call, Kernel, Lowered, Pointer
+from engine.records import dataclass
 from engine.schedule import KernelSpec, Recurrence
 from runtime.cuda.attention_tiles import CHUNK, SHARED, STEP
 from runtime.cuda.emit import kernel

@@ -8,13 +8,12 @@ other does, as in any parallel scan.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine import dims, dtypes
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.memory import round_up
 from engine.program import Lowered
+from engine.records import dataclass
 from engine.schedule import KernelSpec, RunningExtremum, Scan
 from runtime.cuda.emit import kernel
 from runtime.cuda.shuffles import SHUFFLES, shuffled

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy as np
 from engine.dtypes import u8
 from engine.errors import DeviceMemoryError, UnsupportedError
 from engine.program import Kernel
+from engine.records import dataclass
 from engine.state import ALIGNMENT, aligned_array
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.device import Allocation, Properties, States

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
+
+from engine.records import dataclass
 
 BYTES = 128
 """The size of an encoded map, which lies at a multiple of 64 bytes in global memory."""

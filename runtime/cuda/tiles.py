@@ -7,9 +7,9 @@ registers. The operands come through shared memory, ``depth`` elements of k at a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from engine.dims import Size
+from engine.records import dataclass
 from runtime.tasks import typical
 
 CHUNK = 16

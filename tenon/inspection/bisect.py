@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from engine.errors import SourceLocation
+from engine.records import dataclass
 from tenon import executable as executables
 from tenon.executable import Executable, unused_folder
 from tenon.inspection.comparing import Worst

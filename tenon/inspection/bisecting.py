@@ -9,7 +9,7 @@ it is how the kernels were put together.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from engine.errors import TenonError
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
 from engine.program import Program
+from engine.records import dataclass
 from engine.rewrites import resolved
 from engine.schedule import Schedule
 from tenon.executable import Executable

@@ -14,12 +14,12 @@ import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 
 import numpy as np
 
 from engine import dtypes
 from engine.dtypes import DType
+from engine.records import dataclass
 
 TOLERANCE = {dtypes.f64: 1e-11, dtypes.f32: 2e-5, dtypes.f16: 4e-3, dtypes.bf16: 3e-2}
 """Of a number relative to its magnitude, and an eighth of that relative to the greatest of its array."""

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from engine import costs, dims
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
 from engine.program import Call, Program
+from engine.records import dataclass
 from passes.views import is_free
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from engine import costs, dims
@@ -12,6 +11,7 @@ from engine.errors import TenonError
 from engine.graph import Graph, Node, Value
 from engine.loops import map_bodies
 from engine.op import all_ops
+from engine.records import dataclass
 from tenon.compiling import compile
 from tenon.executable import Executable
 from tenon.functions import Function

@@ -7,13 +7,13 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, overload
 
 from engine import text
 from engine.errors import TenonError
 from engine.graph import Graph
+from engine.records import dataclass
 from engine.rewrites import resolved
 from frontend.rearranging import diff as differences
 from frontend.tensor import Tensor

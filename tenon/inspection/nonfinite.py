@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,6 +9,7 @@ import numpy as np
 from engine import interpreter
 from engine.errors import SourceLocation
 from engine.graph import Node, Value
+from engine.records import dataclass
 from tenon.executable import Executable
 
 

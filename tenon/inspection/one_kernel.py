@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from engine.dims import Size
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
 from engine.program import Arg, Block, BoxMap, Call, Kernel, Lowered, Pointer, Port, Program
+from engine.records import dataclass
 from engine.schedule import Bundle, KernelSpec, Schedule
 from engine.scheduled import Memory
 from tenon import backends

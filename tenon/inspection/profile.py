@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from engine import costs, dims
 from engine.graph import Node
 from engine.loops import body_of
+from engine.records import dataclass
 from tenon.text_format import plural, seconds_text, table
 
 if TYPE_CHECKING:

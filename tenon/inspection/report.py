@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from engine.graph import Graph
+from engine.records import dataclass
 from tenon.backends import Built
 from tenon.text_format import bytes_text, plural, seconds_text, table
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +13,7 @@ from engine.dtypes import as_dtype
 from engine.graph import Graph
 from engine.options import Options
 from engine.program import Program
+from engine.records import dataclass
 from engine.state import Cell
 from tenon import backends
 from tenon.inspection.comparing import computing_in, worst

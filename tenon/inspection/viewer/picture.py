@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import Any
 
+from engine.records import dataclass
 from tenon.inspection.viewer.layered import layered
 
 _COLOURS = {
