@@ -33,7 +33,9 @@ class Hypothesis(NamedTuple):
 class Search:
     """Two programs of an encoder-decoder: the encoder, and a step that follows ``beams`` outputs of each source."""
 
-    def __init__(self, model: Any, rank: int, dtype: np.dtype, beams: int, stop: int):
+    def __init__(self, model: Any, rank: int, dtype: np.dtype, beams: int, stop: int, target: str):
+        self.target = target
+
         def encode(source: Tensor) -> list[Tensor]:
             with mode(model, training=False):
                 memory = model.encode(source)
@@ -41,7 +43,7 @@ class Search:
             return leaves
 
         names = (f"S{i}" for i in range(1, rank))
-        self.encode = compile(encode, spec("N", *names, dtype=dtype))
+        self.encode = compile(encode, spec("N", *names, dtype=dtype), target=target)
         self.step = self._step(model, beams, stop)
 
     def _step(self, model: Any, beams: int, stop: int) -> Executable:
@@ -71,7 +73,8 @@ class Search:
             new = creation.arange(length) == place + 1
             return call("where", new, (where % vocabulary).unsqueeze(-1), parents), best
 
-        return compile(step, spec("N", beams, "C", dtype="i64"), spec("N", beams), spec(dtype="i64"), *specs)
+        chosen = spec("N", beams, "C", dtype="i64"), spec("N", beams), spec(dtype="i64")
+        return compile(step, *chosen, *specs, target=self.target)
 
     def run(self, source: np.ndarray, start: int, stop: int, beams: int, count: int) -> tuple[np.ndarray, np.ndarray]:
         """Tokens (N, beams, up to count + 1), the start first, and the sums of their log probabilities."""
@@ -100,6 +103,7 @@ def beam_search(
     stop: int,
     beams: int = 4,
     length_penalty: float = 1.0,
+    target: str = "cpu",
 ) -> list[list[Hypothesis]]:
     """For each row of ``source`` the ``beams`` best outputs of an encoder-decoder that the search has found, best
     first.
@@ -111,7 +115,7 @@ def beam_search(
     ``model.encode(source)`` gives Tensors, alone or in a nest, whose first axis is that of ``source`` (batch, ...), and
     runs once. ``model.decode(tokens, memory)`` gives logits (rows, length, vocab_size) for tokens (rows, length), i64;
     the logits at a place may depend on tokens up to there only. It always reads the full length, so that no step of the
-    search needs another program. Programs are kept as long as the model is.
+    search needs another program. Programs are kept as long as the model is. ``target`` is as in ``tn.compile``.
 
     Raises TenonError for options out of range or more tokens than ``model.max_length``, ShapeError for a source without
     rows, IndexRangeError for a token outside the vocabulary.
@@ -136,9 +140,9 @@ def beam_search(
         if token < 0 or vocabulary is not None and token >= vocabulary:
             raise IndexRangeError(f"beam_search: {name} is {token}, which is no token of a vocabulary of {vocabulary}")
     kept = kept_for(model)
-    key = ("beam search", source.ndim, source.dtype, beams, stop)
+    key = ("beam search", source.ndim, source.dtype, beams, stop, target)
     if key not in kept:
-        kept[key] = Search(model, source.ndim, source.dtype, beams, stop)
+        kept[key] = Search(model, source.ndim, source.dtype, beams, stop, target)
     tokens, scores = kept[key].run(source, start, stop, beams, count)
     return [_ranked(t, s, stop, length_penalty) for t, s in zip(tokens, scores, strict=True)]
 

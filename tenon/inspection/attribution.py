@@ -29,13 +29,15 @@ def attribute(
     *,
     steps: int = 50,
     baseline: Any = 0.0,
+    device: str = "cpu",
 ) -> Any:
     """How much each element of ``inputs`` counts for the score of ``target``, as arrays of their shapes and dtypes.
 
     ``inputs`` is an array whose first axis is the batch, or a tuple of them; those of floats are attributed to, for the
     others (tokens, lengths) there is None. ``model`` gives scores (B, classes), and ``target`` is then a class, or one
     for each of the batch; or it gives one number each, (B,), and there is no ``target``. A Module is taken in
-    evaluation mode. Examples of a batch must not depend on each other.
+    evaluation mode. Examples of a batch must not depend on each other. ``device`` is where it is computed: what
+    ``tn.compile`` calls ``target``.
 
     - ``"saliency"``: the size of the gradient, ``|d score / dx|``. Simonyan, Vedaldi and Zisserman (2013), "Deep inside
       convolutional networks".
@@ -55,7 +57,7 @@ def attribute(
     arrays = [np.asarray(x) for x in (inputs if several else [inputs])]
     _check(arrays)
     wanted = [i for i, x in enumerate(arrays) if x.dtype.kind == "f"]
-    gradients = _Gradients(model, arrays, wanted, target)
+    gradients = _Gradients(model, arrays, wanted, target, device)
     if method == "saliency":
         found = [np.abs(g) for g in gradients(arrays)]
     else:
@@ -82,7 +84,8 @@ def _check(arrays: Sequence[np.ndarray]) -> None:
 class _Gradients:
     """The gradient of each example's score with respect to the inputs that are ``wanted``, compiled once."""
 
-    def __init__(self, model: Callable[..., Any], arrays: Sequence[np.ndarray], wanted: Sequence[int], target: Any):
+    def __init__(self, model: Callable[..., Any], arrays: Sequence[np.ndarray], wanted: Sequence[int], target: Any,
+                 device: str):  # fmt: skip
         self.target = target
         self.classes = 0
 
@@ -97,7 +100,7 @@ class _Gradients:
         evaluating = mode(model, training=False) if isinstance(model, Module) else contextlib.nullcontext()
         with evaluating:
             program = value_and_grad(score, tuple(wanted))
-            self.program: Executable = compile(program, *specs, index, name=f"attribute_{name}")
+            self.program: Executable = compile(program, *specs, index, name=f"attribute_{name}", target=device)
         self.index = self._index(len(arrays[0]))
 
     def _chosen(self, scores: Any, index: Tensor) -> Tensor:

@@ -88,6 +88,43 @@ def test_generation_replays_a_graph_a_token():
     assert step.counters["replays"] == 3 and step.counters["graphs"] == 1
 
 
+class Echo(nn.Module):
+    """Says again what it reads, more or less."""
+
+    vocab_size = 6
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(6, 4), nn.Linear(4, 6)
+
+    def encode(self, source):
+        return self.embedding(source).mean(1)
+
+    def decode(self, tokens, memory):
+        return self.head(self.embedding(tokens) + memory.unsqueeze(1))
+
+
+def test_a_beam_search_finds_what_it_finds_on_the_cpu():
+    tn.seed(0)
+    model, source = Echo(), np.array([[2, 3], [4, 5]])
+    wanted, found = (
+        tn.beam_search(model, source, 3, start=0, stop=1, beams=2, target=target) for target in ("cpu", "cuda")
+    )
+    for a, b in zip(sum(wanted, []), sum(found, []), strict=True):
+        np.testing.assert_array_equal(b.tokens, a.tokens)
+        assert b.score == pytest.approx(a.score, 1e-5)
+    (search,) = (s for key, s in kept_for(model).items() if key[-1] == "cuda")
+    assert search.encode.target == search.step.target == "cuda"
+
+
+def test_attributions_are_computed_where_they_are_asked_for():
+    model = _model()
+    found = tn.attribute(model, X, Y, device="cuda")
+    np.testing.assert_allclose(found, tn.attribute(model, X, Y), 1e-6)
+    with pytest.raises(UnsupportedError, match="no target 'gpu'"):
+        tn.attribute(model, X, Y, device="gpu")
+
+
 def test_a_guarded_loop_runs_under_both_guards():
     def f(x):
         def loop(x):
