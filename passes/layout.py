@@ -4,10 +4,14 @@ and what attention makes lies as the projections before and after it have it, th
 A layout never changes a value's logical shape, axes or random numbers. Where a row-major value meets channels-last ones
 it is copied, once for all its readers, by an ``identity`` node: a transposing copy costs less than strided accesses
 inside a convolution's or a pool's kernel. A flatten of a channels-last image copies likewise. Where images meet nothing
-but convolutions with a window of one pixel, which are matrix products in either layout, they stay as they are.
+but convolutions with a window of one pixel, which are matrix products in either layout, they stay as they are; and so,
+on a target whose convolutions turn images over as they go, do those that only convolutions read, and their results that
+nobody reads.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection, Mapping
 
 from engine.graph import Graph, Node, Rewriter, Value, apply
 from engine.schedule import Target
@@ -24,6 +28,10 @@ _IMAGE_INPUTS = {
     "max_pool2d_grad": (0, 1),
     "max_pool2d_gather": (0, 1),
 }
+
+
+LEAST_ROW = 16
+"""The shortest row of an image that is turned over."""
 
 
 def assign_layouts(graph: Graph, target: Target) -> Graph:
@@ -54,7 +62,30 @@ def _channels_last(graph: Graph, target: Target) -> Graph:
     for node in graph.nodes:
         if node.op.kind in _IMAGE_KINDS or any(v in chosen for v in _peers(node)):
             chosen.update(dict.fromkeys(node.outputs, CHANNELS_LAST))
-    return _convert_images(graph.with_(layouts=chosen))
+    turned = _turned(graph, chosen) if target.turns else set()
+    layouts = {v: order for v, order in chosen.items() if v not in turned}
+    return _convert_images(graph.with_(layouts=layouts), turned)
+
+
+def _turned(graph: Graph, chosen: Mapping[Value, tuple[int, ...]]) -> set[Value]:
+    """The row-major images that convolutions alone read, and of those ``chosen`` to be otherwise the results of such
+    convolutions that nobody reads."""
+    users = graph.users()
+    images = {node.inputs[i] for node in graph.nodes for i in _IMAGE_INPUTS.get(node.op.name, ())}
+    read = {v for v in images if v not in chosen and all(_turns(n, v) for n in users[v])}
+    made = {v for v in graph.outputs if v in chosen and not users[v] and _turns(v.node, v)}
+    return read | {v for v in made if v.node.attrs["groups"] == 1 or v.node.inputs[0] in read}
+
+
+def _turns(node: Node, value: Value) -> bool:
+    """Whether a convolution or a gradient of one turns ``value`` over, an image that it reads or makes."""
+    width, groups, attrs = value.shape[-1], node.attrs.get("groups"), node.attrs
+    if node.op.name not in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad") or not isinstance(width, int):
+        return False
+    if value is node.outputs[0] and node.op.name == "conv2d_input_grad" and attrs["stride"] != (1, 1):
+        return False
+    image = node.inputs[0].shape
+    return width >= LEAST_ROW and groups in (1, image[1])
 
 
 def _is_pointwise(node: Node) -> bool:
@@ -78,13 +109,14 @@ def _peers(node: Node) -> list[Value]:
     return []
 
 
-def _convert_images(graph: Graph) -> Graph:
+def _convert_images(graph: Graph, turned: Collection[Value]) -> Graph:
+    """Copies the images that are read, but those ``turned`` over by their readers."""
     rewriter = Rewriter(graph)
     layouts = dict(graph.layouts)
     copies: dict[Value, Value] = {}
 
     def image(old: Value, new: Value) -> Value:
-        if old in graph.layouts or old.shape[1] == 1:
+        if old in graph.layouts or old in turned or old.shape[1] == 1:
             return new
         if new not in copies:
             copies[new] = apply("identity", new)

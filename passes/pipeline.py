@@ -53,7 +53,9 @@ def graph_passes(target: Target, options: Options = DEFAULT, lower: Lower | None
         yield "relax", inside_out(relax)
     yield "hoist", hoist
     if level >= 2:
-        yield "layout", inside_out(lambda graph: assign_layouts(graph, target))
+        # What rounds otherwise may ask for channels-last images: none are turned over on the way then.
+        arranged = replace(target, turns=target.turns and level < 3)
+        yield "layout", inside_out(lambda graph: assign_layouts(graph, arranged))
     fusing = inside_out(lambda graph: fuse(graph, level >= 2 and target.fuses, target.chains))
     if limit is not None:
         assert lower is not None

@@ -47,6 +47,12 @@ class Case:
         n, c, h, w = elements((1, channels, *size))
         return n, h, w, c  # type: ignore[return-value]
 
+    def empty(self, n: int, size: tuple[int, int], channels: int) -> tuple[np.ndarray, np.ndarray]:
+        """An image to be written, as it is stored, and a view of it over (n, h, w, c)."""
+        shape = (n, *size, channels) if self.channels_last else (n, channels, *size)
+        stored = np.full(shape, np.nan, np.float32)
+        return stored, stored if self.channels_last else stored.transpose(0, 2, 3, 1)
+
     def image(self, rng: np.random.Generator, n: int, size: tuple[int, int], channels: int,
               dtype: DType = F32) -> tuple[np.ndarray, np.ndarray]:  # fmt: skip
         """A random image as it is stored, and a view of it over (n, h, w, c)."""
@@ -73,6 +79,12 @@ CASES = {
     "small, strided": Case((4, 3), (12, 70), (3, 5), (2, 1), (1, 2)),
     "four pixels": Case((2, 2), (33, 32)),
     "one pixel": Case((1, 1), (24, 40), dilation=(2, 1), padding=(2, 1)),
+    "rows": Case((9, 37), (20, 33), channels_last=False),
+    "rows in pieces, strided": Case((8, 150), (16, 40), stride=(1, 2), padding=(1, 2), channels_last=False),
+    "pixels of rows": Case((7, 19), (24, 50), kernel=(1, 1), padding=(0, 0), channels_last=False),
+    "strided pixels of rows": Case((7, 33), (17, 8), (1, 1), (2, 2), (0, 0), channels_last=False),
+    "depthwise rows": Case((70, 37), (20, 20), groups=20, channels_last=False),
+    "depthwise rows, strided and dilated": Case((12, 75), (16, 16), (5, 3), (2, 2), (3, 2), (1, 2), 16, False),
     "mostly padding": Case((2, 3), (4, 3), kernel=(5, 4), padding=(4, 3)),
 }
 

@@ -44,7 +44,7 @@ def convolved(case: Case, x: np.ndarray, w: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("strides")])
 def test_convolution(name: str) -> None:
     case = CASES[name]
-    y = Access("y", F32, elements((1, *case.out_size, case.channels[1])))
+    y = Access("y", F32, case.strides(case.out_size, case.channels[1]))
     bias = Access("bias", F32, (0, 0, 0, 1))
     body = (
         Stmt("sum", "core", (0,), F32), Stmt("bias", "load", (0,), F32), Stmt("value", "add", ("sum", "bias"), F32),
@@ -57,8 +57,8 @@ def test_convolution(name: str) -> None:
     b = rng.standard_normal(case.channels[1]).astype(np.float32)
     for n in (2, 40 if case.size[0] * case.size[1] < 50 else 9, 0):
         stored, x = case.image(rng, n, case.size, case.channels[0])
-        found = np.full((n, *case.out_size, case.channels[1]), np.nan, np.float32)
-        run(lowered, {"x": stored, "w": w, "bias": b, "y": found}, {"B": n}, splits=2)
+        written, found = case.empty(n, case.out_size, case.channels[1])
+        run(lowered, {"x": stored, "w": w, "bias": b, "y": written}, {"B": n}, splits=2)
         np.testing.assert_allclose(found, convolved(case, x, w) + b, rtol=1e-4, atol=1e-4)
 
 
@@ -91,7 +91,7 @@ def test_weight_gradient(name: str) -> None:
 
 @pytest.mark.parametrize("name", [
     "the CNN's second", "three channels, stride 2", "dilated groups", "pointwise", "depthwise, strided and dilated",
-    "strides and dilations that share a factor",
+    "strides and dilations that share a factor", "rows", "depthwise rows", "depthwise rows, strided and dilated",
 ])  # fmt: skip
 def test_input_gradient_is_a_convolution_of_the_dilated_gradient(name: str) -> None:
     case = CASES[name]

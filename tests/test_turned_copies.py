@@ -40,3 +40,14 @@ def test_images_of_pointwise_convolutions_stay_as_they_are(kernel, copies):
     exe = tn.compile(lambda x, w: F.conv2d(x, w, padding=kernel // 2), tn.spec(*x.shape), tn.spec(*w.shape))
     assert sum("copy" in call.label for call in exe.program.main) == copies
     np.testing.assert_allclose(exe(x, w)[:, :, 4, 3], 20 * kernel**2)
+
+
+@pytest.mark.parametrize("width, copies", [(15, 2), (16, 0)])
+def test_a_convolution_turns_long_rows_over_itself(width, copies):
+    x, w = np.ones((2, 20, 9, width), np.float32), np.ones((33, 20, 3, 3), np.float32)
+    shapes = tn.spec(*x.shape), tn.spec(*w.shape)
+    exe = tn.compile(lambda x, w: F.conv2d(x, w, padding=1), *shapes)
+    assert sum("copy" in call.label for call in exe.program.main) == copies
+    np.testing.assert_allclose(exe(x, w)[:, :, 4, 3], 180)
+    pooled = tn.compile(lambda x, w: F.max_pool2d(F.relu(F.conv2d(x, w, padding=1)) + x.mean(1, True), 2), *shapes)
+    assert any("copy" in call.label for call in pooled.program.main)

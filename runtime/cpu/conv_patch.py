@@ -10,6 +10,8 @@ from __future__ import annotations
 from engine.dtypes import DType
 from engine.records import dataclass
 from engine.schedule import Conv2d, ConvWeightGrad
+from runtime.cpu.tiles import host_tile
+from runtime.cpu.turned import square_lines, turning
 from runtime.emit import ArgTable, cast, constant, indent, load, loop, store, times, total
 
 
@@ -58,6 +60,20 @@ class Patch:
     @property
     def _x_dilation(self) -> tuple[int, int]:
         return self.core.x_dilation if isinstance(self.core, Conv2d) else (1, 1)
+
+    @property
+    def turns(self) -> bool:
+        """Whether columns lie side by side in the image, as rows of one channel: they are turned over in squares."""
+        x = self.core.x
+        return (
+            x.strides[2] == 1 and x.strides[3] != 1 and x.dtype == self.dtype and self._x_dilation == (1, 1)
+            and self.channels >= host_tile(self.dtype).lanes
+        )  # fmt: skip
+
+    @property
+    def modules(self) -> dict[str, list[str]]:
+        """What :meth:`copy_lines` import."""
+        return turning(self.dtype) if self.turns else {}
 
     def copy_lines(self, table: ArgTable, scope: int) -> list[str]:
         """Lines that fill ``patch`` for the tile at output row ``oh0`` and column ``ow0``, ``tile_h`` rows high.
@@ -127,7 +143,7 @@ class Patch:
             value = cast(load(x.dtype, "source", index, table.scope(x.buffer)), stored, self.dtype)
             return [store(self.dtype, "line", target, value, scope)]
 
-        if self._x_dilation == (1, 1) and x.strides[3] == 1 and x.strides[2] == self.channels:
+        if self._x_dilation == (1, 1) and x.strides[2] == self.channels and 1 in (x.strides[3], self.channels):
             return loop("v", "0", "right - left", copy("left + v", "first * channels + v"))
         table.declare(x_w=x.strides[2], x_c=x.strides[3])
         across = "1" if x.strides[2] == 1 else "x_w"
@@ -135,4 +151,15 @@ class Patch:
         element = copy(f"{column} * channels + c", total(times("iw", across), times("c", along)))
         if along == "1":
             return loop("iw", "first", "last", loop("c", "0", "channels", element))
-        return loop("c", "0", "channels", loop("iw", "first", "last", element))
+        by_channel = loop("c", "0", "channels", loop("iw", "first", "last", element))
+        if not self.turns:
+            return by_channel
+        size = self.dtype.itemsize
+        start, out = f"source + first * {size}", f"line + (first - start_w) * channels * {size}"
+        return [
+            "span = last - first",
+            f"if span >= {host_tile(self.dtype).lanes}:",
+            *indent(square_lines(self.dtype, start, "x_c", out, "channels", "span", "channels")),
+            "else:",
+            *indent(by_channel),
+        ]

@@ -56,7 +56,8 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
         start, pool = _pool_with_border(spec, core, plan, table)
     task = [*coordinates(table, "task", space), *_covered(core, plan, table, pooled), *make, *pool]
     lines = [*scratch_lines(parts, table), *start, *loop("task", "lo", "hi", task)]
-    code = kernel(f"conv2d_pool_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
+    code = kernel(f"conv2d_pool_{plan.dtype}", lines, table,
+                  modules={"runtime.cpu.microkernel": names, **plan.patch.modules})  # fmt: skip
     reads = dict.fromkeys([conv.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
     main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],

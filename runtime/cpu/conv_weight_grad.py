@@ -8,6 +8,7 @@ one chunk of the batch for one block of channels. How many chunks there are depe
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from engine import dtypes
 from engine.buffers import Buffer
@@ -23,6 +24,7 @@ from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile, transpose_name
+from runtime.cpu.turned import square_lines, turning
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store
 from runtime.tasks import coordinates, divisor, piece, typical
 
@@ -34,6 +36,8 @@ ROWS = 320
 """About how many (input channel, tap) rows a task computes."""
 PANELS = 4
 """The most panels of output channels that a task computes."""
+POINTS = 128
+"""The most points of a tile of single pixels that are read where they lie."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +84,11 @@ class GradTile:
         return height, width
 
     @property
+    def reads_pixels(self) -> bool:
+        """Whether rows are read where they lie: every point of dy meets one pixel."""
+        return _meets_pixels(self.core) and self.core.x.dtype == self.dtype
+
+    @property
     def in_place(self) -> bool:
         """Whether the rows of a tile of dy can be read where they lie: evenly spaced, whole vectors, and not so far
         apart that they fall on each other in the cache."""
@@ -110,7 +119,10 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
         trial = sized((height, width))
         return max(trial.points * tile.columns * dtype.itemsize, trial.patch.bytes) <= TILE_BYTES
 
-    width = piece(core.out_size[1], WIDEST)
+    if core.out_size[0] == 1 and sized((1, 1)).reads_pixels:
+        width = piece(core.out_size[1], POINTS)
+    else:
+        width = piece(core.out_size[1], WIDEST)
     height = 1
     while height < WIDEST and fits(height + 1):
         height += 1
@@ -124,7 +136,7 @@ def lower_conv_weight_grad(spec: KernelSpec) -> Lowered:
     """The calls for ``spec``, whose core is a ConvWeightGrad: partial sums, then their total with the body."""
     core = spec.core
     assert isinstance(core, ConvWeightGrad)
-    plan = plan_grad(core)
+    plan = plan_grad(_in_one_row(core))
     blocks = plan.chunks * core.groups * product(plan.channel_blocks)
     partial = Buffer(f"{spec.name}.partial", "temp", plan.dtype, blocks * plan.block)
     sums, sums_code = _sum_tiles(spec, plan, partial)
@@ -132,8 +144,22 @@ def lower_conv_weight_grad(spec: KernelSpec) -> Lowered:
     return Lowered((sums, total), (sums_code, total_code), (partial,))
 
 
+def _meets_pixels(core: ConvWeightGrad) -> bool:
+    return core.kernel == (1, 1) and core.padding == (0, 0)
+
+
+def _in_one_row(core: ConvWeightGrad) -> ConvWeightGrad:
+    """``core`` over images of one row where every point meets its own pixel, and both images' rows follow on one
+    another."""
+    height, width = core.out_size
+    follow = all(access.strides[1] == width * access.strides[2] for access in (core.x, core.dy))
+    if not (_meets_pixels(core) and core.stride == (1, 1) and follow):
+        return core
+    return replace(core, in_size=(1, height * width), out_size=(1, height * width))
+
+
 def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:
-    core, tile, patch, size = plan.core, plan.tile, plan.patch, plan.dtype.itemsize
+    core, tile, size = plan.core, plan.tile, plan.dtype.itemsize
     table = ArgTable()
     scope = table.scope(SCRATCH)
     units = core.batch * product(plan.tiles)
@@ -145,13 +171,14 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
         out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1], rows=plan.rows,
         block_size=plan.block, units=units, per_chunk=ceil_div(units, plan.chunks), kernel_w=core.kernel[1],
         taps=product(core.kernel),
-        step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
     )  # fmt: skip
     space: dict[str, Size] = {"chunk": plan.chunks, "group": core.groups}
     space |= dict(zip(("in_block", "out_block"), plan.channel_blocks, strict=True))
     sizes = [tile.rows, tile.rows // 2]
-    names = [tile.name(plan.dtype, height, False, not plan.in_place) for height in sizes]
-    parts = {"patch": patch.bytes, "table": (plan.rows + tile.rows) * plan.size[0] * 8}
+    unit_k = plan.reads_pixels and core.x.strides[2] * core.stride[1] == 1
+    names = [tile.name(plan.dtype, height, unit_k, not plan.in_place) for height in sizes]
+    parts = {"table": (plan.rows + tile.rows) * plan.size[0] * 8}
+    first_rows, rows_of_tile = _row_lines(plan, table, scope, sizes, parts)
     if plan.in_place:
         fetch, panel, step = [], f"gradient + c * {size}", f"dy_w * {size}"
     else:
@@ -170,7 +197,7 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
         "tile_h = minimum(tall, out_h - oh0)",
         "tile_w = minimum(wide, out_w - ow0)",
         f"image = x + (n * x_n + first_input * x_c) * {core.x.dtype.itemsize}",
-        *patch.copy_lines(table, scope),
+        *rows_of_tile,
         f"gradient = dy + (n * dy_n + oh0 * dy_h + ow0 * dy_w + channel0 * dy_channel) * {core.dy.dtype.itemsize}",
         *fetch,
         f"for c in range(0, outputs, {tile.columns}):",
@@ -190,26 +217,47 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
         *indent(loop("v", "0", "block_size", [zero])),
         *loop("unit", "begin", "end", unit),
     ]
-    entry = store(dtypes.i64, "table", "r * tall + t * high + i", "base + t * step_h", scope)
-    row_table = [
-        f"for r in range(0, rows, {tile.rows}):",
-        f"    high = {sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}",
-        *indent(loop("i", "0", "high", [
-            "tap_row = minimum(r + i, rows - 1)",
-            "channel = quotient(tap_row, taps)",
+    offsets = scratch_parts(parts)
+    lines = [*scratch_lines(offsets, table), *first_rows, *loop("task", "lo", "hi", task)]
+    code = kernel(f"conv_weight_grad_{plan.dtype}", lines, table,
+                  modules={"runtime.cpu.microkernel": names, **turning(plan.dtype)})  # fmt: skip
+    made = Call(code.key, f"{spec.name} tiles", table.args, product(space.values()), (core.x.buffer, core.dy.buffer),
+                (partial.name,), offsets["end"], spec.nodes)  # fmt: skip
+    return made, code
+
+
+def _row_lines(plan: GradTile, table: ArgTable, scope: int, sizes: list[int],
+               parts: dict[str, int]) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Lines before all tasks, and those of a tile of the image at address ``image``, that write down where its rows
+    are: in a copy, for which ``parts`` get room, or in the image itself."""
+    core, patch, size = plan.core, plan.patch, plan.dtype.itemsize
+    if plan.reads_pixels:
+        (_, x_h, x_w, _), (stride_h, stride_w) = core.x.strides, core.stride
+        table.declare(step_h=x_h * stride_h * size, step_w=x_w * stride_w * size)
+        place = [f"base = corner + channel * x_c * {size}"]
+    else:
+        parts["patch"] = patch.bytes
+        table.declare(step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1))
+        place = [
             "tap = tap_row - channel * taps",
             "kh = quotient(tap, kernel_w)",
             "kw = tap - kh * kernel_w",
             f"base = patch + kh * tap_h + kw * tap_w + channel * {size}",
+        ]
+    entry = store(dtypes.i64, "table", "r * tall + t * high + i", "base + t * step_h", scope)
+    lines = [
+        f"for r in range(0, rows, {plan.tile.rows}):",
+        f"    high = {sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}",
+        *indent(loop("i", "0", "high", [
+            "tap_row = minimum(r + i, rows - 1)",
+            "channel = quotient(tap_row, taps)",
+            *place,
             *loop("t", "0", "tall", [entry]),
         ])),
     ]  # fmt: skip
-    offsets = scratch_parts(parts)
-    lines = [*scratch_lines(offsets, table), *row_table, *loop("task", "lo", "hi", task)]
-    code = kernel(f"conv_weight_grad_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
-    made = Call(code.key, f"{spec.name} tiles", table.args, product(space.values()), (core.x.buffer, core.dy.buffer),
-                (partial.name,), offsets["end"], spec.nodes)  # fmt: skip
-    return made, code
+    if plan.reads_pixels:
+        return [], ["corner = image + oh0 * step_h + ow0 * step_w", *lines]
+    return lines, patch.copy_lines(table, scope)
 
 
 def _copy_gradient(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
@@ -219,15 +267,26 @@ def _copy_gradient(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
     value = load(dy.dtype, "gradient", f"r * dy_h + s * dy_w + {channel}", table.scope(dy.buffer))
     value = cast(value, dy.dtype.computed, plan.dtype)
     point = [
-        f"for c in range(0, outputs, {tile.columns}):",
-        *indent([
-            f"out = panels + (c * points + (r * tile_w + s) * {tile.columns}) * {size}",
-            f"present = maximum(minimum({tile.columns}, columns - c), 0)",
-            *loop("j", "0", "present", [store(plan.dtype, "out", "j", value, scope)]),
-            *loop("j", "present", str(tile.columns), [store(plan.dtype, "out", "j", constant(0, plan.dtype), scope)]),
-        ]),
-    ]  # fmt: skip
-    return loop("r", "0", "tile_h", loop("s", "0", "tile_w", point))
+        f"out = panels + (c * points + (r * tile_w + s) * {tile.columns}) * {size}",
+        *loop("j", "0", "present", [store(plan.dtype, "out", "j", value, scope)]),
+        *loop("j", "present", str(tile.columns), [store(plan.dtype, "out", "j", constant(0, plan.dtype), scope)]),
+    ]
+    by_point = loop("r", "0", "tile_h", loop("s", "0", "tile_w", point))
+    panel = [f"present = maximum(minimum({tile.columns}, columns - c), 0)"]
+    if dy.strides[2] == 1 != dy.strides[3] and dy.dtype == plan.dtype:
+        source = f"gradient + (r * dy_h + c * dy_channel) * {size}"
+        target = f"panels + (c * points + r * tile_w * {tile.columns}) * {size}"
+        width = str(tile.columns)
+        panel += [
+            f"if tile_w >= {tile.lanes} and present == {width}:",
+            *indent(loop("r", "0", "tile_h",
+                         square_lines(plan.dtype, source, "dy_channel", target, width, "tile_w", width))),
+            "else:",
+            *indent(by_point),
+        ]  # fmt: skip
+    else:
+        panel += by_point
+    return [f"for c in range(0, outputs, {tile.columns}):", *indent(panel)]
 
 
 def combine(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:

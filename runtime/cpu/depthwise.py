@@ -123,7 +123,7 @@ def lower_depthwise(spec: KernelSpec) -> Lowered:
         *patch.copy_lines(table, table.scope(SCRATCH)),
         *walk_lines(plan, emitter, table, packed.buffer.name),
     ])  # fmt: skip
-    code = kernel(f"depthwise_{plan.dtype}", lines, table)
+    code = kernel(f"depthwise_{plan.dtype}", lines, table, modules=patch.modules)
     reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
     main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],

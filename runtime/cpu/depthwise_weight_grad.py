@@ -19,6 +19,8 @@ from runtime.cpu.conv_patch import Patch
 from runtime.cpu.depthwise import CHANNELS, MOST_TAPS, PATCH_BYTES, WIDEST
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
+from runtime.cpu.tiles import host_tile
+from runtime.cpu.turned import square_lines
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store, total
 from runtime.tasks import coordinates, divisor, piece, typical
 
@@ -54,6 +56,12 @@ class DepthwiseGradTile:
     @property
     def patch(self) -> Patch:
         return Patch(self.core, self.size, self.channels, self.dtype)
+
+    @property
+    def turns(self) -> bool:
+        """Whether the rows of dy lie along memory: a tile of it is copied too, and turned over."""
+        dy = self.core.dy
+        return dy.strides[2] == 1 != dy.strides[3] and dy.dtype == self.dtype and self.patch.turns
 
     @property
     def blocks(self) -> int:
@@ -127,6 +135,7 @@ def _sum_tiles(spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer) -> tu
         "tile_w = minimum(wide, out_w - ow0)",
         f"image = x + (n * x_n + channel0 * x_channel) * {core.x.dtype.itemsize}",
         *patch.copy_lines(table, table.scope(SCRATCH)),
+        *(_turn_lines(plan, table) if plan.turns else []),
         *(f"row_{kh} = {kh} * dilation_h * pitch" for kh in range(core.kernel[0])),
         *loop("r", "0", "tile_h", row),
     ]
@@ -137,34 +146,59 @@ def _sum_tiles(spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer) -> tu
         *loop("v", "0", "block_size", [zero]),
         *loop("unit", "chunk * per_chunk", "minimum((chunk + 1) * per_chunk, units)", unit),
     ]
-    parts = scratch_parts({"patch": patch.bytes})
+    sizes = {"patch": patch.bytes}
+    if plan.turns:
+        sizes["slopes"] = plan.size[0] * plan.size[1] * plan.channels * size
+    parts = scratch_parts(sizes)
     lines = [*scratch_lines(parts, table), *loop("task", "lo", "hi", task)]
-    code = kernel(f"depthwise_weight_grad_{plan.dtype}", lines, table)
+    code = kernel(f"depthwise_weight_grad_{plan.dtype}", lines, table, modules=patch.modules)
     made = Call(code.key, f"{spec.name} tiles", table.args, plan.chunks * plan.blocks, (core.x.buffer, core.dy.buffer),
                 (partial.name,), parts["end"], spec.nodes)  # fmt: skip
     return made, code
 
 
+def _turn_lines(plan: DepthwiseGradTile, table: ArgTable) -> list[str]:
+    """Lines that copy the tile of dy into ``slopes``, its channels side by side."""
+    size, dy = plan.dtype.itemsize, plan.core.dy
+    value = load(dy.dtype, "line", "c * dy_c + s", table.scope(dy.buffer))
+    return loop("r", "0", "tile_h", [
+        f"line = dy + (n * dy_n + (oh0 + r) * dy_h + ow0 + channel0 * dy_c) * {size}",
+        f"turned = slopes + r * wide * channels * {size}",
+        f"if tile_w >= {host_tile(plan.dtype).lanes}:",
+        *indent(square_lines(plan.dtype, "line", "dy_c", "turned", "channels", "tile_w", "channels")),
+        "else:",
+        *indent(loop("c", "0", "channels", loop("s", "0", "tile_w", [
+            store(plan.dtype, "turned", "s * channels + c", value, table.scope(SCRATCH)),
+        ]))),
+    ])  # fmt: skip
+
+
 def _point_lines(plan: DepthwiseGradTile, table: ArgTable, partial: str, points: int) -> list[str]:
     """Lines that add the products of ``points`` neighbouring points from column ``s`` of the tile, for all channels."""
-    core, dy, held = plan.core, plan.core.dy, table.scope(partial)
+    core, held = plan.core, table.scope(partial)
     stride, dilation = core.stride[1], core.dilation[1]
     columns = sorted({p * stride + kw * dilation for p in range(points) for kw in range(core.kernel[1])})
-    channel = "j" if dy.strides[3] == 1 else "j * dy_c"
+    if plan.turns:
+        given, scope, step, channel = plan.dtype, table.scope(SCRATCH), "channels", "j"
+        slope = f"slopes + (r * wide + s) * channels * {given.itemsize}"
+    else:
+        given, scope, step = core.dy.dtype, table.scope(core.dy.buffer), "dy_w"
+        channel = "j" if core.dy.strides[3] == 1 else "j * dy_c"
+        slope = f"dy + (n * dy_n + (oh0 + r) * dy_h + (ow0 + s) * dy_w + channel0 * dy_c) * {given.itemsize}"
     inside = [
         f"x_{kh}_{c} = {load(plan.dtype, 'corner', f'row_{kh} + column_{c} + j', table.scope(SCRATCH))}"
         for kh in range(core.kernel[0]) for c in columns
     ]  # fmt: skip
     for p in range(points):
-        value = load(dy.dtype, "slope", f"{p} * dy_w + {channel}", table.scope(dy.buffer))
-        inside.append(f"g_{p} = {cast(value, dy.dtype.computed, plan.dtype)}")
+        value = load(given, "slope", f"{p} * {step} + {channel}", scope)
+        inside.append(f"g_{p} = {cast(value, given.computed, plan.dtype)}")
     for number, (kh, kw) in enumerate(plan.taps):
         place = f"{number} * channels + j"
         products = (f"x_{kh}_{p * stride + kw * dilation} * g_{p}" for p in range(points))
         inside.append(store(plan.dtype, "block", place, total(load(plan.dtype, "block", place, held), *products), held))
     return [
         "corner = patch + r * step_h + s * step_w",
-        f"slope = dy + (n * dy_n + (oh0 + r) * dy_h + (ow0 + s) * dy_w + channel0 * dy_c) * {dy.dtype.itemsize}",
+        f"slope = {slope}",
         *(f"column_{c} = {c} * channels" for c in columns),
         *loop("j", "0", "channels", inside),
     ]

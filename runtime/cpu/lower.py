@@ -40,6 +40,7 @@ from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.conv_winograd import is_winograd, lower_winograd
 from runtime.cpu.custom import lower_custom
 from runtime.cpu.depthwise import is_depthwise, lower_depthwise
+from runtime.cpu.depthwise_rows import is_by_rows, lower_depthwise_rows
 from runtime.cpu.depthwise_weight_grad import is_depthwise_gradient, lower_depthwise_weight_grad
 from runtime.cpu.loops import lower_loops
 from runtime.cpu.pool import lower_pool
@@ -67,6 +68,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return joined([lower(phase, lasting) for phase in phases(item)])
         case Conv2d() as core if has_idle_taps(core):
             return lower(trimmed(item), lasting)
+        case Conv2d() if is_by_rows(item):
+            return lower_depthwise_rows(item)
         case Conv2d() as core if is_depthwise(core):
             return lower_depthwise(item)
         case Conv2d() as core if is_pointwise(core) and not core.x.dtype.storage_only:

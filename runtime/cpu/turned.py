@@ -7,7 +7,7 @@ the end of an axis the last square lies over the one before, and writes the same
 from __future__ import annotations
 
 from engine.dims import Size, ceil_div, product
-from engine.dtypes import f32, f64
+from engine.dtypes import DType, f32, f64
 from engine.program import Lowered, Pointer
 from engine.schedule import KernelSpec
 from runtime.cpu.emit import kernel
@@ -27,6 +27,26 @@ def turned_axis(flat: KernelSpec) -> int | None:
     if read.dtype != write.dtype or read.dtype not in (f32, f64) or not flat.axes or write.strides[-1] != 1:
         return None
     return next((axis for axis, stride in enumerate(read.strides[:-1]) if stride == 1), None)
+
+
+def square_lines(dtype: DType, source: str, step: str, target: str, stride: str, along: str,
+                 across: str) -> list[str]:  # fmt: skip
+    """Lines that turn ``along`` x ``across`` elements over, of each at least a vector: element ``a + b * step`` of the
+    address ``source`` goes to element ``a * stride + b`` of ``target``. The variables are ``a`` and ``b``."""
+    size, lanes = dtype.itemsize, host_tile(dtype).lanes
+    return [
+        f"for b0 in range(0, {across}, {lanes}):",
+        f"    b = minimum(b0, {across} - {lanes})",
+        f"    for a0 in range(0, {along}, {lanes}):",
+        f"        a = minimum(a0, {along} - {lanes})",
+        f"        {transpose_name(dtype, lanes)}({source} + (a + b * {step}) * {size}, {step} * {size}, "
+        f"{target} + (a * {stride} + b) * {size}, {stride} * {size})",
+    ]
+
+
+def turning(dtype: DType) -> dict[str, list[str]]:
+    """What :func:`square_lines` import."""
+    return {"runtime.cpu.transpose": [transpose_name(dtype, host_tile(dtype).lanes)]}
 
 
 def lower_turned(spec: KernelSpec, flat: KernelSpec, axis: int) -> Lowered:

@@ -1,0 +1,110 @@
+"""Lowering a depthwise convolution of an image whose rows lie along memory: neighbours in a row fill a vector.
+
+A task makes some rows of one channel of one image: it copies what they read into scratch with its padding (see
+conv_patch.py), and keeps the window in registers. The last vector of a row lies over the one before, and writes the
+same once more.
+"""
+
+from __future__ import annotations
+
+from engine.dims import ceil_div, product
+from engine.dtypes import DType
+from engine.program import Call, Lowered, Pointer
+from engine.schedule import Conv2d, KernelSpec
+from runtime.cpu.conv import computed_dtype, tap_axes, writes_rows
+from runtime.cpu.conv_patch import Patch
+from runtime.cpu.depthwise import is_depthwise
+from runtime.cpu.emit import kernel
+from runtime.cpu.scratch import scratch_lines, scratch_parts
+from runtime.cpu.tiles import host_tile
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, load, loop, total
+from runtime.tasks import coordinates, piece
+
+PATCH_BYTES = 16384
+"""The most that the copy of a task's input should take."""
+ROWS = 64
+"""The most rows of a task."""
+
+
+def is_by_rows(spec: KernelSpec) -> bool:
+    """Whether this kernel serves ``spec``: rows of known width lie along memory in the image and in all results, are a
+    vector or more, and may be written twice."""
+    core = spec.core
+    if not isinstance(core, Conv2d) or not is_depthwise(core) or core.x_dilation != (1, 1):
+        return False
+    width = core.out_size[1]
+    return (
+        core.x.strides[2] == 1 != core.x.strides[3] and writes_rows(spec)
+        and isinstance(width, int) and width >= host_tile(computed_dtype(core)).lanes
+        and not {access.buffer for access in spec.reads} & {access.buffer for access in spec.writes}
+    )  # fmt: skip
+
+
+def lower_depthwise_rows(spec: KernelSpec) -> Lowered:
+    """The call for ``spec``, which :func:`is_by_rows`."""
+    core = spec.core
+    assert isinstance(core, Conv2d)
+    dtype = computed_dtype(core)
+    patch = _patch(core, dtype)
+    tall, width = patch.tile
+    size, lanes = dtype.itemsize, host_tile(dtype).lanes
+    table = ArgTable()
+    scope = table.scope(SCRATCH)
+    offset, taps = tap_axes(core)
+    table.declare(
+        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), x_n=core.x.strides[0], x_c=core.x.strides[3],
+        w=Pointer(core.w.buffer, offset * core.w.dtype.itemsize), w_c=core.w_group, w_h=taps[0].stride,
+        w_w=taps[1].stride, out_h=core.out_size[0], tall=tall, width=width, step_h=patch.step(0),
+        dilation_h=core.dilation[0],
+    )  # fmt: skip
+    space = {"n": spec.axes[0], "channel": core.groups, "tile": ceil_div(core.out_size[0], tall)}
+    window = [(kh, kw) for kh in range(core.kernel[0]) for kw in range(core.kernel[1])]
+    weights = []
+    for kh, kw in window:
+        value = load(core.w.dtype, "window", f"{kh} * w_h + {kw} * w_w", table.scope(core.w.buffer))
+        weights.append(f"w_{kh}_{kw} = {cast(value, core.w.dtype.computed, dtype)}")
+    products = []
+    for kh, kw in window:
+        at = f"row_{kh} + {kw * core.dilation[1]} + j * {core.stride[1]}"
+        products.append(f"{load(dtype, 'corner', at, scope)} * w_{kh}_{kw}")
+    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table, core={0: "sum"})
+    lines = [*scratch_lines(parts := scratch_parts({"patch": patch.bytes}), table), *emitter.start()]
+    by_image, by_channel = emitter.enter(0, "n"), emitter.enter(3, "channel")
+    by_row = ["oh = oh0 + r", *emitter.enter(1, "oh")]
+    inside = emitter.enter(2, "s + j", inline=True)
+    lines += loop("task", "lo", "hi", [
+        *coordinates(table, "task", space),
+        "oh0 = tile * tall",
+        "ow0 = 0",
+        "tile_h = minimum(tall, out_h - oh0)",
+        f"image = x + (n * x_n + channel * x_c) * {core.x.dtype.itemsize}",
+        *patch.copy_lines(table, scope),
+        f"window = w + channel * w_c * {core.w.dtype.itemsize}",
+        *weights,
+        *(f"row_{kh} = {kh} * dilation_h * pitch" for kh in range(core.kernel[0])),
+        *by_image,
+        *by_channel,
+        *loop("r", "0", "tile_h", [
+            *by_row,
+            f"for s0 in range(0, width, {lanes}):",
+            f"    s = minimum(s0, width - {lanes})",
+            f"    corner = patch + r * step_h + s * {core.stride[1] * size}",
+            *(f"    {line}" for line in loop("j", "0", str(lanes), [f"sum = {total(*products)}", *inside])),
+        ]),
+    ])  # fmt: skip
+    code = kernel(f"depthwise_rows_{dtype}", lines, table)
+    reads = dict.fromkeys([core.x.buffer, core.w.buffer, *(access.buffer for access in spec.reads)])
+    writes = dict.fromkeys(access.buffer for access in spec.writes)
+    main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
+                spec.nodes)  # fmt: skip
+    return Lowered((main,), (code,))
+
+
+def _patch(core: Conv2d, dtype: DType) -> Patch:
+    """What some rows of a channel read: as many as stay near."""
+    width = core.out_size[1]
+    assert isinstance(width, int)
+    rows = 1
+    while rows < ROWS and Patch(core, (rows + 1, width), 1, dtype).bytes <= PATCH_BYTES:
+        rows += 1
+    return Patch(core, (piece(core.out_size[0], rows), width), 1, dtype)
