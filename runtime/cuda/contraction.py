@@ -13,7 +13,7 @@ from engine import dtypes
 from engine.dims import Expr, Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer, joined
 from engine.schedule import Contraction, KernelSpec
-from runtime.cuda.contraction_hopper import hopper_kernel, hopper_way
+from runtime.cuda.contraction_hopper import hopper_kernel, hopper_way, readable
 from runtime.cuda.contraction_plain import lower_plain_contraction
 from runtime.cuda.contraction_skinny import is_skinny, skinny_kernel
 from runtime.cuda.contraction_split import pieces, split
@@ -54,9 +54,14 @@ def _lower_many(spec: KernelSpec, share: Size, lower: Callable[[KernelSpec], Low
     way = hopper_way(spec, share == 1) if architecture == "sm_90a" else None
     if way is not None:
         tile, count = way
+        before, spec = readable(spec, lower)
         if count == 1:
-            return _alone(*hopper_kernel(spec, tile, share))
-        return _lower_split(spec, count, lambda first, piece: _alone(*hopper_kernel(first, tile, split=piece)), lower)
+            return joined([before, _alone(*hopper_kernel(spec, tile, share))])
+
+        def piecewise(first: KernelSpec, piece: Size) -> Lowered:
+            return _alone(*hopper_kernel(first, tile, split=piece))
+
+        return joined([before, _lower_split(spec, count, piecewise, lower)])
     count = pieces(spec) if share == 1 else 1
     return lower_tiled(spec, share=share) if count == 1 else _lower_split(spec, count, lower_tiled, lower)
 

@@ -1,7 +1,8 @@
 """Products by TMA and wgmma (runtime/cuda/hopper.py): which ones, and how TMA is told of their operands.
 
 TMA sees an operand as an array with an axis for its rows, one for k, and one for each batch axis that moves it. What
-lies outside of it arrives as zeros, so nothing but the body looks at edges.
+lies outside of it arrives as zeros, so nothing but the body looks at edges. An operand that lies otherwise is copied
+first, where the product is worth it.
 """
 
 from __future__ import annotations
@@ -9,11 +10,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
-from engine.program import BoxMap, Call, Kernel, Pointer
+from engine.program import BoxMap, Call, Kernel, Lowered, Pointer, joined
 from engine.schedule import Contraction, KernelSpec
-from runtime.cuda.contraction_split import soonest, soonest_by_mma
+from runtime.cuda.contraction_split import copying, soonest, soonest_by_mma
 from runtime.cuda.copies import copy_width
+from runtime.cuda.dense import Lower, dense_copy, dense_strides
 from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import staged_value
 from runtime.cuda.hopper import (
@@ -40,49 +43,95 @@ MOST_BATCH_AXES = 2
 """That an operand may move along: with its own two axes it has four."""
 
 
-def takes(spec: KernelSpec) -> bool:
-    """Whether wgmma multiplies the operands of ``spec``, a Contraction, as they lie.
+def _is_readable(side: Operand) -> bool:
+    """Whether TMA and wgmma read ``side`` as it lies.
 
     TMA wants neighbours along one axis, and whole chunks of 16 bytes from one row to the next, forwards. wgmma takes
     elements of 2 bytes with k along rows or across them, tf32 with k along rows only."""
-    core = spec.core
-    assert isinstance(core, Contraction)
-    return is_multiplied(core.a.dtype, spec.products) and all(_is_readable(side) for side in operands(core))
-
-
-def _is_readable(side: Operand) -> bool:
     size = side.access.dtype.itemsize
-    apart = (side.stride if side.along_k else side.k_stride, *_moving(side))
+    row = side.stride if side.along_k else side.k_stride
     return (
-        side.gap == 1 and copy_width(side.steps, size) == CHUNK and (side.along_k or size == 2)
-        and len(apart) <= 1 + MOST_BATCH_AXES and apart[0] != 0 and not any(isinstance(s, int) and s < 0 for s in apart)
+        side.gap == 1 and row != 0 and copy_width(side.steps, size) == CHUNK and (side.along_k or size == 2)
+        and not any(isinstance(step, int) and step < 0 for step in (row, *side.batch))
     )  # fmt: skip
 
 
-def _moving(side: Operand) -> list[Size]:
-    return [stride for stride in side.batch if stride != 0]
-
-
-def hopper_way(spec: KernelSpec, may_split: bool = True) -> tuple[HopperTile, int] | None:
+def hopper_way(spec: KernelSpec, alone: bool = True) -> tuple[HopperTile, int] | None:
     """The tile with which wgmma is expected soonest and the number of pieces that k is cut into, or None where mma.sync
-    is sooner, or ``spec`` is not one that wgmma :func:`takes`."""
-    if not takes(spec):
-        return None
+    is sooner or must do. Only a kernel that runs ``alone`` may be cut, and have operands that are copied first, as
+    :func:`readable` does it."""
     core = spec.core
     assert isinstance(core, Contraction)
-    m, n = spec.axes[-2:]
-    depth = depth_of(core.a.dtype)
+    sides = operands(core)
+    if not is_multiplied(core.a.dtype, spec.products) or any(len(_moving(s)) > MOST_BATCH_AXES for s in sides):
+        return None
+    unread = [shape for side, shape in zip(sides, _shapes(spec), strict=True) if not _is_readable(side)]
+    if unread and not alone:
+        return None
+    (m, n), size = spec.axes[-2:], core.a.dtype.itemsize
+    before = sum(copying(product(shape), size) for shape in unread)
 
     def found(tile: HopperTile) -> tuple[float, int]:
-        return soonest(spec, lambda batch: (hopper_work(tile, batch, m, n), depth), may_split)
+        cycles, count = soonest(spec, lambda b: (hopper_work(tile, b, m, n), depth_of(core.a.dtype)), alone)
+        return before + cycles, count
 
     best = min(TILES, key=found)
-    return (best, found(best)[1]) if found(best) < soonest_by_mma(spec, may_split) else None
+    return (best, found(best)[1]) if found(best) < soonest_by_mma(spec, alone) else None
+
+
+def _moving(side: Operand) -> list[int]:
+    """The batch axes along which ``side`` moves."""
+    return [axis for axis, stride in enumerate(side.batch) if stride != 0]
+
+
+def _shapes(spec: KernelSpec) -> list[tuple[Size, ...]]:
+    """Of each operand the sizes of the axes along which it moves, those of its rows and of k last."""
+    core = spec.core
+    assert isinstance(core, Contraction)
+    a, b = operands(core)
+    return [(*(spec.axes[i] for i in _moving(s)), n, core.k) for s, n in zip((a, b), spec.axes[-2:], strict=True)]
+
+
+def readable(spec: KernelSpec, lower: Lower) -> tuple[Lowered, KernelSpec]:
+    """``spec`` with operands that TMA and wgmma read, and the calls that copy those there which lie otherwise."""
+    core = spec.core
+    assert isinstance(core, Contraction)
+    before, sides = [], []
+    for name, side, shape in zip("ab", operands(core), _shapes(spec), strict=True):
+        if not _is_readable(side):
+            copy, buffer, side = _into_rows(spec, name, side, shape)
+            before += [Lowered((), (), (buffer,)), lower(copy)]
+        sides.append(side)
+    a, b = sides
+    core = replace(
+        core, a=replace(a.access, strides=(*a.batch, a.stride, a.k_stride)),
+        b=replace(b.access, strides=(*b.batch, b.k_stride, b.stride)),
+    )  # fmt: skip
+    return joined(before), replace(spec, core=core)
+
+
+def _into_rows(
+    spec: KernelSpec, name: str, side: Operand, shape: tuple[Size, ...]
+) -> tuple[KernelSpec, Buffer, Operand]:
+    """The kernel that copies ``side`` into rows which begin at whole chunks, the buffer for them, and the copy."""
+    size, along_k = side.access.dtype.itemsize, side.along_k or side.access.dtype.itemsize == 4
+    *outer, extent, k = shape
+    rows, columns = (extent, k) if along_k else (k, extent)
+    inner = (side.stride, side.k_stride) if along_k else (side.k_stride, side.stride)
+    moving = _moving(side)
+    source = replace(side.access, strides=(*(side.batch[i] for i in moving), *inner))
+    pitch = ceil_div(columns, CHUNK // size) * (CHUNK // size)
+    strides = (*dense_strides((*outer, rows, pitch))[:-1], 1)
+    copy, buffer, made = dense_copy(spec, source, (*outer, rows, columns), side.access.dtype, name, strides,
+                                    product((*outer, rows, pitch)))  # fmt: skip
+    *apart, row, _ = strides
+    batch = [apart[moving.index(i)] if i in moving else 0 for i in range(len(side.batch))]
+    return copy, buffer, Operand(made, tuple(batch), *((row, 1) if along_k else (1, row)))
 
 
 def hopper_kernel(spec: KernelSpec, tile: HopperTile, share: Size = 1, blocks: int = PROCESSORS,
                   split: Size | None = None) -> tuple[Call, Kernel]:  # fmt: skip
-    """The call that multiplies and runs the body of a spec that wgmma :func:`takes`, in ``blocks`` blocks times
+    """The call that multiplies and runs the body of a spec that is :func:`readable`, in ``blocks`` blocks times
     ``share``. With ``split`` the first batch axis counts pieces of k, so long."""
     core = spec.core
     assert isinstance(core, Contraction)

@@ -12,10 +12,12 @@ from dataclasses import replace
 
 from engine import dtypes
 from engine.buffers import Buffer
-from engine.dims import Size, ceil_div, product
+from engine.dims import Expr, Size, ceil_div, product
 from engine.dtypes import DType
 from engine.schedule import Access, Contraction, KernelSpec, Stmt
-from runtime.cuda.tiles import PROCESSORS, choose_tile, work
+from runtime.cuda.copies import copy_width
+from runtime.cuda.operands import Operand, operands
+from runtime.cuda.tiles import CHUNK, PROCESSORS, choose_tile, work
 from runtime.tasks import typical
 
 PIECES = (1, 2, 4, 8, 16, 32)
@@ -29,6 +31,8 @@ BANDWIDTH = 15 * PROCESSORS
 """Bytes of memory in a cycle."""
 LAUNCH = 5000
 """Cycles that another kernel takes, with nothing to do."""
+NARROW = 2.0
+"""How much longer mma.sync takes where operands are copied by less than 16 bytes at a time."""
 
 
 def soonest(spec: KernelSpec, work: Callable[[Size], tuple[float, int]], may_split: bool = True) -> tuple[float, int]:
@@ -55,7 +59,19 @@ def soonest_by_mma(spec: KernelSpec, may_split: bool = True) -> tuple[float, int
     core = spec.core
     assert isinstance(core, Contraction)
     (m, n), size = spec.axes[-2:], core.a.dtype.itemsize
-    return soonest(spec, lambda batch: (work(size, batch, m, n), choose_tile(size, batch, m, n).depth), may_split)
+    slow = NARROW if any(_is_narrow(side) for side in operands(core)) else 1.0
+    return soonest(spec, lambda b: (slow * work(size, b, m, n), choose_tile(size, b, m, n).depth), may_split)
+
+
+def _is_narrow(side: Operand) -> bool:
+    """Whether copies of ``side`` move less than a chunk, for all that is known."""
+    known = [step for step in side.steps if not isinstance(step, Expr)]
+    return side.gap != 1 or copy_width(known, side.access.dtype.itemsize) < CHUNK
+
+
+def copying(size: Size, itemsize: int) -> float:
+    """The cycles that a copy of so many elements is expected to take, as a kernel of its own."""
+    return LAUNCH + 2 * typical(size) * itemsize / BANDWIDTH
 
 
 def pieces(spec: KernelSpec) -> int:

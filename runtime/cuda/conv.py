@@ -17,16 +17,9 @@ from engine.program import Call, Lowered, Pointer, joined
 from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, Stmt
 from runtime.axes import all_strides, groups, regroup
 from runtime.cuda.conv_copies import IMAGE_NAMES, PatchLoader, PixelLoader
-from runtime.cuda.conv_specs import (
-    Lower,
-    dense_copy,
-    dense_strides,
-    is_dense,
-    partial_sums,
-    total_of,
-    weights_by_output,
-)
+from runtime.cuda.conv_specs import partial_sums, total_of, weights_by_output
 from runtime.cuda.copies import MatrixLoader, copy_width
+from runtime.cuda.dense import Lower, dense_copy, dense_strides, is_dense
 from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value, warp_region
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps

@@ -1,24 +1,20 @@
-"""Convolutions made ready for the GPU's kernels, as specs: a pool apart from its convolution, dense copies of operands.
+"""Convolutions made ready for the GPU's kernels, as specs: a pool apart from its convolution, parts of sums.
 
-Each of these is a rewriting from spec to spec; what they add are elementwise kernels, lowered as any others are.
+Each of these is a rewriting from spec to spec; what they add are kernels without products, lowered as any others are.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from engine.buffers import Buffer
 from engine.dims import Size, product
 from engine.dtypes import DType
-from engine.program import Lowered
 from engine.records import dataclass
 from engine.schedule import Access, Conv2d, KernelSpec, MaxPool2d, Stmt
 from runtime.axes import reordered
+from runtime.cuda.dense import dense_strides
 from runtime.tasks import typical
-
-Lower = Callable[[KernelSpec], Lowered]
-"""What lowers the kernels that others need before or after them."""
 
 
 def pool_apart(spec: KernelSpec) -> tuple[KernelSpec, KernelSpec, Buffer]:
@@ -39,33 +35,6 @@ def pool_apart(spec: KernelSpec) -> tuple[KernelSpec, KernelSpec, Buffer]:
         core=replace(core, inner=(Stmt("$between", "load", (len(spec.reads),), value.dtype),), source=None),
     )  # fmt: skip
     return convolution, pool, buffer
-
-
-def dense_strides(shape: Sequence[Size]) -> tuple[Size, ...]:
-    """The strides of a C-contiguous array of ``shape``."""
-    return tuple(product(shape[axis + 1 :]) for axis in range(len(shape)))
-
-
-def is_dense(shape: Sequence[Size], strides: Sequence[Size]) -> bool:
-    """Whether ``strides`` walk an array of ``shape`` without gaps, the last axis innermost."""
-    wanted = dense_strides(shape)
-    return all(n == 1 or have == want for n, have, want in zip(shape, strides, wanted, strict=True))
-
-
-def dense_copy(spec: KernelSpec, source: Access, shape: tuple[Size, ...], dtype: DType, name: str,
-               strides: tuple[Size, ...] | None = None,
-               size: Size | None = None) -> tuple[KernelSpec, Buffer, Access]:  # fmt: skip
-    """The kernel that copies ``source``, whose strides run over ``shape``, into a new buffer of ``dtype``; that buffer,
-    and its access over ``shape``. It is C-contiguous, or has these ``strides`` and this ``size``."""
-    buffer = Buffer(f"{spec.name}.{name}", "temp", dtype, product(shape) if size is None else size)
-    body = [Stmt("value", "load", (0,), source.dtype)]
-    if dtype != source.dtype:
-        body.append(Stmt("converted", "cast", ("value",), dtype))
-    body.append(Stmt("stored", "store", (0, body[-1].name), dtype))
-    target = Access(buffer.name, dtype, strides or dense_strides(shape))
-    copy = KernelSpec(f"{spec.name} {name}", shape, (source,), (target,), tuple(body), nodes=spec.nodes,
-                      location=spec.location)  # fmt: skip
-    return copy, buffer, target
 
 
 def weights_by_output(core: Conv2d) -> tuple[Access, tuple[Size, ...]]:

@@ -14,7 +14,8 @@ from engine.dims import ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Lowered, joined
 from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec
-from runtime.cuda.conv_specs import Lower, dense_copy, partial_sums, total_of, weights_by_output
+from runtime.cuda.conv_specs import partial_sums, total_of, weights_by_output
+from runtime.cuda.dense import Lower, dense_copy
 from runtime.cuda.emit import kernel
 from runtime.cuda.points import each_point
 from runtime.emit import ArgTable, BodyEmitter, cast, constant, indent, load, loop, store, times, total

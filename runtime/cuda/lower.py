@@ -68,7 +68,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture
             return again(trimmed(item))
         case Conv2d() as core if is_depthwise(core):
             return lower_depthwise(item, again)
-        case Conv2d() as core if is_pointwise(core):
+        case Conv2d() as core if is_pointwise(core) and (_is_one_product(item) or not on_tensor_cores(core)):
             return again(as_contraction(item))
         case Conv2d() as core if on_tensor_cores(core):
             return lower_conv2d(item, again)
@@ -96,3 +96,9 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture
         case Custom() as core:
             return lower_custom(item, core)
     raise UnsupportedError(f"CUDA has no kernel for the core {type(item.core).__name__} of {item.name}")
+
+
+def _is_one_product(spec: KernelSpec) -> bool:
+    """Whether a pointwise convolution multiplies all its pixels at once. Where they lie apart, as with a stride, it
+    would be a product a row of them; the kernel of convolutions finds its way among all."""
+    return len(as_contraction(spec).axes) == 2

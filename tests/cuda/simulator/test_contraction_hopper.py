@@ -18,7 +18,7 @@ from engine.program import BoxMap, Call, Lowered, Pointer, Program
 from engine.program_json import from_json, to_json
 from engine.schedule import Access, Contraction, KernelSpec, Stmt
 from runtime.cuda import contraction, devices, loading
-from runtime.cuda.contraction_hopper import hopper_kernel, hopper_way
+from runtime.cuda.contraction_hopper import hopper_kernel, hopper_way, readable
 from runtime.cuda.contraction_split import split
 from runtime.cuda.hopper import TILES, HopperTile
 from runtime.cuda.lower import lower
@@ -109,6 +109,20 @@ def test_long_sums_in_pieces(layout: str) -> None:
     compare(given, arrays, reference(given))
 
 
+@pytest.mark.parametrize("spec", [
+    product(40, 24, 76, "NT"), product(42, 24, 72, "TN"), product(16, 20, 36, "TN", dtypes.f32),
+    product(16, 20, 36, "NN", dtypes.f32, batch=(2,)), product(16, 20, 36, "NN", dtypes.f32, batch=(2,), moving="a"),
+], ids=["rows of 152 bytes", "rows of 84 bytes", "tf32 turned", "tf32 turned batches", "a batch of one"])  # fmt: skip
+def test_operands_are_copied_into_rows(spec: KernelSpec) -> None:
+    before, ready = readable(spec, lower)
+    assert before.calls and not readable(ready, lower)[0].calls
+    call, kernel = hopper_kernel(ready, TILES[2], blocks=1)
+    given = case(spec)
+    arrays = {name: a.copy() for name, a in given.arrays.items()}
+    simulate(Lowered((*before.calls, call), (*before.kernels, kernel), before.buffers), arrays, order=1)
+    compare(given, arrays, reference(given))
+
+
 def names(spec: KernelSpec) -> list[str]:
     return [k.name.removesuffix("_kernel") for k in lower(spec, (), "sm_90a").kernels]
 
@@ -119,7 +133,8 @@ def test_hopper_is_chosen_where_it_can_and_pays() -> None:
     for layout in ("NN", "NT", "TN", "TT"):
         assert names(product(4096, 4096, 4096, layout)) == ["contract_hopper_bf16"]
     assert [k.name for k in lower(large).kernels] == ["contract_bf16_kernel"]
-    assert names(product(4096, 4096, 4100, "NT")) == ["contract_bf16"]  # rows that are not aligned
+    assert names(product(4096, 4096, 4100, "NT")) == ["product_a", "product_b", "contract_hopper_bf16"]
+    assert names(product(128, 128, 4100, "NT"))[0] == "contract_bf16"
     assert names(product(8, 4096, 4096, "NT")) == ["contract_skinny_bf16"]
     assert names(product(512, 512, 64, "NT", batch=(8, 12))) == ["contract_hopper_bf16"]
     assert names(product(512, 512, 64, "NT", batch=(8, 12), moving="a")) == ["contract_hopper_bf16"]
@@ -127,10 +142,10 @@ def test_hopper_is_chosen_where_it_can_and_pays() -> None:
     assert len(names(product(768, 768, 16384, "TN"))) == 2  # the sum in pieces, and their total
 
 
-def test_tf32_is_chosen_with_k_along_rows() -> None:
+def test_tf32_is_chosen_as_exactly_as_asked_for() -> None:
     f32 = dtypes.f32
     assert names(product(4096, 4096, 4096, "NT", f32)) == ["contract_hopper_f32"]
-    assert names(product(4096, 4096, 4096, "NN", f32)) == ["contract_f32"]
+    assert names(product(4096, 4096, 4096, "NN", f32))[1:] == ["contract_hopper_f32"]  # b turned first
     assert names(replace(product(4096, 4096, 4096, "NT", f32), products="highest")) == ["contract_f32"]
 
 
@@ -146,7 +161,7 @@ def test_a_program_is_given_tensor_maps_where_it_is_bound(monkeypatch: pytest.Mo
     device = SimulatedDevice(0, (9, 0))
     for module in (devices, loading):
         monkeypatch.setattr(module, "open_device", lambda index: device)
-    monkeypatch.setattr(contraction, "hopper_way", lambda spec, may_split: (TILES[1], 1))
+    monkeypatch.setattr(contraction, "hopper_way", lambda spec, alone: (TILES[1], 1))
     monkeypatch.setattr(contraction, "hopper_kernel", partial(hopper_kernel, blocks=1))
     exe = tn.compile(lambda a, b: a @ b.T, tn.spec("M", 72, dtype="bf16"), tn.spec(40, 72, dtype="bf16"), target="cuda")
     assert "contract_hopper_bf16_kernel" in {k.name for k in exe.program.kernels}
