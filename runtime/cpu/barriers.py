@@ -9,6 +9,8 @@ from runtime.cpu.driver import BARRIER, BEGIN, CHECK, END, LOOPED
 
 Range = tuple[int, int, int]
 """A memory (any number that names it), first byte and end. Ranges of different memories never overlap."""
+Touched = dict[int, list[tuple[int, int, int]]]
+"""For each memory the bytes touched since the last barrier: first, end, and the thread that did (-1: all of them)."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,8 @@ def meetings(steps: Sequence[Step | Begin | End], threads: int) -> list[tuple[in
     before it and behind it only.
     """
     result: list[tuple[int, int]] = []
-    touched: dict[int, list[tuple[int, int, bool, int]]] = {}  # memory: start, end, written, owner (-1: all)
+    read: Touched = {}
+    written: Touched = {}
     failing = asked = behind = False
     turn = 0
     loops: list[Begin] = []
@@ -66,10 +69,11 @@ def meetings(steps: Sequence[Step | Begin | End], threads: int) -> list[tuple[in
                 check = failing or step.may_fail
                 flags |= BARRIER | (CHECK if check else 0)
                 asked, failing, behind = check, False, False
-                touched.clear()
+                read.clear()
+                written.clear()
             result.append((flags | BEGIN, 0))
             continue
-        owners = _conflicts(step, touched)
+        owners = _owners(step.reads, written) | _owners(step.writes, written) | _owners(step.writes, read)
         meet = 0
         if failing and step.guarded:
             meet = BARRIER | CHECK
@@ -79,7 +83,8 @@ def meetings(steps: Sequence[Step | Begin | End], threads: int) -> list[tuple[in
             meet = BARRIER
         if meet:
             asked = bool(meet & CHECK)
-            touched.clear()
+            read.clear()
+            written.clear()
             failing = behind = False
             owners = set()
         if not step.single:
@@ -91,20 +96,20 @@ def meetings(steps: Sequence[Step | Begin | End], threads: int) -> list[tuple[in
         else:
             owner = turn % threads
             turn += 1
-        for ranges, written in ((step.reads, False), (step.writes, True)):
+        for ranges, touched in ((step.reads, read), (step.writes, written)):
             for memory, start, end in ranges:
                 if end > start:
-                    touched.setdefault(memory, []).append((start, end, written, owner))
+                    touched.setdefault(memory, []).append((start, end, owner))
         failing = failing or step.may_fail
         result.append((flags | meet, max(owner, 0)))
     return result
 
 
-def _conflicts(step: Step, touched: dict[int, list[tuple[int, int, bool, int]]]) -> set[int]:
-    owners = set()
-    for ranges, writing in ((step.reads, False), (step.writes, True)):
-        for memory, start, end in ranges:
-            for other_start, other_end, written, owner in touched.get(memory, ()):
-                if (writing or written) and start < min(end, other_end) and other_start < end:
-                    owners.add(owner)
-    return owners
+def _owners(ranges: Sequence[Range], touched: Touched) -> set[int]:
+    """Whose steps have touched bytes of ``ranges``."""
+    return {
+        owner
+        for memory, start, end in ranges
+        for other_start, other_end, owner in touched.get(memory, ())
+        if start < other_end and other_start < end and start < end
+    }
