@@ -27,6 +27,11 @@ class Work:
     flops: float = 0.0
     bytes: float = 0.0
 
+    @property
+    def is_step(self) -> bool:
+        """Whether it is a training step; else it is a kernel."""
+        return self.group in ("step", "gpt")
+
 
 def matmul(m: int, n: int, k: int, goal: Goal, dtype: str = "bf16") -> Work:
     size = {"bf16": 2, "f32": 4}[dtype]
@@ -68,16 +73,19 @@ WORK = (
 
 @dataclass(frozen=True)
 class Result:
-    """Seconds of each engine, as medians; ``copy`` in bytes a second."""
+    """Seconds of each engine, as medians; ``copy`` in bytes a second. Where results are ``wrong`` nothing was timed."""
 
     work: Work
     seconds: dict[str, float]
     copy: float
+    wrong: str = ""
 
     @property
     def rate(self) -> str:
         """Tenon's operations or bytes a second, whichever it is measured by."""
-        ours = self.seconds["tenon"]
+        ours = self.seconds.get("tenon")
+        if ours is None:
+            return ""
         if self.work.flops and self.work.goal.rival != "copy":
             return f"{self.work.flops / ours / 1e12:.1f} TFLOP/s"
         return f"{self.work.bytes / ours / 1e9:.0f} GB/s" if self.work.bytes else ""
@@ -85,7 +93,9 @@ class Result:
     @property
     def ratio(self) -> float | None:
         """Tenon's speed as a multiple of the rival's, or None where that was not measured."""
-        ours = self.seconds["tenon"]
+        ours = self.seconds.get("tenon")
+        if ours is None:
+            return None
         if self.work.goal.rival == "copy":
             return self.work.bytes / ours / self.copy
         rival = self.seconds.get(self.work.goal.rival)
@@ -93,6 +103,8 @@ class Result:
 
     @property
     def verdict(self) -> str:
+        if self.wrong:
+            return f"WRONG: {self.wrong}"
         if self.ratio is None:
             return f"{self.work.goal.rival} was not measured"
         return "reached" if self.ratio >= self.work.goal.least else "MISSED"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
-from benchmarks import gpu_work, profiling, report, work
+from benchmarks import gpu_engines, gpu_results, gpu_torch, gpu_work, profiling, report, work
 from benchmarks.models import CASES
 
 
@@ -103,6 +104,39 @@ def test_results_on_a_gpu_are_held_to_their_goals():
     assert copied.ratio == pytest.approx(0.5) and copied.rate == "1000 GB/s"
     text = gpu_work.table([reached, missed, alone, copied])
     assert "| 1.000 ms | 0.900 ms | - | 2.0 TFLOP/s | 0.90 / 0.8 of eager | reached |" in text
+
+
+GPU_WORK = [
+    gpu_work.matmul(5, 16, 8, gpu_work.Goal("eager", 1.0)),
+    gpu_work.matmul(5, 16, 8, gpu_work.Goal("eager", 1.0), "f32"),
+    *(gpu_work.attention(1, 2, 16, 16, backward) for backward in (False, True)),
+    *(gpu_work.bandwidth(name, 2, 8192) for name in ("add", "softmax", "layer_norm")),
+    gpu_work.Work("mlp:train", "step", (), gpu_work.Goal("compile", 1.0), "f32"),
+    gpu_work.Work("gpt", "gpt", (2, 8, 16, 2, 1, 11), gpu_work.Goal("compile", 1.0), "bf16"),
+]
+
+
+@pytest.mark.parametrize("work", GPU_WORK, ids=lambda w: f"{w.name} {w.dtype}")
+def test_what_is_compared_on_a_gpu_is_the_same_work(work):
+    """Both engines do it on the processor here."""
+    pytest.importorskip("torch")
+    ours = gpu_engines.tenon(work, "cpu").results()
+    theirs = gpu_torch.engines(work, "cpu")["eager"].results()
+    assert gpu_results.disagreement(work, ours, theirs) == ""
+
+
+def test_wrong_results_on_a_gpu_are_found():
+    step = GPU_WORK[-2]
+    right = [np.array(x) for x in (2.3, 2.1, 1.9)]
+    assert gpu_results.disagreement(step, right, right) == ""
+    slower = [np.array(x) for x in (2.3, 2.101, 2.0)]  # a part of the gradient is missing
+    assert "losses are" in gpu_results.disagreement(step, slower, right)
+    product = GPU_WORK[1]
+    right = [np.ones((2, 3), np.float32)]
+    for bad in (np.full((2, 3), np.nan), np.ones((3, 2)), np.array([[1, 1, 1], [1, 1.001, 1]])):
+        assert "wrong" in gpu_results.disagreement(product, [bad], right)
+    result = gpu_work.Result(product, {}, 1e12, "why")
+    assert result.ratio is None and result.verdict == "WRONG: why" and result.rate == ""
 
 
 def test_the_benchmark_refuses_to_measure_without_a_gpu(python):

@@ -1,14 +1,13 @@
-"""What is measured on a GPU compiles and runs: each kind of kernel at a toy size."""
+"""What is measured on a GPU compiles, runs and is compared: each kind of work at a toy size."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-import tenon as tn
-from benchmarks import gpu_engines, gpu_work
-from frontend import functional as F
-from frontend import nn
+from benchmarks import gpu, gpu_engines, gpu_results, gpu_work
 
 GOAL = gpu_work.Goal("copy", 1.0)
 WORK = [
@@ -20,22 +19,18 @@ WORK = [
 
 
 @pytest.mark.parametrize("work", WORK, ids=lambda w: w.name)
-def test_a_kernel_leaves_its_result_in_state(work):
-    made = []
-
-    def state(*shape):
-        made.append(nn.Buffer(gpu_engines._array(shape, work.dtype)))
-        return made[-1]
-
-    exe = tn.compile(gpu_engines._kernel(work, tn, F, state), target="cuda")
-    before = [b.numpy().copy() for b in made]
-    assert exe() is None
-    changed = [not np.array_equal(a, b.numpy()) for a, b in zip(before, made, strict=True)]
-    assert any(changed) and not any(np.isnan(b.numpy().astype(np.float32)).any() for b in made)
+def test_a_kernel_leaves_its_results_in_state(work):
+    found, wanted = (gpu_engines.tenon(work, target).results() for target in ("cuda", "reference"))
+    assert gpu_results.disagreement(work, found, wanted) == ""
+    found[-1] = np.where(np.arange(found[-1].shape[-1]) < 1, 2, 1) * found[-1]
+    assert "is wrong" in gpu_results.disagreement(work, found, wanted)
 
 
-def test_the_gpt_is_one_that_pytorch_has_too():
-    work = gpu_work.Work("gpt", "gpt", (2, 4, 16, 2, 1, 11), GOAL)
-    model = gpu_engines.gpt_of(nn, F, work)
-    tokens = gpu_engines._tokens(work)[0]
-    assert tn.compile(model.eval(), tn.spec(2, 4, dtype="i64"))(tokens).shape == (2, 4, 11)
+def test_wrong_results_get_no_figure(monkeypatch):
+    work = WORK[0]
+    right = gpu_engines.tenon(work)
+    peer = replace(right, results=lambda: [r + np.float32(0.5) for r in right.results()])
+    monkeypatch.setattr(gpu.gpu_torch, "engines", lambda work: {"eager": peer})
+    found = gpu.measure(work, True, 1e12)
+    assert not found.seconds and found.verdict.startswith("WRONG: result 0 is wrong: 80 of 80 elements; [0, 0] is")
+    assert "WRONG" in gpu_work.table([found])
