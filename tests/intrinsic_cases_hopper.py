@@ -197,11 +197,15 @@ def products() -> Iterator[IntrinsicCase]:
         yield product("bf16", swizzle, 0, 0)
     yield product("tf32", 128, 0, 0)
     yield product("tf32", 128, None, 0)
+    for columns in (32, 256):
+        yield product("bf16", 128, None, 1, columns)
+    yield two_sums()
 
 
-def product(kind: str, swizzle: int, a_turned: int | None, b_turned: int) -> IntrinsicCase:
-    """A of 64 x k (in registers where ``a_turned`` is None) times B of k x 128, plus the sums of the product before."""
-    k, columns = (8 if kind == "tf32" else 16), 128
+def product(kind: str, swizzle: int, a_turned: int | None, b_turned: int, columns: int = 128) -> IntrinsicCase:
+    """A of 64 x k (in registers where ``a_turned`` is None) times B of k x ``columns``, plus the sums of the product
+    before."""
+    k = 8 if kind == "tf32" else 16
     a, b = small(64, k, seed=4), small(k, columns, seed=5)
     b_image, leading, stride = image(np.ascontiguousarray(stored(b, kind).T), swizzle, bool(b_turned))
     layout = {0: 0, 128: 1, 64: 2, 32: 3}[swizzle] << 62
@@ -218,7 +222,7 @@ def product(kind: str, swizzle: int, a_turned: int | None, b_turned: int) -> Int
     expected = sums_of((2 * a.astype(np.float64) @ b).astype(np.float32))
     how = "registers" if a_turned is None else "turned" if a_turned else "plain"
     return IntrinsicCase(
-        f"wgmma_{kind}_{how}_{'turned' if b_turned else 'plain'}_swizzle_{swizzle}",
+        f"wgmma_{kind}_{how}_{'turned' if b_turned else 'plain'}_swizzle_{swizzle}_columns_{columns}",
         f"""
 copy(base, b, {b_image.size}, t)
 {load}
@@ -237,6 +241,43 @@ for i in range({columns // 2}):
 """,
         {"a": given, "b": b_image, "y": np.zeros((128, columns // 2), np.float32)},
         {"y": expected},
+        threads=128,
+        shared=32768,
+        hopper=True,
+    )
+
+
+def two_sums() -> IntrinsicCase:
+    """The first of two groups is waited for, and its sums are used while the second is under way."""
+    a, b = small(64, 16, seed=4), small(16, 64, seed=5)
+    b_image, leading, stride = image(np.ascontiguousarray(stored(b, "bf16").T), 128, False)
+    given, a_leading, a_stride = image(stored(a, "bf16"), 128, False)
+    b_at = f"{1 << 62 | leading >> 4 << 16 | stride >> 4 << 32} | (base >> 4)"
+    a_at = f"{1 << 62 | a_leading >> 4 << 16 | a_stride >> 4 << 32} | ((base + {b_image.size}) >> 4)"
+    return IntrinsicCase(
+        "wgmma_wait_for",
+        f"""
+copy(base, b, {b_image.size}, t)
+copy(base + {b_image.size}, a, {given.size}, t)
+fence_proxy_async()
+cuda.syncthreads()
+first = cuda.local.array(32, float32)
+second = cuda.local.array(32, float32)
+wgmma_fence()
+wgmma_bf16(first, 64, {a_at}, {b_at}, 0, 0, 0)
+wgmma_commit()
+wgmma_fence()
+wgmma_bf16(second, 64, {a_at}, {b_at}, 0, 0, 0)
+wgmma_commit()
+wgmma_wait_for(first, 64, 1)
+for i in range(32):
+    first[i] = first[i] * 2
+wgmma_wait_for(second, 64, 0)
+for i in range(32):
+    st_global_f32(y + 4 * (32 * t + i), first[i] + second[i])
+""",
+        {"a": given, "b": b_image, "y": np.zeros((128, 32), np.float32)},
+        {"y": sums_of((3 * a.astype(np.float64) @ b).astype(np.float32))},
         threads=128,
         shared=32768,
         hopper=True,

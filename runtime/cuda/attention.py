@@ -7,6 +7,8 @@ from engine.program import Lowered
 from engine.schedule import Attention, KernelSpec
 from runtime.cuda.attention_backward import lower_attention_backward
 from runtime.cuda.attention_forward import lower_attention_forward
+from runtime.cuda.attention_hopper import takes
+from runtime.cuda.attention_hopper_forward import lower_hopper_forward
 from runtime.cuda.attention_rows import lower_attention_rows
 from runtime.cuda.attention_split import lower_attention_split
 
@@ -14,10 +16,13 @@ WIDEST = 256
 """The most features whose sums fit a warp's registers, and tiles shared memory."""
 
 
-def lower_attention(spec: KernelSpec, core: Attention) -> Lowered:
-    """The calls for ``spec``, whose core is ``core``."""
+def lower_attention(spec: KernelSpec, core: Attention, architecture: str) -> Lowered:
+    """The calls for ``spec``, whose core is ``core``; with "sm_90a" they may use TMA and wgmma."""
     if spec.reads[0].dtype == f64 or max(core.features, core.width) > WIDEST:
         return lower_attention_rows(spec, core)
     if core.backward:
         return lower_attention_backward(spec, core)
-    return lower_attention_split(spec, core) if core.queries == 1 else lower_attention_forward(spec, core)
+    if core.queries == 1:
+        return lower_attention_split(spec, core)
+    hopper = architecture == "sm_90a" and takes(spec, core)
+    return lower_hopper_forward(spec, core) if hopper else lower_attention_forward(spec, core)

@@ -18,8 +18,8 @@ HELD = 32
 
 def lower_attention_forward(spec: KernelSpec, core: Attention) -> Lowered:
     """The call for ``spec``, whose core is ``core``."""
-    narrow, wide = spec.reads[0].dtype.itemsize == 2, max(core.features, core.width)
-    t = planned(spec, core, "q", "kv", 2 if narrow and wide <= 128 else 1, core.queries, core.keys)
+    roomy = spec.reads[0].dtype.itemsize == 2 and max(core.features, core.width) <= 128 and "seed" not in core.reads
+    t = planned(spec, core, "q", "kv", 2 if roomy else 1, core.queries, core.keys)
     space = {"b": core.batch, "h": core.heads, "tile": ceil_div(core.queries, t.own)}
     t.table.declare(tiles=space["tile"])
     lines = [
@@ -33,7 +33,7 @@ def lower_attention_forward(spec: KernelSpec, core: Attention) -> Lowered:
         f"blocks = quotient(limit + {t.columns - 1}, {t.columns})",
         *t.copied("q", "first", "queries"),
         *weighted_sums(t, "own", "0", "minimum(keys, first + shift + 1)" if core.causal else "keys"),
-        *t.each_row([*row_total(t), *(_write_lse(t) if "lse" in core.writes else [])]),
+        *t.each_row([*row_total(t), *(write_lse(t) if "lse" in core.writes else [])]),
     ]
     if "out" in core.writes:
         lines += t.written("out", "queries", t.place("out", b="b", h="h"), "result[{}] * sums[t]")
@@ -55,43 +55,56 @@ def weighted_sums(t: Tiles, i: str, start: str, whole: str) -> list[str]:
     tile = [
         *t.scores("s", "q", "k", held),
         *t.masked(i, "other", f"begin + {t.columns} > {whole}"),
-        *_softmax(t, i),
+        *softmax(t, i),
+        *scaled(t),
         *t.add("result", "s", "v"),
     ]
     return [
         *t.at_left("q"),
         *t.at_right("k"),
         *t.at_down("v"),
-        *t.registers(s=t.scored, result=t.summed("v"), peak=2 * t.high, sums=2 * t.high),
+        *t.registers(s=t.scored, result=t.summed("v"), peak=2 * t.high, sums=2 * t.high, grown=2 * t.high),
         *t.fragments(),
-        *loop("e", "0", str(t.summed("v")), ["result[e] = float32(0.0)"]),
-        *loop("t", "0", str(2 * t.high), ["peak[t] = -float32(inf)", "sums[t] = float32(0.0)"]),
+        *nothing(t),
         *t.walk(lambda n: [f"begin = {total(start, f'{n} * {t.columns}')}"], ["k", "v"], "limit", tile, hold),
     ]
 
 
-def _softmax(t: Tiles, i: str) -> list[str]:
-    """Scores become weights; what has been summed is scaled to the new maximum. Scores and sums are float32."""
-    across = t.width // 8
+def nothing(t: Tiles) -> list[str]:
+    """Lines that begin sums: no key has been seen."""
+    return [
+        *loop("e", "0", str(t.summed("v")), ["result[e] = float32(0.0)"]),
+        *loop("t", "0", str(2 * t.high), ["peak[t] = -float32(inf)", "sums[t] = float32(0.0)"]),
+    ]
+
+
+def softmax(t: Tiles, i: str) -> list[str]:
+    """Scores become weights beside the new maximum, on whose account results so far are to be ``grown`` times as large.
+    Scores and sums are float32."""
     return t.each_row([
         "top = peak[t]",
         *t.each_other([t.register, "top = maximum(top, s[o])"]),
         *t.over_lanes("top", "maximum({}, {})"),
         f"base = select(top == -float32(inf), float32(0.0), {t.score('top')})",
-        f"grown = ex2({t.score('peak[t]')} - base)",
+        f"grown[t] = ex2({t.score('peak[t]')} - base)",
         "peak[t] = top",
-        "sums[t] = sums[t] * grown",
+        "sums[t] = sums[t] * grown[t]",
         *t.each_other([
             t.register,
             f"weight = ex2({t.score('s[o]')} - base)",
             "sums[t] += weight",
             f"s[o] = {t.dropped('weight', i, 'other')}",
         ]),
-        *loop("n", "0", str(across), loop("x", "0", "2", [
-            f"o = (m * {across} + n) * 4 + 2 * half + x",
-            "result[o] = result[o] * grown",
-        ])),
     ])  # fmt: skip
+
+
+def scaled(t: Tiles) -> list[str]:
+    """Lines that scale what has been summed to the new maximum."""
+    across = t.width // 8
+    return t.each_row(loop("n", "0", str(across), loop("x", "0", "2", [
+        f"o = (m * {across} + n) * 4 + 2 * half + x",
+        "result[o] = result[o] * grown[t]",
+    ])))  # fmt: skip
 
 
 def row_total(t: Tiles) -> list[str]:
@@ -110,7 +123,7 @@ def logarithm(t: Tiles, empty: str) -> str:
     return f"select(empty, float32({empty}), {t.score('peak[t]')} * float32({LN_2!r}) + log(total))"
 
 
-def _write_lse(t: Tiles) -> list[str]:
+def write_lse(t: Tiles) -> list[str]:
     return [
         "if own < queries and (lane & 3) == 0:",
         f"    {t.write('lse', t.place('lse', b='b', h='h', i='own'), '0', logarithm(t, 'inf'))}",

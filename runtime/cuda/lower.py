@@ -57,7 +57,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture
         case None:
             return lower_loops(item)
         case Attention() as core:
-            return lower_attention(item, core)
+            return lower_attention(item, core, architecture)
         case Recurrence() as core:
             return lower_recurrence(item, core)
         case Contraction():

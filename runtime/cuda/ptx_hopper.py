@@ -163,21 +163,43 @@ def wgmma_wait(pending: literal) -> None:
     together(warpgroup.wait, None, pending, warps=warpgroup.WARPS)
 
 
+def _on_sums(builder: Any, sums: Any, count: int, text: str, constraints: list[str], more: Sequence[Any]) -> None:
+    """Inline PTX that takes the first ``count`` numbers of a local array and leaves them there, and takes ``more``."""
+    from llvmlite import ir
+
+    places = [builder.gep(sums, [ir.IntType(32)(i)]) for i in range(count)]
+    before = [builder.load(p) for p in places]
+    number = ir.FloatType()
+    made = ir.FunctionType(ir.LiteralStructType([number] * count), [number] * count + [v.type for v in more])
+    tied = ["=f"] * count + [str(i) for i in range(count)]
+    assembly = ir.InlineAsm(made, text, ",".join([*tied, *constraints, "~{memory}"]), True)
+    found = builder.call(assembly, [*before, *more], attrs=("convergent",))
+    for i, place in enumerate(places):
+        builder.store(builder.extract_value(found, i), place)
+
+
+def _wait_for(builder: Any, values: Sequence[Any], results: Sequence[Any]) -> None:
+    sums, columns, pending = values
+    _on_sums(builder, sums, columns // 2, f"wgmma.wait_group.sync.aligned {pending};", [], [])
+
+
+@intrinsic(_wait_for)
+def wgmma_wait_for(sums: array, columns: literal, pending: literal) -> None:
+    """The same, and ``sums`` is among those: what is computed from it is computed behind this, which arithmetic on
+    registers alone is not behind :func:`wgmma_wait`."""
+    wgmma_wait(pending)
+
+
 def _wgmma(kind: str, registers: bool) -> Any:
     """``sums += A B`` by one wgmma: what of it are literals is part of the instruction's text."""
 
     def build(builder: Any, values: Sequence[Any], results: Sequence[Any]) -> None:
-        from llvmlite import ir
-
         a_count = 4 if registers else 1
         sums, columns, given, adds, turned = (
             values[0], values[1], [*values[2 : 2 + a_count], values[2 + a_count]], values[3 + a_count],
             values[4 + a_count :],
         )  # fmt: skip
         count = columns // 2
-        word = ir.IntType(32)
-        places = [builder.gep(sums, [word(i)]) for i in range(count)]
-        before = [builder.load(p) for p in places]
         names = [f"${2 * count + i}" for i in range(len(given) + 1)]
         a = f"{{{', '.join(names[:4])}}}" if registers else names[0]
         transposed = {"tf32": ""}.get(kind, "".join(f", {t}" for t in turned))
@@ -186,15 +208,8 @@ def _wgmma(kind: str, registers: bool) -> Any:
             f"wgmma.mma_async.sync.aligned.m64n{columns}k{8 if kind == 'tf32' else 16}.f32.{kind}.{kind} "
             f"{{{', '.join(f'${i}' for i in range(count))}}}, {a}, {names[-2]}, add, 1, 1{transposed};\n}}"
         )
-        constraints = ["=f"] * count + [str(i) for i in range(count)] + (["r"] * 4 if registers else ["l"]) + ["l", "r"]
-        number = ir.FloatType()
-        made = ir.FunctionType(
-            ir.LiteralStructType([number] * count), [number] * count + [v.type for v in given] + [adds.type]
-        )
-        assembly = ir.InlineAsm(made, text, ",".join([*constraints, "~{memory}"]), True)
-        found = builder.call(assembly, [*before, *given, adds], attrs=("convergent",))
-        for i, place in enumerate(places):
-            builder.store(builder.extract_value(found, i), place)
+        constraints = (["r"] * 4 if registers else ["l"]) + ["l", "r"]
+        _on_sums(builder, sums, count, text, constraints, [*given, adds])
 
     return build
 

@@ -164,7 +164,7 @@ class Block:
                 if moved or not running or self._meet():
                     continue
                 if self.flying:
-                    self.flying.pop(0)()
+                    self.flying.pop(self._order.of(len(self.flying))[0])()
                 elif self.give_way and any(isinstance(t.wait, Until) for t in self.threads):
                     self.give_way()
                 else:

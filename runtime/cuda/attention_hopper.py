@@ -1,0 +1,235 @@
+"""What the kernels of attention on Hopper (sm_90a) share: the copy engine fetches, two warpgroups multiply.
+
+A block has three warpgroups. One thread of the first asks for boxes of the tiles, as long as stages are free; the other
+two own 64 rows each. They make scores with a streamed tile by wgmma, both operands in shared memory, and turn them into
+weights in registers, which are then the left operand of the next product: a lane has of 16 rows a warp what it has with
+mma, so all that :class:`~runtime.cuda.attention_tiles.Tiles` does with registers is done here as it is there.
+
+Tiles lie in shared memory as boxes of 64 features, rows of 128 bytes, swizzled as wgmma reads them; what an array has
+not is zero. They change hands by mbarriers: ``full`` is over when all bytes have arrived, ``empty`` when both
+warpgroups have multiplied. There are as many blocks as processors, each takes one unit of work after another, and while
+one unit's result is written, the next one's tiles are being fetched.
+
+Source: Shah, Bikshandi, Zhang, Thakkar, Ramani and Dao (2024), "FlashAttention-3: fast and accurate attention with
+asynchrony and low-precision".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from engine.dims import Size, product
+from engine.program import BoxMap, Lowered, Pointer
+from engine.schedule import Attention, KernelSpec
+from runtime.cuda.attention_tiles import WORDS, Tiles
+from runtime.cuda.emit import kernel
+from runtime.cuda.operands import nonzero
+from runtime.cuda.tiles import PROCESSORS
+from runtime.emit import call, indent, loop
+from runtime.tasks import coordinates, typical
+
+GROUPS, GROUP_ROWS = 2, 64
+"""Warpgroups that multiply, and rows that each of them owns."""
+THREADS = 128 * (1 + GROUPS)
+FEW_REGISTERS, MANY_REGISTERS = 40, 232
+"""Of the threads that fetch and of those that multiply. They start with 168, the most that 384 threads can have."""
+BOX = 64
+"""Features of a box: 128 bytes."""
+SHARED = 227 * 1024
+"""Bytes of shared memory that a block can have."""
+WIDEST, WIDEST_WITH_MORE = 256, 128
+"""The most features whose sums fit registers: beside scores, and beside what masks and dropout take too."""
+
+MANY = 256
+"""Queries that there are where nobody says how many."""
+
+# What wgmma is told of a matrix in shared memory: rows of 128 bytes, swizzled, in groups of eight.
+_SWIZZLED = 1 << 62 | (8 * 128 >> 4) << 32
+
+MODULES = {
+    **WORDS,
+    "runtime.cuda.ptx_hopper": (
+        "fence_mbarrier_init", "fence_tensor_map", "mbarrier_arrive", "mbarrier_arrive_expect", "mbarrier_init",
+        "mbarrier_wait", "setmaxnreg_dec", "setmaxnreg_inc", "tma_load_4d", "wgmma_bf16", "wgmma_bf16_registers",
+        "wgmma_commit", "wgmma_f16", "wgmma_f16_registers", "wgmma_fence", "wgmma_wait_for",
+    ),
+}  # fmt: skip
+
+
+def takes(spec: KernelSpec, core: Attention) -> bool:
+    """Whether these kernels serve a spec: 16-bit operands that TMA takes, which wants rows of aligned chunks, and more
+    queries than one warpgroup owns."""
+    t = Tiles(spec, core, 1, 1, 16)
+    fetched = [n for n in ("q", "k", "v", "g") if n in t.arrays]
+    widest = WIDEST_WITH_MORE if {"mask", "seed"} & set(core.reads) else WIDEST
+    fits = max(core.features, core.width) <= widest and typical(core.queries, MANY) > GROUP_ROWS
+    return t.narrow and fits and all(map(t.aligned, fetched))
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """``rows`` of ``across`` boxes side by side at byte ``start`` of shared memory, ``copies`` times."""
+
+    rows: int
+    across: int
+    start: int
+    copies: int
+
+    @property
+    def box(self) -> int:
+        return self.rows * BOX * 2
+
+    @property
+    def bytes(self) -> int:
+        return self.box * self.across
+
+
+class HopperTiles(Tiles):
+    """The source of one kernel: a block owns 128 rows, ``columns`` streamed ones are a tile, ``stages`` of them under
+    way."""
+
+    def __init__(self, spec: KernelSpec, core: Attention, columns: int, stages: int):
+        super().__init__(spec, core, 1, 4 * GROUPS, columns)
+        self.threads, self.stages = THREADS, stages
+        self.boxes: dict[str, Boxes] = {}
+
+    # -- memory
+
+    def tiles(self, own: str, streamed: str) -> None:
+        """Shared memory for tiles of the arrays ``own`` and ``streamed``, and maps of these arrays."""
+        for name in own + streamed:
+            rows, copies = (self.own, 1) if name in own else (self.columns, self.stages)
+            boxes = Boxes(rows, -(-self.filled(name) // BOX), self.shared, copies)
+            self.boxes[name] = boxes
+            self.shared += boxes.bytes * copies
+            access, few = self.arrays[name], name in "kv"
+            heads = self.core.heads // self.core.ratio if few else self.core.heads
+            shape = (self.core.batch, heads, self.core.keys if few else self.core.queries, self.given(name))
+            at = Pointer(access.buffer, access.offset * self.size)
+            strides = tuple(s * self.size for s in access.strides[:3])
+            box = BoxMap(at, shape, strides, self.size, (1, 1, rows, BOX))
+            self.table.declare(**{f"{name}_map": box})
+
+    def barriers(self) -> tuple[list[str], list[str]]:
+        """Lines that name the mbarriers of all tiles, behind these in shared memory, and that make them."""
+        at, names, made = self.shared, [], []
+        for name, boxes in self.boxes.items():
+            for kind, arrivals in (("full", 1), ("empty", GROUPS)):
+                names.append(f"{kind}_{name} = shared + {at}")
+                made += loop("i", "0", str(boxes.copies), [f"mbarrier_init({kind}_{name} + 8 * i, {arrivals})"])
+                at += 8 * boxes.copies
+        self.shared = -(-at // 128) * 128
+        return names, made
+
+    def fetched(self, name: str, first: str, head: str, slot: str, parity: str) -> list[str]:
+        """Lines of the thread that fetches: the tile of the array ``name`` from row ``first`` on, to copy ``slot`` of
+        its boxes, as soon as that is free."""
+        boxes = self.boxes[name]
+        full, empty = (f"{kind}_{name}" + (f" + 8 * {slot}" if slot else "") for kind in ("full", "empty"))
+        place = f"{name}_tile" + (f" + {slot} * {boxes.bytes}" if slot else "")
+        load = f"tma_load_4d({place}{{}}, {name}_map, {{}}, {first}, {head}, b, {full})"
+        boxed = [load.format(f" + box * {boxes.box}", f"box * {BOX}")]
+        return [
+            f"mbarrier_wait({empty}, {parity})",
+            f"mbarrier_arrive_expect({full}, {boxes.bytes})",
+            *([load.format("", "0")] if boxes.across == 1 else loop("box", "0", str(boxes.across), boxed)),
+        ]
+
+    def next(self) -> list[str]:
+        """Lines that go on to the next stage."""
+        return ["slot += 1", f"if slot == {self.stages}:", "    slot = 0", "    parity ^= 1"]
+
+    # -- products
+
+    def scored_by(self, out: str, own: str, streamed: str) -> list[str]:
+        """Lines that begin ``out = own @ streamed^T``: a warpgroup's rows by those of stage ``slot``."""
+        mine, other = self.boxes[own], self.boxes[streamed]
+        step = "(k >> 2) * {} + (k & 3) * 32"
+        return [
+            "wgmma_fence()",
+            *loop("k", "0", str(self.filled(own) // 16), [
+                f"left = {own}_rows + {step.format(mine.box)}",
+                f"right = {streamed}_tile + slot * {other.bytes} + {step.format(other.box)}",
+                f"wgmma_{self.dtype}({out}, {self.columns}, {_SWIZZLED} | left >> 4, {_SWIZZLED} | right >> 4, k, 0, 0)",
+            ]),
+            "wgmma_commit()",
+        ]  # fmt: skip
+
+    def added(self, out: str, weights: str, streamed: str, slot: str) -> list[str]:
+        """Lines that begin ``out += weights @ streamed``: weights are pairs, as :meth:`packed` leaves them."""
+        boxes = self.boxes[streamed]
+        across = _SWIZZLED | (boxes.box >> 4) << 16
+        words = ", ".join(f"{weights}[4 * k + {i}]" for i in range(4))
+        return [
+            "wgmma_fence()",
+            *loop("k", "0", str(self.columns // 16), [
+                f"right = {streamed}_tile + {slot} * {boxes.bytes} + k * {16 * BOX * 2}",
+                f"wgmma_{self.dtype}_registers({out}, {self.filled(streamed)}, {words}, {across} | right >> 4, 1, 1)",
+            ]),
+            "wgmma_commit()",
+        ]  # fmt: skip
+
+    def packed(self, words: str, weights: str) -> list[str]:
+        """Lines that round the weights that lie where scores do to pairs of 16-bit numbers."""
+        pair = f"pack_{self.dtype}({weights}[2 * e], {weights}[2 * e + 1])"
+        return loop("e", "0", str(self.columns // 4), [f"{words}[e] = {pair}"])
+
+    @staticmethod
+    def arrive(*barriers: str) -> list[str]:
+        """Lines that say of a warpgroup that it has done with some tiles."""
+        return ["if thread & 127 == 0:", *(f"    mbarrier_arrive({b})" for b in barriers)]
+
+    # -- the kernel
+
+    def warpgroups(self, kind: str, space: dict[str, Size], place: list[str], fetch: list[str],
+                   multiply: tuple[list[str], list[str]]) -> Lowered:  # fmt: skip
+        """The kernel. ``place`` follows the coordinates in ``space`` of a unit of work, ``fetch`` is what the thread
+        that fetches does for one; what warpgroups that multiply do before the first, and for each."""
+        names, made = self.barriers()
+        self.table.declare(units=product(space.values()))
+        place = [*coordinates(self.table, "unit", space), *place]
+        maps = [f"fence_tensor_map({name}_map)" for name in self.boxes]
+        before, work = multiply
+        lines = [
+            "block = cuda.blockIdx.x",
+            "thread = cuda.threadIdx.x",
+            "shared = shared_memory()",
+            *(f"{name}_tile = shared + {boxes.start}" for name, boxes in self.boxes.items()),
+            *names,
+            "if thread == 0:",
+            *indent([*made, "fence_mbarrier_init()"]),
+            "cuda.syncthreads()",
+            "turns = quotient(units + cuda.gridDim.x - 1, cuda.gridDim.x)",
+            "slot = 0",
+            "if thread < 128:",
+            f"    setmaxnreg_dec({FEW_REGISTERS})",
+            "    if thread == 0:",
+            *indent([*maps, "parity = 1", "own_parity = 1", *_units(place, fetch)], 2),
+            "else:",
+            f"    setmaxnreg_inc({MANY_REGISTERS})",
+            "    lane = thread & 31",
+            "    warp = (thread >> 5) - 4",
+            *indent([f"{name}_rows = {name}_tile + (warp >> 2) * {GROUP_ROWS * BOX * 2}" for name in self.owned]),
+            *indent(self.drawing()),
+            *indent([*before, "parity = 0", "own_parity = 0", *_units(place, work)]),
+        ]
+        code = kernel(f"{self.spec.name}_hopper_{kind}", lines, self.table, THREADS, self.shared, modules=MODULES)
+        tasks = PROCESSORS * nonzero(product(space.values()))
+        return Lowered((call(self.spec, code, self.table, tasks),), (code,))
+
+    @property
+    def owned(self) -> list[str]:
+        """The arrays of which the block owns rows."""
+        return [name for name, boxes in self.boxes.items() if boxes.rows == self.own and boxes.copies == 1]
+
+
+def _units(place: list[str], work: list[str]) -> list[str]:
+    """``work`` for each of this block's units of work. Every other round goes through the blocks the other way, so that
+    those with long units get short ones."""
+    return [
+        "for turn in range(turns):",
+        "    turned = cuda.gridDim.x - 1 - block if turn & 1 else block",
+        "    unit = turn * cuda.gridDim.x + turned",
+        "    if unit < units:",
+        *indent([*place, *work], 2),
+    ]

@@ -1,0 +1,94 @@
+"""Attention forward by wgmma and TMA (sm_90a): while a tile's scores become weights, the weights of the tile before
+are multiplied with its values."""
+
+from __future__ import annotations
+
+from engine.dims import ceil_div
+from engine.program import Lowered
+from engine.schedule import Attention, KernelSpec
+from runtime.cuda.attention_forward import nothing, row_total, scaled, softmax, write_lse
+from runtime.cuda.attention_hopper import HopperTiles
+from runtime.emit import indent
+
+
+def lower_hopper_forward(spec: KernelSpec, core: Attention) -> Lowered:
+    """The call for ``spec``, which :func:`~runtime.cuda.attention_hopper.takes` says can be one."""
+    t = HopperTiles(spec, core, _columns(core), 2)
+    t.tiles("q", "kv")
+    space = {"b": core.batch, "h": core.heads, "tile": ceil_div(core.queries, t.own)}
+    t.table.declare(tiles=space["tile"])
+    place = [
+        "group = quotient(h, ratio)",
+        f"first = (tiles - 1 - tile) * {t.own}" if core.causal else f"first = tile * {t.own}",  # the longest first
+        *t.shift(),
+        f"limit = minimum(keys, maximum(0, first + {t.own} + shift))" if core.causal else "limit = keys",
+        f"blocks = quotient(limit + {t.columns - 1}, {t.columns})",
+    ]
+    return t.warpgroups("forward", space, place, _fetch(t), _multiply(t))
+
+
+def _columns(core: Attention) -> int:
+    """Keys of a tile. Sums, scores and weights share the registers with what masks and draws for dropout take, which
+    is unrolled for each score."""
+    if "seed" in core.reads:
+        return 32
+    return 64 if "mask" in core.reads or max(core.features, core.width) > 128 else 128
+
+
+def _fetch(t: HopperTiles) -> list[str]:
+    begin = f"number * {t.columns}"
+    return [
+        "if blocks > 0:",
+        *indent([*t.fetched("q", "first", "h", "", "own_parity"), "own_parity ^= 1"]),
+        "    for number in range(blocks):",
+        *indent([*t.fetched("k", begin, "group", "slot", "parity"), *t.fetched("v", begin, "group", "slot", "parity"),
+                 *t.next()], 2),
+    ]  # fmt: skip
+
+
+def _multiply(t: HopperTiles) -> tuple[list[str], list[str]]:
+    before = [
+        *t.registers(s=t.scored, result=t.summed("v"), peak=2, sums=2, grown=2),
+        f"words = cuda.local.array({t.columns // 4}, uint32)",
+    ]
+    whole = "minimum(keys, first + (warp >> 2) * 64 + shift + 1)" if t.core.causal else "keys"
+    weights = [*t.masked("own", "other", f"begin + {t.columns} > {whole}"), *softmax(t, "own")]
+    walk = [
+        "mbarrier_wait(full_q, own_parity)",
+        "own_parity ^= 1",
+        "mbarrier_wait(full_k + 8 * slot, parity)",
+        *t.scored_by("s", "q", "k"),
+        f"wgmma_wait_for(s, {t.columns}, 0)",
+        *t.arrive("empty_k + 8 * slot"),
+        "begin = 0",
+        *weights,
+        *t.packed("words", "s"),
+        "for number in range(1, blocks):",
+        *indent([
+            "last, last_parity = slot, parity",
+            *t.next(),
+            "mbarrier_wait(full_k + 8 * slot, parity)",
+            *t.scored_by("s", "q", "k"),
+            "mbarrier_wait(full_v + 8 * last, last_parity)",
+            *t.added("result", "words", "v", "last"),
+            f"wgmma_wait_for(s, {t.columns}, 1)",
+            *t.arrive("empty_k + 8 * slot"),
+            f"begin = number * {t.columns}",
+            *weights,
+            f"wgmma_wait_for(result, {t.filled('v')}, 0)",
+            *t.arrive("empty_v + 8 * last"),
+            *scaled(t),
+            *t.packed("words", "s"),
+        ]),
+        *t.arrive("empty_q"),
+        "mbarrier_wait(full_v + 8 * slot, parity)",
+        *t.added("result", "words", "v", "slot"),
+        f"wgmma_wait_for(result, {t.filled('v')}, 0)",
+        *t.arrive("empty_v + 8 * slot"),
+        *t.next(),
+    ]  # fmt: skip
+    rows = [*row_total(t), *(write_lse(t) if "lse" in t.core.writes else [])]
+    work = [*nothing(t), "if blocks > 0:", *indent(walk), *t.each_row(rows)]
+    if "out" in t.core.writes:
+        work += t.written("out", "queries", t.place("out", b="b", h="h"), "result[{}] * sums[t]")
+    return before, work

@@ -1,0 +1,38 @@
+"""Attention by TMA and wgmma is assembled for Hopper: warpgroups trade registers, nothing is outside of them, and
+products run beside the arithmetic between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_attention import attention
+from cuda_harness import compiled
+
+from runtime.cuda.assembler import disassemble, instructions
+from runtime.cuda.attention_hopper import FEW_REGISTERS, MANY_REGISTERS, THREADS, takes
+from runtime.cuda.lower import lower
+
+ADDED = np.zeros((1, 1, 300, 300))
+CASES: list[tuple[int, dict[str, Any]]] = [
+    (64, {}), (64, {"causal": True}), (128, {"causal": True}), (128, {"dtype": "f16"}), (256, {"causal": True}),
+    (128, {"given": "mask", "mask": ADDED}), (128, {"given": "mask", "mask": ADDED < 1, "causal": True}),
+    (128, {"given": "seed step", "dropout": 0.1, "causal": True}),
+    (64, {"given": "mask seed step", "mask": ADDED, "dropout": 0.1}),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("features", "options"), CASES)
+def test_kernels_fit_registers(features: int, options: dict[str, Any]) -> None:
+    case = attention(1, 2, 300, 300, features, features, ratio=2, by_position=True, **{"dtype": "bf16", **options})
+    assert takes(case.spec, case.spec.core)
+    for kernel in lower(case.spec, architecture="sm_90a").kernels:
+        cubin = compiled(kernel, "sm_90a")
+        found, needs = instructions(disassemble(cubin.code)), cubin.resources
+        assert found["HGMMA"] >= 12 and found["UTMALDG"] > 0 and found["HMMA"] == 0
+        # Those that multiply wait until the others have given up as many registers as they ask for: with fewer at the
+        # start, for ever.
+        assert needs.registers * 3 >= FEW_REGISTERS + 2 * MANY_REGISTERS
+        assert needs.occupancy(THREADS, kernel.shared, "sm_90a") == 1

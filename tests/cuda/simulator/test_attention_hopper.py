@@ -1,0 +1,158 @@
+"""Attention by TMA and wgmma in the simulator beside the reference: ragged lengths and features, masks, shared keys,
+more work than blocks. And its kernels with faults planted into them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from cuda_attention import attention
+from cuda_harness import Case, compare, reference, simulate
+
+from engine import dims
+from engine.errors import TenonError
+from engine.program import Lowered
+from runtime.cuda.attention_hopper import takes
+from runtime.cuda.lower import lower
+from runtime.cuda.simulator.conflicts import Conflicts
+
+TOLERANCES = {"bf16": 2e-2, "f16": 3e-3}
+"""By the dtype of the operands, to which weights are rounded too."""
+
+
+def lowered(*shape: int, dtype: str = "bf16", **options: Any) -> tuple[Case, Lowered]:
+    """A case, and its kernels with one block each, which does all of the work."""
+    case = replace(attention(*shape, dtype=dtype, **options), tolerance=TOLERANCES[dtype])
+    assert takes(case.spec, case.spec.core)
+    found = lower(case.spec, architecture="sm_90a")
+    assert all("hopper" in kernel.name for kernel in found.kernels)
+    return case, replace(found, calls=tuple(replace(c, tasks=1) for c in found.calls))
+
+
+def checked(*shape: int, order: int = 3, **options: Any) -> list[Conflicts]:
+    case, made = lowered(*shape, **options)
+    return run(case, made, order)
+
+
+def run(case: Case, made: Lowered, order: int) -> list[Conflicts]:
+    arrays = {name: a.copy() for name, a in case.arrays.items()}
+    counted = simulate(made, arrays, case.values, order)
+    compare(case, arrays, reference(case))
+    return counted
+
+
+def mask(*shape: int) -> np.ndarray:
+    return np.random.default_rng(0).random(shape) < 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["bf16", "f16"])
+def test_lengths_and_features_may_be_ragged(dtype):
+    checked(1, 1, 70, 140, 64, 64, dtype=dtype)
+    checked(1, 1, 65, 30, 24, 40, dtype=dtype)
+    checked(1, 1, 65, 130, 128, 72, dtype=dtype)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_the_order_of_warps_does_not_matter(order):
+    checked(1, 1, 140, 270, 64, 64, order=order)
+
+
+@pytest.mark.slow
+def test_features_may_be_as_many_as_fit_registers():
+    checked(1, 1, 65, 100, 256, 256)
+
+
+@pytest.mark.slow
+def test_a_query_sees_keys_up_to_its_own_position():
+    checked(2, 1, 70, 140, 16, 16, causal=True, given="offset", offset=np.array([70, 3]))
+    checked(1, 1, 270, 300, 16, 16, causal=True)
+
+
+@pytest.mark.slow
+def test_queries_that_see_no_key_have_nothing():
+    checked(1, 1, 260, 40, 16, 16, causal=True, given="offset", offset=np.array([-150]))
+    checked(1, 1, 70, 140, 16, 16, causal=True, given="offset", offset=np.array([-100]))
+
+
+@pytest.mark.slow
+def test_heads_share_keys():
+    checked(2, 4, 70, 130, 16, 16, ratio=2, by_position=True, causal=True)
+
+
+@pytest.mark.slow
+def test_masks_hide_keys_or_add_to_scores():
+    seen = mask(1, 2, 70, 80)
+    seen[0, 1, 3] = False  # a query that sees nothing
+    checked(1, 2, 70, 80, given="mask", mask=seen)
+    checked(2, 1, 70, 80, given="mask", mask=np.where(mask(2, 1, 1, 80), 1.5, -np.inf))
+
+
+@pytest.mark.slow
+def test_dropout_leaves_out_the_weights_that_its_counter_says():
+    checked(1, 2, 70, 50, 16, 16, given="seed step", dropout=0.4)
+
+
+def test_scores_may_be_scaled_by_nothing_or_less():
+    for scale in (0.0, -0.5):
+        checked(1, 1, 70, 30, scale=scale)
+
+
+def test_no_thread_waits_for_a_bank():
+    (counted,) = checked(1, 1, 70, 30)
+    assert not counted.extra
+
+
+def test_hopper_is_chosen_where_it_can():
+    def kernels(*shape: int, **options: Any) -> list[str]:
+        case = attention(*shape, **{"dtype": "bf16", **options})
+        return [k.name for k in lower(case.spec, architecture="sm_90a").kernels]
+
+    forward, before = ["attention_hopper_forward_kernel"], ["attention_tiles_kernel"]
+    assert kernels(1, 1, 65, 70) == forward
+    assert kernels(1, 1, 64, 70) == before
+    assert kernels(1, 1, 70, 70, 12, 16) == before  # rows that are not aligned
+    assert kernels(1, 1, 70, 70, dtype="f32") == before
+    assert kernels(1, 1, 70, 70, 256, 256, given="seed step", dropout=0.1) == before
+    assert kernels(1, 1, 1, 70) == ["attention_parts_kernel", "attention_together_kernel"]
+    n = dims.dim("N")
+    case = attention(1, 1, 70, 70)
+    symbolic = replace(case.spec, core=replace(case.spec.core, queries=n, keys=n))
+    assert [k.name for k in lower(symbolic, architecture="sm_90a").kernels] == forward
+
+
+FAULTS = [
+    ("mbarrier_wait(full_q, own_parity)", "pass"),  # a wait
+    ("mbarrier_wait(full_k + 8 * slot, parity)", "pass"),
+    ("mbarrier_wait(full_v + 8 * last, last_parity)", "pass"),
+    ("mbarrier_wait(empty_q, own_parity)", "pass"),
+    ("mbarrier_wait(empty_k + 8 * slot, parity)", "pass"),
+    ("mbarrier_wait(empty_v + 8 * slot, parity)", "pass"),
+    ("mbarrier_wait(full_k + 8 * slot, parity)", "mbarrier_wait(full_k + 8 * slot, parity ^ 1)"),
+    ("wgmma_wait_for(s, 128, 1)", "wgmma_wait_for(s, 128, 2)"),
+    ("wgmma_wait_for(result, 16, 0)", "wgmma_wait_for(result, 16, 1)"),
+    ("wgmma_fence()", "pass"),
+    ("    cuda.syncthreads()", "    pass"),
+    ("mbarrier_arrive(empty_q)", "pass"),
+    ("mbarrier_arrive(empty_v + 8 * last)", "pass"),
+    ("v_tile + last * 16384", "v_tile + slot * 16384"),  # a stage
+    ("right = k_tile + slot * 16384", "right = k_tile + (1 - slot) * 16384"),
+    ("number * 128, group", "number * 128 + 1, group"),  # a place
+]
+EDGES = [("other < keys", "other <= keys"), ("if own < queries:", "if own <= queries:")]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("right", "wrong", "keys"), [(*f, 270) for f in FAULTS] + [(*e, 20) for e in EDGES])
+def test_planted_faults_are_found(right: str, wrong: str, keys: int):
+    """In two units of work, one after the other; 270 keys are three tiles."""
+    case, made = lowered(1, 2, 66, keys, 16, 16, dtype="f16")
+    (kernel,) = made.kernels
+    assert right in kernel.source
+    broken = replace(made, kernels=(replace(kernel, source=kernel.source.replace(right, wrong)),))
+    with pytest.raises((TenonError, AssertionError)):
+        for order in range(8):
+            run(case, broken, order)
