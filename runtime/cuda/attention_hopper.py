@@ -23,28 +23,18 @@ from engine.program import BoxMap, Lowered, Pointer
 from engine.schedule import Attention, KernelSpec
 from runtime.cuda.attention_tiles import WORDS, Tiles
 from runtime.cuda.emit import kernel
+from runtime.cuda.hopper import BOX, FEW_REGISTERS, GROUP_ROWS, MANY_REGISTERS, ROW_BYTES, SWIZZLED, THREADS
 from runtime.cuda.operands import nonzero
 from runtime.cuda.tiles import PROCESSORS
 from runtime.emit import call, indent, loop
 from runtime.tasks import coordinates, typical
 
-GROUPS, GROUP_ROWS = 2, 64
-"""Warpgroups that multiply, and rows that each of them owns."""
-THREADS = 128 * (1 + GROUPS)
-FEW_REGISTERS, MANY_REGISTERS = 40, 232
-"""Of the threads that fetch and of those that multiply. They start with 168, the most that 384 threads can have."""
-BOX = 64
-"""Features of a box: 128 bytes."""
-SHARED = 227 * 1024
-"""Bytes of shared memory that a block can have."""
+GROUPS = THREADS // 128 - 1
+"""Warpgroups that multiply: each owns 64 rows."""
 WIDEST, WIDEST_WITH_MORE = 256, 128
 """The most features whose sums fit registers: beside scores, and beside what masks and dropout take too."""
-
 MANY = 256
 """Queries that there are where nobody says how many."""
-
-# What wgmma is told of a matrix in shared memory: rows of 128 bytes, swizzled, in groups of eight.
-_SWIZZLED = 1 << 62 | (8 * 128 >> 4) << 32
 
 MODULES = {
     **WORDS,
@@ -77,7 +67,7 @@ class Boxes:
 
     @property
     def box(self) -> int:
-        return self.rows * BOX * 2
+        return self.rows * ROW_BYTES
 
     @property
     def bytes(self) -> int:
@@ -148,9 +138,9 @@ class HopperTiles(Tiles):
         return [
             "wgmma_fence()",
             *loop("k", "0", str(self.filled(own) // 16), [
-                f"left = {own}_rows + {step.format(mine.box)}",
-                f"right = {streamed}_tile + slot * {other.bytes} + {step.format(other.box)}",
-                f"wgmma_{self.dtype}({out}, {self.columns}, {_SWIZZLED} | left >> 4, {_SWIZZLED} | right >> 4, k, 0, 0)",
+                f"left = {SWIZZLED} | {own}_rows + {step.format(mine.box)} >> 4",
+                f"right = {SWIZZLED} | {streamed}_tile + slot * {other.bytes} + {step.format(other.box)} >> 4",
+                f"wgmma_{self.dtype}({out}, {self.columns}, left, right, k, 0, 0)",
             ]),
             "wgmma_commit()",
         ]  # fmt: skip
@@ -158,13 +148,13 @@ class HopperTiles(Tiles):
     def added(self, out: str, weights: str, streamed: str, slot: str) -> list[str]:
         """Lines that begin ``out += weights @ streamed``: weights are pairs, as :meth:`packed` leaves them."""
         boxes = self.boxes[streamed]
-        across = _SWIZZLED | (boxes.box >> 4) << 16
+        across = SWIZZLED | boxes.box >> 4 << 16
         words = ", ".join(f"{weights}[4 * k + {i}]" for i in range(4))
         return [
             "wgmma_fence()",
             *loop("k", "0", str(self.columns // 16), [
-                f"right = {streamed}_tile + {slot} * {boxes.bytes} + k * {16 * BOX * 2}",
-                f"wgmma_{self.dtype}_registers({out}, {self.filled(streamed)}, {words}, {across} | right >> 4, 1, 1)",
+                f"right = {across} | {streamed}_tile + {slot} * {boxes.bytes} + k * {16 * ROW_BYTES} >> 4",
+                f"wgmma_{self.dtype}_registers({out}, {self.filled(streamed)}, {words}, right, 1, 1)",
             ]),
             "wgmma_commit()",
         ]  # fmt: skip
@@ -209,7 +199,7 @@ class HopperTiles(Tiles):
             f"    setmaxnreg_inc({MANY_REGISTERS})",
             "    lane = thread & 31",
             "    warp = (thread >> 5) - 4",
-            *indent([f"{name}_rows = {name}_tile + (warp >> 2) * {GROUP_ROWS * BOX * 2}" for name in self.owned]),
+            *indent([f"{name}_rows = {name}_tile + (warp >> 2) * {GROUP_ROWS * ROW_BYTES}" for name in self.owned]),
             *indent(self.drawing()),
             *indent([*before, "parity = 0", "own_parity = 0", *_units(place, work)]),
         ]

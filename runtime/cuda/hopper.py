@@ -45,8 +45,8 @@ BARRIERS = 128
 
 # What wgmma is told of a matrix in shared memory: rows of 128 bytes, swizzled, in groups of eight; and where k is
 # across the rows, how far apart boxes of 64 elements are.
-_SWIZZLED = 1 << 62 | (8 * ROW_BYTES >> 4) << 32
-_ACROSS = _SWIZZLED | (BOX_BYTES >> 4) << 16
+SWIZZLED = 1 << 62 | (8 * ROW_BYTES >> 4) << 32
+_ACROSS = SWIZZLED | (BOX_BYTES >> 4) << 16
 
 MODULES = {
     "runtime.cuda.ptx": ("ld_shared_v2_f32", "ld_shared_v4_f32", "shared_memory", "st_shared_v2_f32"),
@@ -180,7 +180,7 @@ class Hopper:
         """Lines that multiply the stages of a tile."""
         tile = self.tile
         a_step, b_step = (STEP_BYTES if along else STEP_BYTES // 2 * ROW_BYTES for along in self._along)
-        a_kind, b_kind = (_SWIZZLED if along else _ACROSS for along in self._along)
+        a_kind, b_kind = (SWIZZLED if along else _ACROSS for along in self._along)
         turned = "".join(f", {int(not along)}" for along in self._along)
         product = "wgmma_tf32" if self.dtype == dtypes.f32 else f"wgmma_{self.dtype}"
         free = f"mbarrier_arrive(empty + 8 * (slot - 1 if slot > 0 else {tile.stages - 1}))"

@@ -11,7 +11,8 @@ from cuda_attention import attention
 from cuda_harness import compiled
 
 from runtime.cuda.assembler import disassemble, instructions
-from runtime.cuda.attention_hopper import FEW_REGISTERS, MANY_REGISTERS, THREADS, takes
+from runtime.cuda.attention_hopper import takes
+from runtime.cuda.hopper import FEW_REGISTERS, MANY_REGISTERS, THREADS
 from runtime.cuda.lower import lower
 
 ADDED = np.zeros((1, 1, 300, 300))

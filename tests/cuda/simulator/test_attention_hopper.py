@@ -139,7 +139,7 @@ FAULTS = [
     ("mbarrier_arrive(empty_q)", "pass"),
     ("mbarrier_arrive(empty_v + 8 * last)", "pass"),
     ("v_tile + last * 16384", "v_tile + slot * 16384"),  # a stage
-    ("right = k_tile + slot * 16384", "right = k_tile + (1 - slot) * 16384"),
+    ("k_tile + slot * 16384", "k_tile + (1 - slot) * 16384"),
     ("number * 128, group", "number * 128 + 1, group"),  # a place
 ]
 EDGES = [("other < keys", "other <= keys"), ("if own < queries:", "if own <= queries:")]
@@ -154,5 +154,5 @@ def test_planted_faults_are_found(right: str, wrong: str, keys: int):
     assert right in kernel.source
     broken = replace(made, kernels=(replace(kernel, source=kernel.source.replace(right, wrong)),))
     with pytest.raises((TenonError, AssertionError)):
-        for order in range(8):
+        for order in (4, 0, 1):
             run(case, broken, order)
