@@ -59,7 +59,7 @@ class ArgTable:
         """The name of the address of a nested argument block."""
         return self._name(Block(args), "b")
 
-    def declare(self, **named: Pointer | BoxMap | Size) -> None:
+    def declare(self, **named: Pointer | Block | BoxMap | Size) -> None:
         """Give each of these a slot under its name. The source then does not depend on their values: kernels that
         differ only in them are one."""
         for name, arg in named.items():

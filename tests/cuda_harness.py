@@ -15,7 +15,7 @@ import numpy as np
 from engine import dims, dtypes, scheduled
 from engine.buffers import Buffer
 from engine.dtypes import DType
-from engine.program import ERROR, Arg, BoxMap, Kernel, Lowered, Pointer
+from engine.program import ERROR, Arg, Block, BoxMap, Kernel, Lowered, Pointer
 from engine.schedule import Bundle, KernelSpec
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.assembler import SHARED_LIMIT, Cubin, Resources, assemble, disassemble, instructions
@@ -106,7 +106,9 @@ def simulate(
             shape, strides = (tuple(dims.evaluate(s, sizes) for s in given) for given in (arg.shape, arg.strides))
             encoded = TensorMap(shape, strides, arg.itemsize, arg.box).for_simulator(int(number(arg.at)))
             return memory.add("tensor map", encoded)
-        return dims.evaluate(arg, sizes)  # type: ignore[arg-type]
+        if isinstance(arg, Block):
+            return memory.add("table", np.array([number(a) for a in arg.args], np.int64))
+        return dims.evaluate(arg, sizes)
 
     kernels = {k.key: k for k in lowered.kernels}
     found = []

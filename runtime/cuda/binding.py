@@ -17,7 +17,7 @@ from engine.program import ERROR, Arg, Block, BoxMap, Call, Loop, Pointer, Progr
 from engine.records import dataclass
 from runtime.cuda.device import Function, Stream
 from runtime.cuda.layout import ERROR_BYTES, Layout
-from runtime.cuda.maps import Maps
+from runtime.cuda.tables import Tables
 from runtime.cuda.tensor_map import TensorMap
 
 
@@ -62,8 +62,8 @@ Step = Launch | Clear | Copy
 
 class Binding:
     """``program`` at the sizes ``values``, in memory that is laid out from ``base`` on. ``fixed`` gives the addresses
-    of state, const and packed buffers, ``functions`` the kernels by key, ``joined`` one that joins two guards, ``maps``
-    where tensor maps are."""
+    of state, const and packed buffers, ``functions`` the kernels by key, ``joined`` one that joins two guards,
+    ``tables`` where tables of arguments and tensor maps are."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class Binding:
         fixed: Callable[[Buffer, int], int],
         functions: Mapping[str, Function],
         joined: Function | None,
-        maps: Maps,
+        tables: Tables,
     ):
         self.program, self.sizes, self.plan, self.layout, self.base = program, sizes, plan, layout, base
         self.buffers = {b.name: b for b in program.buffers}
         self.outputs = [(tuple(map(sizes, p.shape)), p.dtype, plan.nbytes[p.buffer]) for p in program.outputs]
-        self._functions, self._joined, self._maps = functions, joined, maps
+        self._functions, self._joined, self._tables = functions, joined, tables
         self._addresses = {ERROR: base} | {name: base + at for name, at in layout.temps.items()}
         for buffer in program.buffers:
             if buffer.kind in ("state", "const", "packed"):
@@ -170,9 +170,9 @@ class Binding:
             return self._address(arg)
         if isinstance(arg, BoxMap):
             shape, strides = (tuple(map(self.sizes, sizes)) for sizes in (arg.shape, arg.strides))
-            return self._maps.address(self._address(arg.at), TensorMap(shape, strides, arg.itemsize, arg.box))
+            return self._tables.map(self._address(arg.at), TensorMap(shape, strides, arg.itemsize, arg.box))
         if isinstance(arg, Block):
-            raise VerifyError("a GPU kernel's arguments are addresses and sizes; this one has a nested block")
+            return self._tables.numbers([self._value(a) for a in arg.args])
         return self.sizes(arg)
 
     def _address(self, pointer: Pointer) -> int:

@@ -1,10 +1,14 @@
 """Independent elementwise kernels run as one: the updates of all parameters in a single launch.
 
-Blocks are dealt to the parts in order. A block finds its part by bisection over where parts begin, which are arguments,
-and gives the part's addresses and sizes the names that the parts' common code has for them.
+Blocks are dealt to the parts in order. What the parts are given stands in a table in the GPU's memory: first the block
+at which each begins, among which a block finds its part by bisection, then a row for each part, its addresses and
+sizes, which get the names that the parts' common code has for them. So there may be any number of parts, and the source
+does not depend on it.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 from engine import dims
 from engine.dims import Size
@@ -18,8 +22,6 @@ from runtime.cuda.loops import THREADS, Points
 from runtime.emit import ArgTable, goes_by_index, indent
 
 _BLOCK_UNITS = 4 * THREADS
-_MOST_ARGS = 480
-"""Slots of one call: parts that need more make several."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +36,38 @@ class _Part:
 
 
 def lower_bundle(bundle: Bundle) -> Lowered:
-    """One kernel and one call for all parts, or for as many as fit its arguments. Raises UnsupportedError for a part
-    that reduces or has a core."""
+    """One kernel and one call for all parts. Raises UnsupportedError for a part that reduces or has a core."""
     parts = [_part(bundle, spec) for spec in bundle.parts]
-    groups: list[list[_Part]] = [[]]
+    codes = list(dict.fromkeys((part.names, part.code) for part in parts))
+    width = 1 + max(len(part.args) for part in parts)
+    begins: list[Size] = []
+    rows: list[Pointer | Size] = []
+    blocks: Size = 0
     for part in parts:
-        if sum(len(p.args) + 1 for p in groups[-1]) + len(part.args) + 1 > _MOST_ARGS:
-            groups.append([])
-        groups[-1].append(part)
-    made = [_lower_parts(bundle, group) for group in groups]
-    kernels = {k.key: k for lowered in made for k in lowered.kernels}
-    return Lowered(tuple(c for lowered in made for c in lowered.calls), tuple(kernels.values()))
+        begins.append(blocks)
+        blocks = blocks + part.blocks
+        rows += [codes.index((part.names, part.code)), *part.args, *[0] * (width - 1 - len(part.args))]
+    table = ArgTable()
+    table.declare(table=Block((*begins, *rows)), parts=len(parts))
+    lines = [
+        "part, end = 0, parts",
+        "while end - part > 1:",
+        "    middle = (part + end) >> 1",
+        "    if load_i64(table, middle, 0) <= cuda.blockIdx.x:",
+        "        part = middle",
+        "    else:",
+        "        end = middle",
+        "block = cuda.blockIdx.x - load_i64(table, part, 0)",
+        f"row = parts + part * {width}",
+        *_chosen(codes),
+    ]
+    made = kernel(bundle.name, lines, table, THREADS)
+    specs = [part.spec for part in parts]
+    reads = tuple(dict.fromkeys(a.buffer for s in specs for a in s.reads))
+    writes = tuple(dict.fromkeys(a.buffer for s in specs for a in s.writes))
+    nodes = tuple(n for s in specs for n in s.nodes)
+    indexed = any(goes_by_index(s) for s in specs)
+    return Lowered((Call(made.key, bundle.name, table.args, blocks, reads, writes, 0, nodes, indexed),), (made,))
 
 
 def _part(bundle: Bundle, spec: KernelSpec) -> _Part:
@@ -62,44 +85,14 @@ def _part(bundle: Bundle, spec: KernelSpec) -> _Part:
     return _Part(spec, table.names, args, code, dims.ceil_div(points.units, _BLOCK_UNITS))
 
 
-def _lower_parts(bundle: Bundle, parts: list[_Part]) -> Lowered:
-    table = ArgTable()
-    codes: dict[tuple[tuple[str, ...], tuple[str, ...]], int] = {}
-    begin: Size = 0
+def _chosen(codes: Sequence[tuple[tuple[str, ...], tuple[str, ...]]]) -> list[str]:
+    """Lines that run the code which ``row`` names, with what stands behind it."""
     branches = []
-    for number, part in enumerate(parts):
-        which = codes.setdefault((part.names, part.code), len(codes))
-        given = [f"part{number}_{name}" for name in part.names]
-        table.declare(**{f"begin{number}": begin}, **dict(zip(given, part.args, strict=True)))
-        branches.append([
-            f"block = cuda.blockIdx.x - begin{number}",
-            *([f"{', '.join(part.names)} = {', '.join(given)}"] if given else []),
-            f"code = {which}",
-        ])  # fmt: skip
-        begin = begin + part.blocks
-    lines = _bisected(branches, 0)
+    for names, code in codes:
+        branches.append([*(f"{name} = load_i64(table, row + {i}, 0)" for i, name in enumerate(names, 1)), *code])
     if len(codes) == 1:
-        lines += next(iter(codes))[1]
-    else:
-        for (_, code), number in codes.items():
-            lines += [f"{'elif' if number else 'if'} code == {number}:", *indent(code)]
-    made = kernel(bundle.name, lines, table, THREADS)
-    specs = [part.spec for part in parts]
-    reads = tuple(dict.fromkeys(a.buffer for s in specs for a in s.reads))
-    writes = tuple(dict.fromkeys(a.buffer for s in specs for a in s.writes))
-    nodes = tuple(n for s in specs for n in s.nodes)
-    indexed = any(goes_by_index(s) for s in specs)
-    return Lowered((Call(made.key, bundle.name, table.args, begin, reads, writes, 0, nodes, indexed),), (made,))
-
-
-def _bisected(branches: list[list[str]], first: int) -> list[str]:
-    """Lines that run the branch of the part, from number ``first`` on, to which this block belongs."""
-    if len(branches) == 1:
         return branches[0]
-    half = len(branches) // 2
-    return [
-        f"if cuda.blockIdx.x < begin{first + half}:",
-        *indent(_bisected(branches[:half], first)),
-        "else:",
-        *indent(_bisected(branches[half:], first + half)),
-    ]
+    lines = ["code = load_i64(table, row, 0)"]
+    for number, branch in enumerate(branches):
+        lines += [f"{'elif' if number else 'if'} code == {number}:", *indent(branch)]
+    return lines

@@ -23,7 +23,7 @@ from engine.state import Cell, elsewhere
 from runtime.cuda.binding import Binding, launches
 from runtime.cuda.device import Allocation, Device, Function, Graph
 from runtime.cuda.layout import ERROR_BYTES, Layout
-from runtime.cuda.maps import Maps
+from runtime.cuda.tables import Tables
 from runtime.cuda.timing import EventLog, seconds
 from runtime.packed import PackedState
 from runtime.programs import check_failure, check_out, check_out_count, constant_array, memory_by_class, program_cells
@@ -299,7 +299,7 @@ class Executor:
         assert self._memory is not None
         binding = Binding(
             self.program, sizes, planned, layout, self._memory.address, self._fixed, self._functions, self._joined,
-            Maps(self.device),
+            Tables(self.device),
         )  # fmt: skip
         found = self._bound[key] = _Bound(binding)
         self._counters.bindings += 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from cuda_harness import Case
 from kernel_harness import elements, load, over, store
@@ -173,9 +175,14 @@ def reductions() -> list[Case]:
 
 
 def bundles() -> list[Case]:
+    return [updates((3, 700, 64, 2100, 8))]
+
+
+def updates(sizes: Sequence[int]) -> Case:
+    """A step of all arrays of these sizes, of which the third is bf16, as one kernel."""
     parts = []
     arrays = {"rate": values(1, f32)}
-    for i, n in enumerate((3, 700, 64, 2100, 8)):
+    for i, n in enumerate(sizes):
         dtype = bf16 if i == 2 else f32
         body = (load("w", 0, dtype), load("g", 1, dtype), load("r", 2), Stmt("g32", "cast", ("g",), f32),
                 Stmt("d", "mul", ("g32", "r"), f32), Stmt("w32", "cast", ("w",), f32),
@@ -184,7 +191,7 @@ def bundles() -> list[Case]:
         reads = (over(f"w{i}", (n,), dtype), over(f"g{i}", (n,), dtype), Access("rate", f32, (0,)))
         parts.append(KernelSpec(f"update{i}", (n,), reads, (over(f"w{i}", (n,), dtype),), body))
         arrays |= {f"{name}{i}": values(n, dtype) for name in "wg"}
-    return [Case("updates", Bundle("updates", tuple(parts)), arrays)]
+    return Case("updates", Bundle("updates", tuple(parts)), arrays)
 
 
 ALL = (*elementwise(), *turned(), *reductions(), *bundles())
