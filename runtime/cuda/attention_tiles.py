@@ -16,6 +16,7 @@ arithmetic"), or once where the spec's products need not be exact.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 
 from engine import dtypes
 from engine.dims import Size
@@ -407,12 +408,13 @@ def planned(spec: KernelSpec, core: Attention, own: str, streamed: str, high: in
             make: type[Tiles] = Tiles) -> Tiles:  # fmt: skip
     """Tiles with regions for the arrays ``own`` and ``streamed``: as large as fit shared memory, yet no larger than
     ``rows`` own and ``others`` streamed rows need, where these are known."""
-    warps = WARPS
+    most = WARPS
     if isinstance(rows, int):
         high = high if rows > 16 * WARPS else 1
-        warps = min(WARPS, max(1, -(-rows // (16 * high))))
+        most = min(WARPS, max(1, -(-rows // (16 * high))))
     needed = others if isinstance(others, int) else COLUMNS[0]
-    for columns in COLUMNS:
+    enough = [columns for columns in COLUMNS if needed > columns // 2] or COLUMNS[-1:]
+    for warps, columns in product(range(most, 0, -1), enough):
         t = make(spec, core, high, warps, columns)
         for name in own:
             t.region(name, t.own)
@@ -421,6 +423,6 @@ def planned(spec: KernelSpec, core: Attention, own: str, streamed: str, high: in
         if streamed == "qg":
             t.numbers("lse", copies=2)
             t.numbers("delta", copies=2)
-        if needed > columns // 2 and t.shared <= SHARED:
+        if t.shared <= SHARED:
             break
     return t

@@ -7,6 +7,7 @@ from cuda_attention import attention
 from cuda_harness import compiled
 
 from runtime.cuda.assembler import SHARED_LIMIT, disassemble, instructions
+from runtime.cuda.attention_tiles import SHARED
 from runtime.cuda.lower import lower
 
 CASES = [
@@ -36,3 +37,11 @@ def test_kernels_fit_registers(dtype, features, kind, architecture):
         assert names["LDL"] == names["STL"] == 0
         if dtype != "f64" and "together" not in kernel.name:
             assert names["HMMA"] > 0 and names["LDGSTS"] > 0
+
+
+@pytest.mark.parametrize("dtype", ["f16", "f32"])
+@pytest.mark.parametrize("features", [64, 128, 256])
+@pytest.mark.parametrize("backward", [False, True])
+def test_tiles_fit_what_every_gpu_grants_a_block(dtype, features, backward):
+    case = attention(1, 1, 300, 300, features, features, dtype=dtype, backward=backward)
+    assert {k.name: k.shared for k in lower(case.spec).kernels if k.shared > SHARED} == {}
