@@ -13,7 +13,7 @@ from kernel_harness import elements, finish, run
 from engine import dims, dtypes
 from engine.errors import UnsupportedError
 from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2d, Stmt
-from runtime.cpu.conv import lower_conv2d
+from runtime.cpu.conv_direct import lower_conv2d
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.lower import lower
 

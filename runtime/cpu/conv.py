@@ -1,31 +1,29 @@
-"""Lowering a convolution: tiles of output points, computed from a padded copy of what they read.
+"""The tiles of a convolution: output points, computed from a padded copy of what they read.
 
 A task makes one tile of one image and group: it copies the tile's input into scratch (see conv_patch.py), writes down
 the address of every output point's first input, and lets the microkernel sum over the taps. No matrix of patches is
-built. The finished tile stays in the nearest caches while the body, or a pooling window, runs on it.
+built. The finished tile stays in the nearest caches while the body (conv_direct.py), or a pooling window
+(conv_pool.py), runs on it.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.errors import UnsupportedError
-from engine.program import Call, Lowered, Pointer
+from engine.program import Pointer
 from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
-from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack
-from runtime.cpu.scratch import scratch_lines, scratch_parts
+from runtime.cpu.scratch import scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.cpu.turned import square_lines, turning
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store
-from runtime.tasks import coordinates, piece, typical
+from runtime.emit import SCRATCH, ArgTable, indent, load, loop, store
+from runtime.tasks import piece, typical
 
 PATCH_BYTES = 32768
 """The most that the copy of a tile's input should take, so that it stays in the first-level cache."""
@@ -228,83 +226,6 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         "    panel += panel_bytes",
     ]
     return lines, multiply, names
-
-
-def lower_conv2d(spec: KernelSpec) -> Lowered:
-    """The calls for ``spec``, whose core is a Conv2d: one packs the weights, one convolves and runs the body."""
-    core = spec.core
-    assert isinstance(core, Conv2d)
-    plan = plan_tile(core, spec.axes[0], core.out_size, lambda _, points: points)
-    packed = pack_weights(spec, plan)
-    table = ArgTable()
-    space = tile_space(plan, spec.axes[0], core.out_size)
-    table.declare(out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1])
-    prepare, multiply, names = tile_lines(plan, table, packed.buffer.name)
-    rows = writes_rows(spec)
-    whole = math.lcm(plan.tile.rows, plan.tile.lanes) if rows else plan.tile.rows
-    points = -(-POINTS // whole) * whole
-    parts = plan.scratch(points, **({"turned": points * plan.channels * plan.dtype.itemsize} if rows else {}))
-    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table,
-                          core={0: load(plan.dtype, "values", "s" if rows else "j", table.scope(SCRATCH))})  # fmt: skip
-    lines = [*scratch_lines(parts, table), *emitter.start()]
-    task = [
-        *coordinates(table, "task", space),
-        "oh0 = tile_y * tall",
-        "ow0 = tile_x * wide",
-        "tile_h = minimum(tall, out_h - oh0)",
-        "tile_w = minimum(wide, out_w - ow0)",
-        *prepare,
-        *emitter.enter(0, "n"),
-    ]
-    by_row = [
-        "oh = oh0 + quotient(at, tile_w)",
-        *emitter.enter(1, "oh"),
-        "start = at - (oh - oh0) * tile_w",
-        "stop = minimum(tile_w, start + stop_row - at)",
-    ]
-    walk = _by_channel if rows else _by_point
-    before, inside = walk(plan, emitter, points)
-    task += [
-        f"for first_row in range(0, rows, {points}):",
-        *indent([
-            f"stop_row = minimum(first_row + {points}, rows)",
-            *multiply,
-            *before,
-            "at = first_row",
-            "while at < stop_row:",
-            *indent([*by_row, *inside, "at += stop - start"]),
-        ]),
-    ]  # fmt: skip
-    code = kernel(f"conv2d_{plan.dtype}", [*lines, *loop("task", "lo", "hi", task)], table,
-                  modules={"runtime.cpu.microkernel": names, **turning(plan.dtype)})  # fmt: skip
-    reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
-    writes = dict.fromkeys(access.buffer for access in spec.writes)
-    main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
-                spec.nodes)  # fmt: skip
-    return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
-
-
-def writes_rows(spec: KernelSpec) -> bool:
-    """Whether the results of a channel lie side by side along a row of the image, but not those of a point."""
-    return all(access.strides[2] == 1 != access.strides[3] for access in spec.writes)
-
-
-def _by_point(plan: ConvTile, emitter: BodyEmitter, points: int) -> tuple[list[str], list[str]]:
-    """Lines after the products of a block, and those that run the body on its points ``start .. stop`` of a row: one
-    after the other, along the channels of each."""
-    column = ["ow = ow0 + s", *emitter.enter(2, "ow")]
-    inside = emitter.enter(3, "channel0 + j", inline=True)
-    step = f"values += block_channels * {plan.dtype.itemsize}"
-    return ["values = block"], loop("s", "start", "stop", [*column, *loop("j", "0", "columns", inside), step])
-
-
-def _by_channel(plan: ConvTile, emitter: BodyEmitter, points: int) -> tuple[list[str], list[str]]:
-    """The same for an image whose rows lie along memory: the block is turned over, and walked channel by channel."""
-    channel = [f"values = turned + (j * {points} + at - first_row - start) * {plan.dtype.itemsize}"]
-    channel += emitter.enter(3, "channel0 + j")
-    inside = emitter.enter(2, "ow0 + s", inline=True)
-    turned = square_lines(plan.dtype, "block", "block_channels", "turned", str(points), "block_channels", str(points))
-    return turned, loop("j", "0", "columns", [*channel, *loop("s", "start", "stop", inside)])
 
 
 def tile_space(plan: ConvTile, images: Size, points: tuple[Size, Size]) -> dict[str, Size]:

@@ -19,7 +19,8 @@ from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 from runtime.conv_taps import Run, is_known, runs_of
 from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
-from runtime.cpu.conv import PANELS, computed_dtype, lower_conv2d
+from runtime.cpu.conv import PANELS, computed_dtype
+from runtime.cpu.conv_direct import lower_conv2d
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile

@@ -11,7 +11,8 @@ from engine.dims import ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Lowered, Pointer
 from engine.schedule import Conv2d, KernelSpec
-from runtime.cpu.conv import computed_dtype, tap_axes, writes_rows
+from runtime.cpu.conv import computed_dtype, tap_axes
+from runtime.cpu.conv_direct import writes_rows
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.depthwise import is_depthwise
 from runtime.cpu.emit import kernel

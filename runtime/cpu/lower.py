@@ -31,8 +31,8 @@ from runtime.cpu.attention import lower_attention
 from runtime.cpu.bundle import lower_bundle
 from runtime.cpu.columns import lower_columns
 from runtime.cpu.contraction import lower_contraction
-from runtime.cpu.conv import lower_conv2d
 from runtime.cpu.conv_chain import lower_conv_chain
+from runtime.cpu.conv_direct import lower_conv2d
 from runtime.cpu.conv_inside import lower_inside, reads_inside
 from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
 from runtime.cpu.conv_pool import lower_conv2d_pool

@@ -1,0 +1,124 @@
+"""Lowering a convolution of any images: a task computes a tile of outputs, and runs the body on it.
+
+Where padding is worth leaving out (see conv_parts.py) the whole tile is computed first, else a few points at a time.
+"""
+
+from __future__ import annotations
+
+import math
+
+from engine import dtypes
+from engine.dims import product
+from engine.program import Call, Lowered
+from engine.schedule import Conv2d, KernelSpec
+from runtime.cpu.conv import POINTS, ConvTile, image_lines, pack_weights, plan_tile, tile_lines, tile_space
+from runtime.cpu.conv_parts import part_lines, worth_parting
+from runtime.cpu.emit import kernel
+from runtime.cpu.scratch import scratch_lines
+from runtime.cpu.turned import square_lines, turning
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop
+from runtime.tasks import coordinates
+
+
+def lower_conv2d(spec: KernelSpec) -> Lowered:
+    """The calls for ``spec``, whose core is a Conv2d: one packs the weights, one convolves and runs the body."""
+    core = spec.core
+    assert isinstance(core, Conv2d)
+    plan = plan_tile(core, spec.axes[0], core.out_size, lambda _, points: points)
+    packed = pack_weights(spec, plan)
+    table = ArgTable()
+    space = tile_space(plan, spec.axes[0], core.out_size)
+    table.declare(out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1])
+    rows = writes_rows(spec)
+    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table,
+                          core={0: load(plan.dtype, "values", "s" if rows else "j", table.scope(SCRATCH))})  # fmt: skip
+    if not rows and worth_parting(plan):
+        parts, task, names = _in_parts(plan, emitter, table, packed.buffer.name)
+    else:
+        parts, task, names = _in_blocks(plan, emitter, table, packed.buffer.name, rows)
+    lines = [*scratch_lines(parts, table), *emitter.start()]
+    lines += loop("task", "lo", "hi", [
+        *coordinates(table, "task", space),
+        "oh0 = tile_y * tall",
+        "ow0 = tile_x * wide",
+        "tile_h = minimum(tall, out_h - oh0)",
+        "tile_w = minimum(wide, out_w - ow0)",
+        *task,
+    ])  # fmt: skip
+    code = kernel(f"conv2d_{plan.dtype}", lines, table,
+                  modules={"runtime.cpu.microkernel": names, **turning(plan.dtype)})  # fmt: skip
+    reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
+    writes = dict.fromkeys(access.buffer for access in spec.writes)
+    main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
+                spec.nodes)  # fmt: skip
+    return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
+
+
+def writes_rows(spec: KernelSpec) -> bool:
+    """Whether the results of a channel lie side by side along a row of the image, but not those of a point."""
+    return all(access.strides[2] == 1 != access.strides[3] for access in spec.writes)
+
+
+def _in_parts(plan: ConvTile, emitter: BodyEmitter, table: ArgTable,
+              weights: str) -> tuple[dict[str, int], list[str], list[str]]:  # fmt: skip
+    """The scratch memory, lines that make a task's whole tile part by part and then run the body on it, and the names
+    of the microkernels."""
+    multiply, names = part_lines(plan, table)
+    image = emitter.enter(0, "n")
+    row = ["oh = oh0 + r", *emitter.enter(1, "oh")]
+    column = ["ow = ow0 + s", *emitter.enter(2, "ow")]
+    column.append(f"values = {load(dtypes.i64, 'where', 'r * tile_w + s', table.scope(SCRATCH))}")
+    inside = emitter.enter(3, "channel0 + j", inline=True)
+    body = loop("r", "0", "tile_h", [*row, *loop("s", "0", "tile_w", [*column, *loop("j", "0", "columns", inside)])])
+    parts = plan.scratch(plan.rows + plan.tile.rows, where=plan.rows * 8)
+    return parts, [*image_lines(plan, table, weights), *multiply, *image, *body], names
+
+
+def _in_blocks(plan: ConvTile, emitter: BodyEmitter, table: ArgTable, weights: str,
+               rows: bool) -> tuple[dict[str, int], list[str], list[str]]:  # fmt: skip
+    """The same for a tile that is made a few points at a time; ``rows``: its results are turned over."""
+    prepare, multiply, names = tile_lines(plan, table, weights)
+    whole = math.lcm(plan.tile.rows, plan.tile.lanes) if rows else plan.tile.rows
+    points = -(-POINTS // whole) * whole
+    image = emitter.enter(0, "n")
+    by_row = [
+        "oh = oh0 + quotient(at, tile_w)",
+        *emitter.enter(1, "oh"),
+        "start = at - (oh - oh0) * tile_w",
+        "stop = minimum(tile_w, start + stop_row - at)",
+    ]
+    walk = _by_channel if rows else _by_point
+    before, inside = walk(plan, emitter, points)
+    lines = [
+        *prepare,
+        *image,
+        f"for first_row in range(0, rows, {points}):",
+        *indent([
+            f"stop_row = minimum(first_row + {points}, rows)",
+            *multiply,
+            *before,
+            "at = first_row",
+            "while at < stop_row:",
+            *indent([*by_row, *inside, "at += stop - start"]),
+        ]),
+    ]  # fmt: skip
+    more = {"turned": points * plan.channels * plan.dtype.itemsize} if rows else {}
+    return plan.scratch(points, **more), lines, names
+
+
+def _by_point(plan: ConvTile, emitter: BodyEmitter, points: int) -> tuple[list[str], list[str]]:
+    """Lines after the products of a block, and those that run the body on its points ``start .. stop`` of a row: one
+    after the other, along the channels of each."""
+    column = ["ow = ow0 + s", *emitter.enter(2, "ow")]
+    inside = emitter.enter(3, "channel0 + j", inline=True)
+    step = f"values += block_channels * {plan.dtype.itemsize}"
+    return ["values = block"], loop("s", "start", "stop", [*column, *loop("j", "0", "columns", inside), step])
+
+
+def _by_channel(plan: ConvTile, emitter: BodyEmitter, points: int) -> tuple[list[str], list[str]]:
+    """The same for an image whose rows lie along memory: the block is turned over, and walked channel by channel."""
+    channel = [f"values = turned + (j * {points} + at - first_row - start) * {plan.dtype.itemsize}"]
+    channel += emitter.enter(3, "channel0 + j")
+    inside = emitter.enter(2, "ow0 + s", inline=True)
+    turned = square_lines(plan.dtype, "block", "block_channels", "turned", str(points), "block_channels", str(points))
+    return turned, loop("j", "0", "columns", [*channel, *loop("s", "start", "stop", inside)])
