@@ -13,9 +13,27 @@ from runtime.cpu.objects import link, symbol
 from runtime.cpu.translate import Unknown, translate
 
 MIXED = """
+from numba import njit
 from numpy import float32, int32, uint8, inf
 from runtime.cpu.intrinsics import load_f32, load_i64, maximum, select, store_f32, store_i64
 from runtime.cpu.mathlib import exp
+
+
+@njit
+def note(counts, slot, value):
+    if slot > 9:
+        return
+    for i in range(1):
+        store_i64(counts, slot, value, 2)
+
+
+@njit
+def sign(i, n):
+    while i < n:
+        if i < 0:
+            return i * 2 < -3
+        i += n
+    return not i
 
 
 def mixed(x, n, out, counts):
@@ -39,7 +57,10 @@ def mixed(x, n, out, counts):
     for k in range(0, n, 5):
         seen += k & 6 | 1
     store_f32(out, 2, total, 1)
-    store_i64(counts, 0, seen, 2)
+    for i in range(-4, 4):
+        seen += 100 * (i // 3) + 7 * (i % 3) + (i // (i - i)) - (-5 if sign(i, n) else i % -2)
+    note(counts, 0, seen)
+    note(counts, 10, 1)
     store_i64(counts, 1, j, 2)
     store_i64(counts, 2, int32(-seen) ^ 5, 2)
 """
@@ -65,6 +86,25 @@ def test_it_means_what_numba_means():
         np.testing.assert_array_equal(a, b)
 
 
+CALLED = """
+from numba import njit
+
+@njit
+def nothing(i):
+    i += 1
+
+@njit
+def sometimes(i):
+    if i:
+        return 1
+
+@njit
+def decorated(i):
+    return i
+
+"""
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -72,7 +112,10 @@ def test_it_means_what_numba_means():
         "helper(lo)",
         "for i in range(hi, lo, -1):\n        pass",
         "x = (lo, hi)",
-        "x = lo // 2",
+        "x = nothing(lo)",
+        "x = lo << 2",
+        "x = sometimes(lo)",
+        "x = decorated(lo, hi)",
         "x = unheard_of",
         "x = 1 if lo else 1.5",
         "return lo",
@@ -80,6 +123,7 @@ def test_it_means_what_numba_means():
 )
 def test_what_it_does_not_know(body):
     globals_ = {"helper": compiling.load_source}
-    source = f"def kernel(args, lo, hi, scratch):\n    {body}\n"
+    source = f"{CALLED}def kernel(args, lo, hi, scratch):\n    {body}\n"
+    exec(source, globals_)
     with pytest.raises(Unknown):
         translate(source, "kernel", globals_, "entry", compiling.FASTMATH)

@@ -97,10 +97,13 @@ def _lower(function: Any, name: str) -> ModuleRef:
     from numba import types
     from numba.core.ccallback import CFunc
     from numba.core.compiler_lock import global_compiler_lock
+    from numba.core.registry import cpu_target
 
     options = {"nopython": True, "error_model": "numpy", "fastmath": set(FASTMATH), "_nrt": False}
     _machine()  # Numba's own engine emits what the kernel calls, and needs the assembler that this sets up
     with global_compiler_lock:
+        cpu_target.typing_context.refresh()  # loads all that Numba knows of
+        cpu_target.target_context.refresh()
         callback: Any = CFunc(function, ((types.int64,) * 4, types.void), {}, options)
         result = callback._compile_uncached()
         library = result.library

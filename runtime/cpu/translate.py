@@ -6,8 +6,10 @@ needs none of it: each variable has one type, known from the first assignment, a
 So :func:`translate` walks the syntax tree once, asks Numba for the type and the code of each operation, and remembers
 both. Variables live in stack slots, which LLVM turns into registers.
 
-Whatever it does not know (functions compiled by ``njit``, arrays, a variable that changes its type) is
-:class:`Unknown`; such a kernel goes the long way. Both mean the same, as both are Numba's operations.
+A call of a function that ``njit`` marks is its body in place, with variables of its own.
+
+Whatever it does not know (functions of other modules, arrays, a variable that changes its type) is :class:`Unknown`;
+such a kernel goes the long way. Both mean the same, as both are Numba's operations.
 """
 
 from __future__ import annotations
@@ -22,22 +24,25 @@ from typing import Any, NamedTuple
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.core.callconv import create_error_model
-from numba.core.cpu_options import FastMathOptions
+from numba.core.dispatcher import Dispatcher
 from numba.core.extending import _Intrinsic as Intrinsic
 from numba.core.fastmathpass import rewrite_module
-from numba.core.registry import cpu_target
 from numba.core.types.misc import literal, unliteral
 
 from engine.records import dataclass
+from runtime.cpu.arithmetic import contexts
 
 _INT64, _BOOL = types.int64, types.boolean
 _WORD, _BIT = ir.IntType(64), ir.IntType(1)
+_RESULT = "return"
+"""The variable that holds what a function returns; no other is called so."""
 _BINARY: dict[type[ast.AST], Callable[..., Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
     ast.Mult: operator.mul,
     ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
     ast.BitAnd: operator.and_,
     ast.BitOr: operator.or_,
     ast.BitXor: operator.xor,
@@ -78,9 +83,9 @@ def translate(source: str, name: str, globals_: dict[str, Any], entry: str, fast
 
     ``globals_`` are the names of the module that the source makes. Raises Unknown.
     """
-    function = next(n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef) and n.name == name)
+    functions = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
     with _contexts(fastmath)[1].push_code_library(_Alone()):
-        return _Function(function, globals_, entry, fastmath).text()
+        return _Function(name, functions, globals_, entry, fastmath).text()
 
 
 class _Alone:
@@ -92,12 +97,7 @@ class _Alone:
 
 @cache
 def _contexts(fastmath: frozenset[str]) -> tuple[Any, Any]:
-    """Numba's typing and target contexts, with NumPy's error model."""
-    typing, target = cpu_target.typing_context, cpu_target.target_context
-    typing.refresh()
-    target.refresh()
-    options = FastMathOptions(set(fastmath))
-    return typing, target.subtarget(error_model=create_error_model("numpy", target), fastmath=options)
+    return contexts({*_BINARY.values(), *_UNARY.values(), bool}, fastmath)
 
 
 @cache
@@ -119,7 +119,15 @@ def _intrinsic(fastmath: frozenset[str], function: Intrinsic, arguments: tuple[t
 
 
 class _Function:
-    def __init__(self, tree: ast.FunctionDef, globals_: dict[str, Any], entry: str, fastmath: frozenset[str]):
+    def __init__(
+        self,
+        name: str,
+        functions: dict[str, ast.FunctionDef],
+        globals_: dict[str, Any],
+        entry: str,
+        fastmath: frozenset[str],
+    ):
+        self.functions = functions
         self.globals = globals_
         self.fastmath = fastmath
         self.typing, self.context = _contexts(fastmath)
@@ -130,18 +138,24 @@ class _Function:
         self.builder = ir.IRBuilder(function.append_basic_block("body"))
         self.variables: dict[str, tuple[types.Type, ir.Value]] = {}
         self.loops: list[_Loop] = []
-        if [a.arg for a in tree.args.posonlyargs + tree.args.kwonlyargs] or len(tree.args.args) != 4:
-            raise Unknown("the parameters")
-        for parameter, argument in zip(tree.args.args, function.args, strict=True):
-            self._assign(parameter.arg, _Typed(_INT64, argument))
-        self._block(tree.body)
+        self.called: ir.Block | None = None  # where the function that is put in place of its call returns to
+        self._run(functions[name], [_Typed(_INT64, argument) for argument in function.args])
         if not self.builder.block.is_terminated:
             self.builder.ret_void()
+        self.slots.position_at_end(function.entry_basic_block)  # Numba's own slots have come behind
         self.slots.branch(function.blocks[1])
 
     def text(self) -> str:
         rewrite_module(self.module, self.context.fastmath)
         return str(self.module)
+
+    def _run(self, tree: ast.FunctionDef, args: list[_Typed]) -> None:
+        """The body of a function, its parameters set to ``args``."""
+        if tree.args.posonlyargs or tree.args.kwonlyargs or len(tree.args.args) != len(args):
+            raise Unknown(f"the parameters of {tree.name}")
+        for parameter, argument in zip(tree.args.args, args, strict=True):
+            self._assign(parameter.arg, argument)
+        self._block(tree.body)
 
     # --- statements ----------------------------------------------------------------------------------------
 
@@ -170,6 +184,10 @@ class _Function:
                 self.builder.branch(self.loops[-1].end)
             case ast.Continue():
                 self.builder.branch(self.loops[-1].next)
+            case ast.Return(value=value) if self.called is not None:
+                if value is not None:
+                    self._assign(_RESULT, self._value(value))
+                self.builder.branch(self.called)
             case ast.Return(value=None):
                 self.builder.ret_void()
             case ast.Pass() | ast.Expr(value=ast.Constant()):
@@ -277,7 +295,10 @@ class _Function:
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return self._choice(test, body, orelse)
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name not in self.variables:
-                return self._call(self._global(name), [self._value(a) for a in args])
+                function, given = self._global(name), [self._value(a) for a in args]
+                if isinstance(function, Dispatcher) and name in self.functions:
+                    return self._in_place(self.functions[name], given)
+                return self._call(function, given)
         raise Unknown(ast.dump(node)[:100])
 
     def _global(self, name: str) -> Any:
@@ -350,6 +371,22 @@ class _Function:
             first = self.builder.icmp_signed(order, args[0].value, args[1].value)
             return _Typed(_INT64, self.builder.select(first, args[0].value, args[1].value))
         raise Unknown(f"a call of {function!r}")
+
+    def _in_place(self, tree: ast.FunctionDef, args: list[_Typed]) -> _Typed:
+        """The body of a function instead of its call."""
+        outside = self.variables, self.loops, self.called
+        self.variables, self.loops, self.called = {}, [], self.builder.append_basic_block("called")
+        self._run(tree, args)
+        result = self.variables.get(_RESULT)
+        if not self.builder.block.is_terminated:
+            if result is not None:
+                raise Unknown(f"{tree.name} may return nothing")
+            self.builder.branch(self.called)
+        self.builder.position_at_end(self.called)
+        self.variables, self.loops, self.called = outside
+        if result is None:
+            return _Typed(types.void, self.context.get_dummy_value())
+        return _Typed(result[0], self.builder.load(result[1]))
 
     def _call_intrinsic(self, function: Intrinsic, args: list[_Typed]) -> _Typed:
         kinds = [a.type for a in args]
