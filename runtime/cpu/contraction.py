@@ -202,6 +202,14 @@ def block_height(sizes: Sequence[int], left: str) -> str:
     return text
 
 
+def _share(axis: str, tiles: str, size: int, length: str) -> list[str]:
+    """Lines that set where a task's block begins along ``axis``, and its ``length``: the blocks share out the tiles, of
+    ``size`` elements, as evenly as can be, so that no thread is left with what remains."""
+    first, end = (f"quotient({number} * {tiles}, {axis}_blocks) * {size}" for number in
+                  (f"{axis}_block", f"({axis}_block + 1)"))  # fmt: skip
+    return [f"{axis}0 = {first}", f"{length} = minimum({end}, {axis}) - {axis}0"]
+
+
 def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | None) -> tuple[Call, Kernel]:
     """The call that multiplies and runs the body."""
     dtype, tile, rows, columns = core.a.dtype, plan.tile, plan.rows, plan.columns
@@ -210,12 +218,15 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
     scope = table.scope(SCRATCH)
     batch = {f"b{i}": axis_size for i, axis_size in enumerate(spec.axes[:-2])}
     space: dict[str, Size] = dict(batch)
-    space |= {"n_block": ceil_div(columns.size, plan.block_columns), "m_block": ceil_div(rows.size, plan.block_rows)}
+    blocks = {"n_block": ceil_div(columns.size, plan.block_columns), "m_block": ceil_div(rows.size, plan.block_rows)}
+    space |= blocks
     tile_bytes = plan.block_rows * plan.block_columns * size
     table.declare(
         left=Pointer(rows.access.buffer, rows.access.offset * size), m=rows.size, n=columns.size, k=core.k,
-        left_m=rows.stride, left_k=rows.k_stride, block_rows=plan.block_rows, block_columns=plan.block_columns,
-        table_at=tile_bytes, **{f"left_{name}": stride for name, stride in zip(batch, rows.batch, strict=True)},
+        left_m=rows.stride, left_k=rows.k_stride, block_columns=plan.block_columns, table_at=tile_bytes,
+        n_blocks=blocks["n_block"], n_panels=ceil_div(columns.size, width),
+        m_blocks=blocks["m_block"], m_tiles=ceil_div(rows.size, tile.rows),
+        **{f"left_{name}": stride for name, stride in zip(batch, rows.batch, strict=True)},
     )  # fmt: skip
     if packed:
         # Panels are packed once for batch axes along which the operand does not move.
@@ -257,10 +268,8 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
     for axis, name in enumerate(batch):
         task += emitter.enter(axis, name)
     task += [
-        "m0 = m_block * block_rows",
-        "n0 = n_block * block_columns",
-        "rows = minimum(block_rows, m - m0)",
-        "columns = minimum(block_columns, n - n0)",
+        *_share("m", "m_tiles", tile.rows, "rows"),
+        *_share("n", "n_panels", width, "columns"),
         f"left_first = left + ({total(*(f'{name} * left_{name}' for name in batch), 'm0 * left_m')}) * {size}",
         f"right_first = right + {right_first}",
         "k0 = 0",
