@@ -5,7 +5,7 @@ It is written to the compile cache as JSON (sizes as their Python text) and boun
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import field
 
 from engine import dims, dtypes
@@ -30,22 +30,44 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Window:
+    """How the copy engine goes over images for a convolution: its outputs in order meet, with their first tap, the
+    pixels from row and column ``first`` on, ``step`` apart, up to ``last`` behind those of the image's last pixel (as a
+    rule before it: negative). Another tap's are as much further on as the kernel says."""
+
+    first: tuple[Size, Size]
+    last: tuple[Size, Size]
+    step: tuple[int, int]
+
+    @property
+    def sizes(self) -> tuple[Size, ...]:
+        return *self.first, *self.last
+
+    def at(self, number: Callable[[Size], int]) -> Window:
+        """The same with numbers for its sizes."""
+        first, last = ((number(h), number(w)) for h, w in (self.first, self.last))
+        return Window(first, last, self.step)
+
+
+@dataclass(frozen=True)
 class BoxMap:
     """The address of a tensor map, as a GPU's copy engine wants it: of the array at ``at``, of two to five axes of the
     sizes ``shape`` and elements of ``itemsize`` bytes, neighbours along the last axis, ``strides`` bytes apart along
     the others (multiples of 16), from which boxes of the sizes ``box`` are copied, whose rows have up to 128 bytes and
-    are swizzled as if they had 128. It is made where a program is bound to memory; that of an empty array is not
-    used."""
+    are swizzled as if they had 128. With a ``window`` the array has images, rows, columns and channels, and the box is
+    so many pixels, an output's each, by so many channels. It is made where a program is bound to memory; that of an
+    empty array is not used."""
 
     at: Pointer
     shape: tuple[Size, ...]
     strides: tuple[Size, ...]
     itemsize: int
     box: tuple[int, ...]
+    window: Window | None = None
 
     @property
     def sizes(self) -> tuple[Size, ...]:
-        return self.at.offset, *self.shape, *self.strides
+        return self.at.offset, *self.shape, *self.strides, *(self.window.sizes if self.window else ())
 
 
 Arg = Pointer | Block | BoxMap | Size

@@ -12,9 +12,9 @@ from engine import dims, dtypes
 from engine.buffers import Buffer
 from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
-from engine.program import Arg, Block, BoxMap, Call, Check, Kernel, Loop, Pointer, Port, Program
+from engine.program import Arg, Block, BoxMap, Call, Check, Kernel, Loop, Pointer, Port, Program, Window
 
-FORMAT = 7
+FORMAT = 8
 
 
 def to_json(program: Program) -> str:
@@ -130,6 +130,7 @@ def _arg_out(arg: Arg) -> Any:
             *([_size_out(s) for s in sizes] for sizes in (arg.shape, arg.strides)),
             arg.itemsize,
             [*arg.box],
+            arg.window and [*map(_size_out, arg.window.sizes), *arg.window.step],
         ]
     return _size_out(arg)
 
@@ -141,9 +142,13 @@ def _arg_in(value: Any) -> Arg:
         return Pointer(value[0], _size_in(value[1]))
     if len(value) == 1:
         return Block(tuple(_arg_in(a) for a in value[0]))
-    at, shape, strides, itemsize, box = value
+    at, shape, strides, itemsize, box, numbers = value
     place = Pointer(at[0], _size_in(at[1]))
-    return BoxMap(place, tuple(map(_size_in, shape)), tuple(map(_size_in, strides)), itemsize, tuple(box))
+    window = None
+    if numbers is not None:
+        top, left, bottom, right = map(_size_in, numbers[:4])
+        window = Window((top, left), (bottom, right), (numbers[4], numbers[5]))
+    return BoxMap(place, tuple(map(_size_in, shape)), tuple(map(_size_in, strides)), itemsize, tuple(box), window)
 
 
 def _call_out(call: Call) -> list:

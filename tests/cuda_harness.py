@@ -19,6 +19,7 @@ from engine.program import ERROR, Arg, Block, BoxMap, Kernel, Lowered, Pointer
 from engine.schedule import Bundle, KernelSpec
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.assembler import SHARED_LIMIT, Cubin, Resources, assemble, disassemble, instructions
+from runtime.cuda.hopper import FEW_REGISTERS, MANY_REGISTERS, THREADS
 from runtime.cuda.lower import lower
 from runtime.cuda.simulator.conflicts import Conflicts
 from runtime.cuda.tensor_map import TensorMap
@@ -26,6 +27,7 @@ from runtime.cuda.toolkit import to_ptx
 from runtime.sources import load_source
 
 ORDERS = (0, 1, 2)
+_REGISTERS = 65536  # of a multiprocessor
 TOLERANCES = {"f16": 2e-3, "bf16": 1.6e-2, "f32": 2e-6, "f64": 1e-12}
 """By the dtype of what is written, relative to the greatest value: for sums of some ten terms."""
 
@@ -104,8 +106,9 @@ def simulate(
             return addresses[arg.buffer] + dims.evaluate(arg.offset, sizes)
         if isinstance(arg, BoxMap):
             shape, strides = (tuple(dims.evaluate(s, sizes) for s in given) for given in (arg.shape, arg.strides))
-            encoded = TensorMap(shape, strides, arg.itemsize, arg.box).for_simulator(int(number(arg.at)))
-            return memory.add("tensor map", encoded)
+            window = arg.window and arg.window.at(lambda size: dims.evaluate(size, sizes))
+            box = TensorMap(shape, strides, arg.itemsize, arg.box, window=window)
+            return memory.add("tensor map", box.for_simulator(int(number(arg.at))))
         if isinstance(arg, Block):
             return memory.add("table", np.array([number(a) for a in arg.args], np.int64))
         return dims.evaluate(arg, sizes)
@@ -153,6 +156,18 @@ def compiled(kernel: Kernel, architecture: str) -> Cubin:
     assert blocks >= 1, f"{kernel.name}: {needs.registers} registers in each of {kernel.threads} threads"
     TAKEN.append(Taken(kernel, architecture, needs, blocks, found["HMMA"] + found["HGMMA"]))
     return cubin
+
+
+def check_hopper(kernel: Kernel) -> None:
+    """A kernel of runtime/cuda/hopper.py, assembled: wgmma multiplies, TMA copies, and registers change hands."""
+    cubin = compiled(kernel, "sm_90a")
+    found, needs = instructions(disassemble(cubin.code)), cubin.resources
+    assert found["HGMMA"] >= 4 and found["UTMALDG"] > 0
+    # Those that multiply wait until the others have given up as many registers as they ask for: with fewer at the
+    # start, for ever.
+    assert needs.registers * THREADS <= _REGISTERS
+    assert needs.registers * THREADS >= FEW_REGISTERS * THREADS // 3 + MANY_REGISTERS * THREADS * 2 // 3
+    assert needs.occupancy(THREADS, kernel.shared, "sm_90a") == 1
 
 
 def table(taken: Sequence[Taken]) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from intrinsic_cases import IntrinsicCase, a16, a32, bits16, random_words, small, words
 
+from engine.program import Window
 from runtime.cuda.tensor_map import TensorMap
 
 FETCH = """
@@ -59,6 +60,7 @@ def copies() -> Iterator[IntrinsicCase]:
             )  # fmt: skip
     for rank in (3, 4):
         yield boxes_of_many_axes(rank)
+    yield patches()
     given = random_words(16, 32).view(np.uint8)
     expected = np.zeros((24, 128), np.uint8)
     expected[12:24] = given[:12]
@@ -106,6 +108,39 @@ def boxes_of_many_axes(rank: int) -> IntrinsicCase:
         {"x": x, "y": np.zeros(rows.size // 4, np.uint32)},
         {"y": box(rows, len(rows), 64, 64)},
         maps={"x_map": matrix}, hopper=True,
+    )  # fmt: skip
+
+
+def patches() -> IntrinsicCase:
+    """Pixels in im2col mode ("im2col Mode" of the ISA): they follow one another over the columns of the bounding box,
+    then over its rows, then over images, in steps; the offsets are added to where each is read, and what is not in the
+    image is zero. Here the box is not in the middle, and the copy ends behind the last image."""
+    images, height, width, channels = 2, 5, 6, 40
+    (top, left), (bottom, right), (down, across) = (-1, -2), (0, -1), (2, 1)
+    x = random_words(images, height, width, channels // 2).view(np.uint16)
+    pixels, first_channel, offset = 32, 8, (1, 2)
+    walk = [
+        (n, h, w)
+        for n in range(images + 1)
+        for h in range(top, height + bottom, down)
+        for w in range(left, width + right, across)
+    ]
+    begin = walk.index((0, 1, 3))
+    found = np.zeros((pixels, 32), np.uint16)
+    for i, (n, h, w) in enumerate(walk[begin : begin + pixels]):
+        row, column = h + offset[0], w + offset[1]
+        if n < images and 0 <= row < height and 0 <= column < width:
+            found[i] = x[n, row, column, first_channel:]
+    size = found.nbytes
+    corner = f"{first_channel}, 3, 1, 0, base + {size}, {offset[1]}, {offset[0]}"
+    window = Window((top, left), (bottom, right), (down, across))
+    return IntrinsicCase(
+        "tma_load_patches",
+        FETCH.format(at=size, size=size, threads=32,
+                     load=f"fence_tensor_map(x_map)\n    tma_load_patches(base, x_map, {corner})"),
+        {"x": x, "y": np.zeros(size // 4, np.uint32)},
+        {"y": box(found.view(np.uint8).reshape(pixels, 64), pixels, 64, 64)},
+        maps={"x_map": TensorMap(x.shape, x.strides[:-1], 2, (pixels, 32), 64, window)}, hopper=True,
     )  # fmt: skip
 
 

@@ -170,7 +170,9 @@ class Binding:
             return self._address(arg)
         if isinstance(arg, BoxMap):
             shape, strides = (tuple(map(self.sizes, sizes)) for sizes in (arg.shape, arg.strides))
-            return self._tables.map(self._address(arg.at), TensorMap(shape, strides, arg.itemsize, arg.box))
+            window = arg.window and arg.window.at(self.sizes)
+            matrix = TensorMap(shape, strides, arg.itemsize, arg.box, window=window)
+            return self._tables.map(self._address(arg.at), matrix)
         if isinstance(arg, Block):
             return self._tables.numbers([self._value(a) for a in arg.args])
         return self.sizes(arg)

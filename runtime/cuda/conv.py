@@ -14,10 +14,10 @@ from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Lowered, Pointer, joined
-from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, Stmt
-from runtime.axes import all_strides, groups, regroup
+from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec
 from runtime.cuda.conv_copies import IMAGE_NAMES, PatchLoader, PixelLoader
-from runtime.cuda.conv_specs import partial_sums, total_of, weights_by_output
+from runtime.cuda.conv_hopper import convolution_tile, hopper_convolution, hopper_weight_grad, weight_grad_way
+from runtime.cuda.conv_specs import by_pixel, most_parts, partial_sums, sums_of_parts, total_of, weights_by_output
 from runtime.cuda.copies import MatrixLoader, copy_width
 from runtime.cuda.dense import Lower, dense_copy, dense_strides, is_dense
 from runtime.cuda.emit import kernel
@@ -26,15 +26,13 @@ from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps
 from runtime.cuda.products import Products, product_kind
 from runtime.cuda.tiles import CHUNK, PROCESSORS, SharedTile, Tile, choose_tile
 from runtime.emit import ArgTable, BodyEmitter
-from runtime.tasks import coordinates, outer_indices, typical
+from runtime.tasks import coordinates, typical
 
 _MODULES = {name: [*words, "ld_shared_v4_u32", "st_shared_v4_u32"] for name, words in MODULES.items()}
 FEW_OUTPUTS = 4
 """With fewer output channels a group, most of a tile would be empty."""
 FEW_INPUTS = 4
 """With fewer input channels an image is read as it lies; with more, its channels are brought side by side first."""
-PIXELS = 512
-"""The least pixels that a part of a weight gradient sums up."""
 
 
 def on_tensor_cores(core: Conv2d | ConvWeightGrad) -> bool:
@@ -48,7 +46,7 @@ def on_tensor_cores(core: Conv2d | ConvWeightGrad) -> bool:
     )  # fmt: skip
 
 
-def lower_conv2d(spec: KernelSpec, lower: Lower) -> Lowered:
+def lower_conv2d(spec: KernelSpec, lower: Lower, architecture: str) -> Lowered:
     """The calls for ``spec``, whose core is a Conv2d: copies of what lies otherwise than the kernel reads it, then the
     convolution with the body. ``lower`` lowers the copies."""
     core = spec.core
@@ -56,7 +54,10 @@ def lower_conv2d(spec: KernelSpec, lower: Lower) -> Lowered:
     dtype = dtypes.promote(core.x.dtype, core.w.dtype)
     before, image = _channels_together(spec, core, spec.axes[0], dtype, lower)
     packed, weights = _rows_of_weights(spec, core, dtype, lower)
-    return joined([before, packed, _convolve(spec, replace(core, x=image), weights)])
+    core = replace(core, x=image)
+    tile = convolution_tile(spec, core, weights) if architecture == "sm_90a" else None
+    made = hopper_convolution(spec, core, weights, tile) if tile else _convolve(spec, core, weights)
+    return joined([before, packed, made])
 
 
 def _channels_together(spec: KernelSpec, core: Conv2d | ConvWeightGrad, batch: Size, dtype: DType,
@@ -94,7 +95,7 @@ def _convolve(spec: KernelSpec, core: Conv2d, weights: Access) -> Lowered:
     patches = PatchLoader(shared[0], tile.threads, _patch_width(core), _stages(tile, shared))
     width = copy_width((weights.offset, group_stride, row_stride), size)
     rows = MatrixLoader("b", shared[1], tile.threads, "tile_column", "outputs", "depth", width)
-    flat, (split, names) = _by_pixel(spec, table)
+    flat, (split, names) = by_pixel(spec, table)
     emitter = BodyEmitter(
         flat.body, flat.reads, flat.writes, len(flat.axes), table, core={0: staged_value(tile.warp_columns)}
     )
@@ -170,18 +171,10 @@ def _multiplied(name: str, spec: KernelSpec, tile: Tile, patches: PatchLoader | 
     return Lowered((call,), (code,))
 
 
-def _by_pixel(spec: KernelSpec, table: ArgTable) -> tuple[KernelSpec, tuple[list[str], list[str]]]:
-    """``spec`` with those of the axes of pixels made one that every access walks as one; the lines that split ``row``,
-    a pixel's number, into what remains of them, and the names."""
-    kept = groups(spec.axes[:3], [strides[:3] for strides in all_strides(spec)]) or [(2,)]
-    flat = regroup(spec, [*kept, (3,)])
-    return flat, outer_indices(table, flat.axes[:-1], "row", "p")
-
-
 # --- the weight gradient -------------------------------------------------------------------------------------
 
 
-def lower_conv_weight_grad(spec: KernelSpec, lower: Lower) -> Lowered:
+def lower_conv_weight_grad(spec: KernelSpec, lower: Lower, architecture: str) -> Lowered:
     """The calls for ``spec``, whose core is a ConvWeightGrad: copies of what lies otherwise than the kernel reads it,
     sums over parts of the pixels, then their total with the body. ``lower`` lowers all but the sums."""
     core = spec.core
@@ -190,21 +183,23 @@ def lower_conv_weight_grad(spec: KernelSpec, lower: Lower) -> Lowered:
     before, image = _channels_together(spec, core, core.batch, dtype, lower)
     copied, gradient = _evenly_spaced(spec, core, dtype, lower)
     core = replace(core, x=image, dy=gradient)
-    depth, size = product(core.kernel) * core.group_inputs, dtype.itemsize
-    pixels = core.batch * product(core.out_size)
-    most = max(typical(pixels) // PIXELS, 1)
-    tile = choose_tile(size, core.groups * most, depth, core.group_outputs)
-    blocks = core.groups * ceil_div(depth, tile.rows) * ceil_div(core.group_outputs, tile.columns)
-    chunks = max(min(2 * PROCESSORS // typical(blocks), most), 1)
-    partial = partial_sums(spec, dtype.computed, chunks)
-    parts = KernelSpec(
-        f"{spec.name} chunks", (chunks, core.groups, depth, core.group_outputs), (),
-        (Access(partial.buffer.name, dtype.computed, dense_strides((chunks, core.groups, depth, core.group_outputs))),),
-        (Stmt("sum", "core", (0,), dtype.computed), Stmt("stored", "store", (0, "sum"), dtype.computed)),
-        nodes=spec.nodes, products=spec.products, location=spec.location,
-    )  # fmt: skip
-    made = _sum_pixels(parts, core, tile, pixels)
+    tile, chunks = _parts(core)
+    way = weight_grad_way(core, tile, chunks) if architecture == "sm_90a" else None
+    if way is not None:
+        partial, made = hopper_weight_grad(spec, core, *way)
+    else:
+        partial = partial_sums(spec, dtype.computed, chunks)
+        depth = product(core.kernel) * core.group_inputs
+        made = _sum_pixels(sums_of_parts(spec, partial, (core.groups, depth, core.group_outputs)), core, tile)
     return joined([before, copied, Lowered((), (), (partial.buffer,)), made, lower(total_of(spec, partial))])
+
+
+def _parts(core: ConvWeightGrad) -> tuple[Tile, int]:
+    """The tile for the sums, and into how many parts the pixels go."""
+    depth, most = product(core.kernel) * core.group_inputs, most_parts(core)
+    tile = choose_tile(core.x.dtype.itemsize, core.groups * most, depth, core.group_outputs)
+    blocks = core.groups * ceil_div(depth, tile.rows) * ceil_div(core.group_outputs, tile.columns)
+    return tile, max(min(2 * PROCESSORS // typical(blocks), most), 1)
 
 
 def _evenly_spaced(spec: KernelSpec, core: ConvWeightGrad, dtype: DType, lower: Lower) -> tuple[Lowered, Access]:
@@ -219,9 +214,9 @@ def _evenly_spaced(spec: KernelSpec, core: ConvWeightGrad, dtype: DType, lower: 
     return joined([Lowered((), (), (buffer,)), lower(copy)]), gradient
 
 
-def _sum_pixels(parts: KernelSpec, core: ConvWeightGrad, tile: Tile, pixels: Size) -> Lowered:
+def _sum_pixels(parts: KernelSpec, core: ConvWeightGrad, tile: Tile) -> Lowered:
     """The call for ``parts``, whose axes are (chunks, groups, elements of a patch, outputs)."""
-    size = core.x.dtype.itemsize
+    size, pixels = core.x.dtype.itemsize, core.batch * product(core.out_size)
     chunks, groups, depth, outputs = parts.axes
     table = _image_names(core)
     table.declare(

@@ -11,10 +11,11 @@ from engine.buffers import Buffer
 from engine.dims import Size, product
 from engine.dtypes import DType
 from engine.records import dataclass
-from engine.schedule import Access, Conv2d, KernelSpec, MaxPool2d, Stmt
-from runtime.axes import reordered
+from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2d, Stmt
+from runtime.axes import all_strides, groups, regroup, reordered
 from runtime.cuda.dense import dense_strides
-from runtime.tasks import typical
+from runtime.emit import ArgTable
+from runtime.tasks import outer_indices, typical
 
 
 def pool_apart(spec: KernelSpec) -> tuple[KernelSpec, KernelSpec, Buffer]:
@@ -37,6 +38,14 @@ def pool_apart(spec: KernelSpec) -> tuple[KernelSpec, KernelSpec, Buffer]:
     return convolution, pool, buffer
 
 
+def by_pixel(spec: KernelSpec, table: ArgTable) -> tuple[KernelSpec, tuple[list[str], list[str]]]:
+    """``spec`` with those of the axes of pixels made one that every access walks as one; the lines that split ``row``,
+    a pixel's number, into what remains of them, and the names."""
+    kept = groups(spec.axes[:3], [strides[:3] for strides in all_strides(spec)]) or [(2,)]
+    flat = regroup(spec, [*kept, (3,)])
+    return flat, outer_indices(table, flat.axes[:-1], "row", "p")
+
+
 def weights_by_output(core: Conv2d) -> tuple[Access, tuple[Size, ...]]:
     """The weights over ``(groups, outputs, kh, kw, inputs)``, taps in the order in which they meet the input, and those
     sizes."""
@@ -47,6 +56,15 @@ def weights_by_output(core: Conv2d) -> tuple[Access, tuple[Size, ...]]:
         h, w = -1 * h, -1 * w
     shape = (core.groups, core.group_outputs, *core.kernel, core.group_inputs)
     return replace(core.w, strides=(core.w_group, outputs, h, w, inputs), offset=offset), shape
+
+
+PIXELS = 512
+"""The least pixels that a part of a weight gradient sums up."""
+
+
+def most_parts(core: ConvWeightGrad) -> int:
+    """Into how many parts the pixels go at most."""
+    return max(typical(core.batch * product(core.out_size)) // PIXELS, 1)
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,16 @@ def partial_sums(spec: KernelSpec, dtype: DType, chunks: int, order: tuple[int, 
     strides = tuple(dense[order.index(axis)] for axis in range(len(order)))
     size = product(spec.axes)
     return Partial(Buffer(f"{spec.name}.partial", "temp", dtype, chunks * size), chunks, size, strides)
+
+
+def sums_of_parts(spec: KernelSpec, partial: Partial, shape: tuple[Size, ...]) -> KernelSpec:
+    """The kernel whose core's sums go into ``partial``, each chunk's dense over ``shape``."""
+    axes, dtype = (partial.chunks, *shape), partial.buffer.dtype
+    return KernelSpec(
+        f"{spec.name} chunks", axes, (), (Access(partial.buffer.name, dtype, dense_strides(axes)),),
+        (Stmt("sum", "core", (0,), dtype), Stmt("stored", "store", (0, "sum"), dtype)),
+        nodes=spec.nodes, products=spec.products, location=spec.location,
+    )  # fmt: skip
 
 
 def total_of(spec: KernelSpec, partial: Partial) -> KernelSpec:

@@ -267,15 +267,24 @@ class DriverDevice:
             0: swizzles.CU_TENSOR_MAP_SWIZZLE_NONE, 32: swizzles.CU_TENSOR_MAP_SWIZZLE_32B,
             64: swizzles.CU_TENSOR_MAP_SWIZZLE_64B, 128: swizzles.CU_TENSOR_MAP_SWIZZLE_128B,
         }[array.swizzle]  # fmt: skip
-        encoded = self.call(
-            "cuTensorMapEncodeTiled", kind, len(array.shape), at,
-            [api.cuuint64_t(max(n, 1)) for n in reversed(array.shape)],
+        rank, window = len(array.shape), array.window
+        given = (
+            kind, rank, at, [api.cuuint64_t(max(n, 1)) for n in reversed(array.shape)],
             [api.cuuint64_t(n) for n in reversed(array.strides)],
-            [api.cuuint32_t(n) for n in reversed(array.box)], [api.cuuint32_t(1)] * len(array.shape),
-            api.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE, swizzle,
+        )  # fmt: skip
+        box = [api.cuuint32_t(n) for n in reversed(array.box)]
+        how = (
+            api.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+            swizzle,
             api.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_128B,
             api.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-        )  # fmt: skip
+        )
+        if window is None:
+            encoded = self.call("cuTensorMapEncodeTiled", *given, box, [api.cuuint32_t(1)] * rank, *how)
+        else:
+            steps = [api.cuuint32_t(n) for n in (1, *reversed(window.step), 1)]
+            corners = [[int(n) for n in reversed(corner)] for corner in (window.first, window.last)]
+            encoded = self.call("cuTensorMapEncodeIm2col", *given, *corners, *box, steps, *how)
         return np.frombuffer(ctypes.string_at(int(encoded.getPtr()), BYTES), np.uint8)
 
     def load(self, kernel: Kernel, code: bytes) -> DriverFunction:

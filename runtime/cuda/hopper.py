@@ -53,7 +53,7 @@ MODULES = {
     "runtime.cuda.ptx_hopper": (
         "fence_mbarrier_init", "fence_tensor_map", "mbarrier_arrive", "mbarrier_arrive_expect", "mbarrier_init",
         "mbarrier_wait", "setmaxnreg_dec", "setmaxnreg_inc", "tma_load_2d", "tma_load_3d", "tma_load_4d",
-        "wgmma_bf16", "wgmma_commit", "wgmma_f16", "wgmma_fence", "wgmma_tf32", "wgmma_wait",
+        "tma_load_patches", "wgmma_bf16", "wgmma_commit", "wgmma_f16", "wgmma_fence", "wgmma_tf32", "wgmma_wait",
     ),
 }  # fmt: skip
 
@@ -161,10 +161,10 @@ class Hopper:
             *indent([*fetch, *self._next()], 4),
             "else:",
             f"    setmaxnreg_inc({MANY_REGISTERS})",
-            "    group = (thread >> 7) - 1",
+            "    warpgroup = (thread >> 7) - 1",
             "    warp = thread >> 5 & 3",
             f"    acc = cuda.local.array({tile.columns // 2}, float32)",
-            f"    staged = shared + {tile.staged} + (group * 4 + warp) * {16 * PIECE * 4}",
+            f"    staged = shared + {tile.staged} + (warpgroup * 4 + warp) * {16 * PIECE * 4}",
             f"    staged_at = staged + (lane >> 2) * {PIECE * 4}",
             "    staged_turn = (lane >> 2 & 3) * 8",
             "    parity = 0",
@@ -189,7 +189,7 @@ class Hopper:
             "    acc[i] = float32(0.0)",
             "for k_tile in range(k_tiles):",
             "    mbarrier_wait(full + 8 * slot, parity)",
-            f"    a_stage = shared + slot * {tile.stage} + group * {GROUP_ROWS * ROW_BYTES}",
+            f"    a_stage = shared + slot * {tile.stage} + warpgroup * {GROUP_ROWS * ROW_BYTES}",
             f"    b_stage = shared + slot * {tile.stage} + {ROWS * ROW_BYTES}",
             "    wgmma_fence()",
             f"    for step in range({ROW_BYTES // STEP_BYTES}):",
@@ -216,7 +216,7 @@ class Hopper:
         """Lines that run the body on the sums of a tile, which begins at ``tile_row`` and ``tile_column``; the last
         four are those of :func:`runtime.cuda.epilogue.body_lines`, and ``emitter`` has ``staged_value(PIECE)`` for its
         core."""
-        region = Region(16, PIECE, f"tile_row + {GROUP_ROWS} * group + 16 * warp", f"tile_column + {PIECE} * piece",
+        region = Region(16, PIECE, f"tile_row + {GROUP_ROWS} * warpgroup + 16 * warp", f"tile_column + {PIECE} * piece",
                         row_limit, column_limit)  # fmt: skip
         return [
             f"for piece in range({self.tile.columns // PIECE}):",

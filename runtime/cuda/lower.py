@@ -71,7 +71,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture
         case Conv2d() as core if is_pointwise(core) and (_is_one_product(item) or not on_tensor_cores(core)):
             return again(as_contraction(item))
         case Conv2d() as core if on_tensor_cores(core):
-            return lower_conv2d(item, again)
+            return lower_conv2d(item, again, architecture)
         case Conv2d():
             return lower_direct_conv2d(item)
         case ConvWeightGrad() as core if is_depthwise(core):
@@ -79,7 +79,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture
         case ConvWeightGrad() as core if is_pointwise_gradient(core):
             return again(gradient_as_contraction(item))
         case ConvWeightGrad() as core if on_tensor_cores(core):
-            return lower_conv_weight_grad(item, again)
+            return lower_conv_weight_grad(item, again, architecture)
         case ConvWeightGrad():
             return lower_direct_weight_grad(item, again)
         case MaxPool2d(source=Conv2d()):

@@ -11,7 +11,7 @@ from typing import Any
 
 from runtime.cuda.simulator import mbarriers, tma, warp, warpgroup
 from runtime.cuda.simulator.thread import current, together
-from runtime.cuda.toolkit import array, i32, intrinsic, literal, ptx, u32, u64
+from runtime.cuda.toolkit import array, i32, intrinsic, literal, ptx, u16, u32, u64
 
 # --- mbarriers -----------------------------------------------------------------------------------------------
 
@@ -92,6 +92,20 @@ def tma_load_4d(
 ) -> None:
     """The same of an array of four axes."""
     tma.load(destination, tensor_map, (column, row, plane, space), mbarrier)
+
+
+@ptx(
+    "cp.async.bulk.tensor.4d.shared::cluster.global.im2col.mbarrier::complete_tx::bytes "
+    "[$destination], [$tensor_map, {$channel, $column, $row, $image}], [$mbarrier], {$right, $down};"
+)
+def tma_load_patches(
+    destination: u32, tensor_map: u64, channel: i32, column: i32, row: i32, image: i32, mbarrier: u32, right: u16,
+    down: u16,
+) -> None:  # fmt: skip
+    """Begin to copy the pixels that outputs of a convolution meet with one tap: the map has a window, the first output
+    meets ``column`` and ``row`` of ``image`` with its first tap, and this tap lies so much further ``right`` and
+    ``down``."""
+    tma.load_patches(destination, tensor_map, (channel, column, row, image), (right, down), mbarrier)
 
 
 @ptx("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [$tensor_map, {$column, $row}], [$source];")

@@ -171,7 +171,7 @@ class KernelRunner:
                 at = argument(arg.at)
                 assert isinstance(at, Pointer)
                 shape, strides = (tuple(map(number, sizes)) for sizes in (arg.shape, arg.strides))
-                return replace(arg, at=at, shape=shape, strides=strides)
+                return replace(arg, at=at, shape=shape, strides=strides, window=arg.window and arg.window.at(number))
             if not isinstance(arg, Pointer):
                 return number(arg)
             root, start = memory.place(arg.buffer)

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 from cuda.bindings import driver as real
 
-from engine.program import Kernel
+from engine.program import Kernel, Window
 from runtime.checked_memory import CheckedMemory
 from runtime.cuda.simulator.machine import launch
 from runtime.cuda.tensor_map import TensorMap
@@ -165,6 +165,17 @@ class FakeDriver:
         assert rank == len(size) == len(steps)
         shape, strides, box = (tuple(map(int, reversed(sizes))) for sizes in (size, strides, box))
         encoded = TensorMap(shape, strides, itemsize, box, swizzle).for_simulator(address)
+        return SimpleNamespace(getPtr=lambda: encoded.ctypes.data)
+
+    def _cuTensorMapEncodeIm2col(self, kind: Any, rank: int, address: int, size: Any, strides: Any, lower: Any,
+                                 upper: Any, channels: Any, pixels: Any, steps: Any, *options: Any) -> Any:  # fmt: skip
+        itemsize = int(kind.name.removeprefix("CU_TENSOR_MAP_DATA_TYPE_UINT")) // 8
+        swizzle = int(options[1].name.removeprefix("CU_TENSOR_MAP_SWIZZLE_").removesuffix("B"))
+        assert rank == len(size) == len(steps) == 4 and (int(steps[0]), int(steps[3])) == (1, 1)
+        shape, strides, steps = (tuple(map(int, reversed(sizes))) for sizes in (size, strides, steps))
+        window = Window(tuple(reversed(lower)), tuple(reversed(upper)), steps[1:3])
+        box = (int(pixels), int(channels))
+        encoded = TensorMap(shape, strides, itemsize, box, swizzle, window).for_simulator(address)
         return SimpleNamespace(getPtr=lambda: encoded.ctypes.data)
 
     def _cuMemGetInfo(self) -> Any:

@@ -23,6 +23,47 @@ def load(destination: int, tensor_map: int, corner: Sequence[int], mbarrier: int
     mbarriers.begin(mbarrier, pieces)
 
 
+def load_patches(
+    destination: int, tensor_map: int, corner: Sequence[int], offset: Sequence[int], mbarrier: int
+) -> None:
+    """Begin to copy pixels by the im2col mode of the PTX ISA: from ``corner`` (channel, column, row, image) they follow
+    one another within the map's window, column by column, row by row, image by image; each is read ``offset`` (columns,
+    rows) from there, and those outside of the image are zeros."""
+    address, box = _map(tensor_map, destination)
+    window = box.window
+    if window is None or len(box.shape) != 4:
+        raise BoundsError(f"TMA is asked for patches by {box}: line {kernel_line()} of the kernel")
+    channel, column, row, image = map(int, corner)
+    top, left, bottom, right = map(int, window.sizes)
+    down, across = window.step
+    images, rows, columns, channels = box.shape
+    ends = (rows - 1 + bottom, columns - 1 + right)
+    whole = (row - top) % down == 0 and (column - left) % across == 0
+    if channel < 0 or not (whole and top <= row <= ends[0] and left <= column <= ends[1]):
+        raise BoundsError(f"TMA's patches begin at {tuple(corner)}, outside of {box}: line {kernel_line()}")
+    if not all(0 <= n < 256 for n in offset):
+        raise BoundsError(f"TMA's tap is {tuple(offset)} further on, not 0 to 255: line {kernel_line()} of the kernel")
+    shared = current().block.shared
+    pixels, width = box.box[0], box.box[1] * box.itemsize
+    left_over = (channels - channel) * box.itemsize
+    pieces = []
+    for r in range(pixels):
+        at_row, at_column = row + int(offset[1]), column + int(offset[0])
+        is_inside = image < images and 0 <= at_row < rows and 0 <= at_column < columns
+        places = zip((image, at_row, at_column), box.strides, strict=True)
+        source = address + sum(i * s for i, s in places) + channel * box.itemsize
+        for start in range(0, width, _CHUNK):
+            at = shared.place(swizzled(int(destination) + r * width + start, box.swizzle), _CHUNK, "copies")
+            inside = max(0, min(_CHUNK, left_over - start)) if is_inside else 0
+            pieces.append((at, _reader(source + start, inside)))
+        column += across
+        if column > ends[1]:
+            column, row = left, row + down
+        if row > ends[0]:
+            row, image = top, image + 1
+    mbarriers.begin(mbarrier, pieces)
+
+
 def store(tensor_map: int, corner: Sequence[int], source: int) -> None:
     """Begin to copy a box from shared memory to an array."""
     thread = current()
@@ -59,6 +100,8 @@ def _chunks(tensor_map: int, corner: Sequence[int], place: int) -> Iterator[tupl
     """The chunks of a box in shared memory at ``place``: where they lie there and in global memory, and how many of
     their bytes belong to the array."""
     address, box = _map(tensor_map, place)
+    if box.window is not None:
+        raise BoundsError(f"TMA is asked for a box by {box}: line {kernel_line()} of the kernel")
     shared = current().block.shared
     *outer, column = (int(c) for c in reversed(corner))
     if len(outer) != len(box.strides):

@@ -5,20 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from cuda_harness import compiled
+from cuda_harness import check_hopper as check
 from kernel_harness import elements, finish
 
 from engine import dtypes
 from engine.dtypes import DType
-from engine.program import Kernel
 from engine.schedule import Access, Contraction, KernelSpec
-from runtime.cuda.assembler import disassemble, instructions
 from runtime.cuda.contraction_hopper import hopper_kernel
 from runtime.cuda.contraction_split import split
-from runtime.cuda.hopper import FEW_REGISTERS, MANY_REGISTERS, THREADS, TILES, HopperTile
-
-REGISTERS = 65536
-"""Of a processor."""
+from runtime.cuda.hopper import TILES, HopperTile
 
 
 def product(layout: str, dtype: DType = dtypes.bf16, batch: tuple[int, ...] = ()) -> KernelSpec:
@@ -28,17 +23,6 @@ def product(layout: str, dtype: DType = dtypes.bf16, batch: tuple[int, ...] = ()
     b = Access("b", dtype, (*outer, *((1, k) if layout[1] == "T" else (n, 1))))
     y = Access("y", dtype, (*outer, n, 1))
     return KernelSpec("product", (*batch, m, n), (), (y,), finish(dtype), Contraction(a, b, k), products="high")
-
-
-def check(kernel: Kernel) -> None:
-    cubin = compiled(kernel, "sm_90a")
-    found, needs = instructions(disassemble(cubin.code)), cubin.resources
-    assert found["HGMMA"] >= 4 and found["UTMALDG"] > 0
-    # Those that multiply wait until the others have given up as many registers as they ask for: with fewer at the
-    # start, for ever.
-    assert needs.registers * THREADS <= REGISTERS
-    assert needs.registers * THREADS >= FEW_REGISTERS * THREADS // 3 + MANY_REGISTERS * THREADS * 2 // 3
-    assert needs.occupancy(THREADS, kernel.shared, "sm_90a") == 1
 
 
 @pytest.mark.parametrize("layout", ["NT", "TN"])

@@ -29,7 +29,9 @@ def check(kernel: Kernel, architecture: str) -> None:
 @pytest.mark.parametrize("choice, dtype", TILES)
 def test_every_tile(choice: Choice, dtype, make, name: str, monkeypatch) -> None:
     monkeypatch.setattr(conv, "choose_tile", lambda *sizes: choice.tile)
-    check(kernel_of(make("tile", MANY, dtype), name), "sm_80")
+    kernel = kernel_of(make("tile", MANY, dtype), name)
+    for architecture in ("sm_80", "sm_90a"):
+        check(kernel, architecture)
 
 
 @pytest.mark.parametrize("case, name", [

@@ -14,7 +14,7 @@ from kernel_harness import elements
 import tenon as tn
 from engine import dims, dtypes
 from engine.dtypes import DType
-from engine.program import BoxMap, Call, Lowered, Pointer, Program
+from engine.program import BoxMap, Call, Lowered, Pointer, Program, Window
 from engine.program_json import from_json, to_json
 from engine.schedule import Access, Contraction, KernelSpec, Stmt
 from runtime.cuda import contraction, devices, loading
@@ -152,7 +152,9 @@ def test_tf32_is_chosen_as_exactly_as_asked_for() -> None:
 def test_tensor_maps_are_written_to_the_cache_and_read_again() -> None:
     n = dims.dim("N")
     at = BoxMap(Pointer("x", 16), (3, n, 64), (64 * n, 128 * n), 2, (1, 64, 64))
-    call = Call("key", "label", (at, 3, n), n, ("x",), ())
+    window = Window((-1, 0), (0, n), (2, 1))
+    over = replace(at, shape=(n, 8, 8, 64), strides=(8192, 1024, 128), box=(64, 64), window=window)
+    call = Call("key", "label", (at, over, 3, n), n, ("x",), ())
     program = Program("p", (), (), (), (), (), (call,))
     assert from_json(to_json(program)) == program
 

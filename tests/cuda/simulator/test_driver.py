@@ -12,12 +12,13 @@ from fake_driver import FakeDriver, code_of
 
 import tenon as tn
 from engine.errors import DeviceError, DeviceMemoryError, IndexRangeError, UnsupportedError
-from engine.program import Kernel
+from engine.program import Kernel, Window
 from runtime.cuda.ceilings import copy_bandwidth, peak_flops
 from runtime.cuda.devices import check
 from runtime.cuda.driver import DriverDevice, called, found
 from runtime.cuda.executor import Executor
 from runtime.cuda.guards import has_joined_guards, joined_guards
+from runtime.cuda.tensor_map import TensorMap, from_simulator
 from tenon import optim
 
 ORDERS = [(True, True), (True, False), (False, True), (False, False)]
@@ -53,6 +54,15 @@ def batches(sizes):
     return [
         (rng.standard_normal((n, 6)).astype(np.float32), rng.standard_normal((n, 3)).astype(np.float32)) for n in sizes
     ]
+
+
+@pytest.mark.parametrize("window", [None, Window((-1, -2), (0, 3), (2, 1))])
+def test_tensor_maps_are_encoded_as_they_are_meant(window: Window | None):
+    box = (64, 32) if window else (1, 2, 8, 32)
+    array = TensorMap((2, 5, 6, 40), (2400, 480, 80), 2, box, 64, window)
+    encoded = DriverDevice(FakeDriver(), 0).tensor_map(1 << 20, array)
+    np.testing.assert_array_equal(encoded, array.for_simulator(1 << 20))
+    assert from_simulator(encoded) == (1 << 20, array)
 
 
 @pytest.mark.parametrize("late", ORDERS)

@@ -1,0 +1,101 @@
+"""Convolutions by TMA and wgmma in the simulator beside the reference: windows, groups, edges; what a fault does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from conv_cases import Case
+from convolution_cases import BF16, F32, forward, input_gradient, weight_gradient
+from cuda_harness import Case as Kernel
+from cuda_harness import compare, reference, simulate
+
+from engine.errors import TenonError
+from engine.program import Lowered
+from runtime.cuda import conv
+from runtime.cuda.conv_hopper import hopper_convolution, hopper_weight_grad
+from runtime.cuda.hopper import TILES, HopperTile
+from runtime.cuda.lower import lower
+
+RAGGED = Case((5, 6), (24, 72), kernel=(3, 1), padding=(1, 0))
+STRIDED = Case((11, 9), (72, 16), (3, 2), (2, 1), padding=(1, 1))
+DILATED_GROUPS = Case((6, 5), (128, 32), (2, 2), dilation=(2, 3), padding=(2, 1), groups=2)
+FEW_CHANNELS = Case((7, 5), (8, 16), padding=(2, 0))
+
+
+def on_hopper(monkeypatch: pytest.MonkeyPatch, case: Kernel, tile: HopperTile, blocks: int = 2) -> Lowered:
+    """The case lowered for Hopper with this tile, whether or not it pays at such a size."""
+    monkeypatch.setattr(conv, "convolution_tile", lambda *given: tile)
+    monkeypatch.setattr(conv, "hopper_convolution", lambda *given: hopper_convolution(*given, blocks))
+    monkeypatch.setattr(conv, "weight_grad_way", lambda *given: (tile, 2))
+    monkeypatch.setattr(conv, "hopper_weight_grad", lambda *given: hopper_weight_grad(*given, blocks))
+    lowered = lower(case.spec, (), "sm_90a")
+    assert any("_hopper_" in kernel.name for kernel in lowered.kernels)
+    return lowered
+
+
+def check(case: Kernel, lowered: Lowered, order: int) -> None:
+    arrays = {name: a.copy() for name, a in case.arrays.items()}
+    conflicts = simulate(lowered, arrays, case.values, order)
+    compare(case, arrays, reference(case))
+    names = {k.key: k.name for k in lowered.kernels}
+    for call, counted in zip(lowered.calls, conflicts, strict=True):
+        assert "_hopper_" not in names[call.kernel] or sum(counted.extra.values()) == 0
+
+
+CASES = [
+    (forward("ragged", RAGGED, BF16), 1), (forward("strided", STRIDED, BF16), 2),
+    (forward("dilated groups", DILATED_GROUPS, BF16), 2), (forward("few channels", FEW_CHANNELS, BF16), 2),
+    (input_gradient("ragged dx", RAGGED, BF16), 2), (input_gradient("dilated groups dx", DILATED_GROUPS, BF16), 2),
+    (weight_gradient("ragged dw", RAGGED, BF16), 1), (weight_gradient("strided dw", STRIDED, BF16), 2),
+    (weight_gradient("dilated groups dw", DILATED_GROUPS, BF16), 2),
+    (weight_gradient("few channels dw", FEW_CHANNELS, BF16), 2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case, tile", CASES, ids=[case.name for case, _ in CASES])
+def test_it_does_what_its_spec_says(case: Kernel, tile: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    order = [c.name for c, _ in CASES].index(case.name) % 3
+    check(case, on_hopper(monkeypatch, case, TILES[tile]), order)
+
+
+def test_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = replace(forward("tf32", Case((5, 4), (36, 16)), F32), tolerance=4e-3)
+    case = replace(case, spec=replace(case.spec, products="high"))
+    check(case, on_hopper(monkeypatch, case, TILES[2]), 1)
+
+
+def names(case: Kernel, **changed: object) -> list[str]:
+    return [k.name.removesuffix("_kernel") for k in lower(replace(case.spec, **changed), (), "sm_90a").kernels]
+
+
+def test_hopper_is_chosen_where_it_can_and_pays() -> None:
+    large, odd = Case((56, 56), (64, 64)), Case((224, 224), (3, 64), (7, 7), (2, 2))
+    assert "conv2d_hopper_bf16" in names(forward("", large, BF16))
+    assert "conv2d_hopper_bf16" in names(input_gradient("", large, BF16))
+    assert "conv_weight_grad_hopper_bf16" in names(weight_gradient("", large, BF16))
+    assert "conv2d_bf16" in names(forward("", odd, BF16))
+    assert "conv_weight_grad_bf16" in names(weight_gradient("", odd, BF16))
+    assert "conv2d_f32" in names(forward("", large, F32))
+    assert "conv2d_hopper_f32" in names(forward("", large, F32), products="high")
+
+
+FAULTS = {
+    "a stage is not waited for": ("        mbarrier_wait(full + 8 * slot, parity)", "        pass"),
+    "a stage is filled too early": ("                mbarrier_wait(empty + 8 * slot, parity)", "                pass"),
+    "the wrong tap": ("tap_row * dilation_h)", "(tap_row + 1) * dilation_h)"),
+    "the wrong pixel": ("out_row * stride_h - pad_h", "out_row * stride_h"),
+    "a channel too far": ("if from_channel >= inputs", "if from_channel > inputs"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_found(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = forward("dilated groups", DILATED_GROUPS, BF16)
+    lowered = on_hopper(monkeypatch, case, TILES[0], 1)  # more stages than there are
+    right, wrong = FAULTS[fault]
+    kernel = lowered.kernels[-1]
+    assert right in kernel.source
+    broken = replace(kernel, source=kernel.source.replace(right, wrong))
+    with pytest.raises((TenonError, AssertionError)):
+        check(case, replace(lowered, kernels=(*lowered.kernels[:-1], broken)), 1)
