@@ -508,8 +508,8 @@ def function_source(name: str, parameters: str, lines: Sequence[str], package: s
 
 
 def kernel_name(name: str) -> str:
-    """``name`` as that of a kernel: without the sizes it ends in, for others may share it."""
-    return re.sub(r"\W", "_", re.sub(r"_\d+(x\d+)*$", "", name)) + "_kernel"
+    """``name`` as that of a kernel: without the sizes that its words end in, for others may share it."""
+    return re.sub(r"\W", "_", re.sub(r"(_\d+(x\d+)*)+(?= )|_\d+(x\d+)*$", "", name)) + "_kernel"
 
 
 def key_of(source: str, *further: object) -> str:

@@ -36,7 +36,7 @@ PRODUCTS: dict[str, Case] = {
     "rows that are not aligned": (lambda a, b: a @ b, ((2000, 1021), (1021, 2001)), "contract_hopper"),
 }
 CONVOLUTIONS: dict[str, Case] = {
-    "3 x 3": (lambda x, w: image_gradients(x, w, padding=1), ((16, 64, 28, 30), (72, 64, 3, 3)), "conv2d_hopper"),
+    "3 x 3": (lambda x, w: image_gradients(x, w, padding=1), ((16, 48, 28, 30), (128, 48, 3, 3)), "conv2d_hopper"),
     "strided": (
         lambda x, w: image_gradients(x, w, padding=(1, 0), stride=2), ((32, 128, 29, 28), (128, 128, 3, 3)),
         "conv2d_hopper",
