@@ -99,11 +99,12 @@ def computed_dtype(core: Conv2d) -> DType:
 
 
 def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Callable[[int, int], int],
-              block_bytes: int = BLOCK_BYTES) -> ConvTile:  # fmt: skip
+              block_bytes: int = BLOCK_BYTES, patch_bytes: int = PATCH_BYTES) -> ConvTile:  # fmt: skip
     """A tile that fits the nearest caches, as wide as the image where that can be, and leaves enough tasks.
 
     ``counts`` rows and columns of points are to be made; ``span(axis, n)`` says how many outputs of ``core`` along
-    ``axis`` it takes to make ``n`` of them. The tile's outputs take ``block_bytes`` at most.
+    ``axis`` it takes to make ``n`` of them. The tile's outputs take ``block_bytes`` at most, and the copy of its input
+    ``patch_bytes`` if the tile has more than a few points.
     """
     dtype = computed_dtype(core)
     tile = fitting(host_tile(dtype), core.group_outputs)
@@ -121,7 +122,7 @@ def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Calla
 
     def fits(rows: int) -> bool:
         trial = sized((rows, columns))
-        room = FAR_PATCH_BYTES if trial.size[0] * trial.size[1] <= FEW_POINTS else PATCH_BYTES
+        room = FAR_PATCH_BYTES if trial.size[0] * trial.size[1] <= FEW_POINTS else patch_bytes
         return trial.block_bytes <= block_bytes and trial.patch.bytes <= room and enough(trial)
 
     columns = WIDEST

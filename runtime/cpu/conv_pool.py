@@ -10,7 +10,16 @@ from engine import dtypes
 from engine.dims import Size, product
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, MaxPool2d
-from runtime.cpu.conv import BLOCK_BYTES, ConvTile, image_lines, pack_weights, plan_tile, tile_lines, tile_space
+from runtime.cpu.conv import (
+    BLOCK_BYTES,
+    PATCH_BYTES,
+    ConvTile,
+    image_lines,
+    pack_weights,
+    plan_tile,
+    tile_lines,
+    tile_space,
+)
 from runtime.cpu.conv_parts import part_lines, worth_parting
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines
@@ -18,8 +27,9 @@ from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, sto
 from runtime.tasks import coordinates
 from runtime.windows import always_inside, better, may_unroll, reach
 
-OVERLAPPING_BYTES = 4 * BLOCK_BYTES
-"""The most that a tile's outputs should take where windows overlap: what the next tile needs too is computed twice."""
+OVERLAPPING = (4 * BLOCK_BYTES, 2 * PATCH_BYTES)
+"""The most that a tile's outputs, and the copy of its input, should take where windows overlap: what the next tile
+needs too is computed twice."""
 
 
 def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
@@ -33,7 +43,7 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
         return (points - 1) * core.stride[axis] + reach(core.kernel[axis], core.dilation[axis])
 
     overlapping = any(reach(k, d) > s for k, s, d in zip(core.kernel, core.stride, core.dilation, strict=True))
-    plan = plan_tile(conv, spec.axes[0], pooled, covered, OVERLAPPING_BYTES if overlapping else BLOCK_BYTES)
+    plan = plan_tile(conv, spec.axes[0], pooled, covered, *(OVERLAPPING if overlapping else ()))
     packed = pack_weights(spec, plan)
     table = ArgTable()
     space = tile_space(plan, spec.axes[0], pooled)
