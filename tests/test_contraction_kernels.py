@@ -67,7 +67,32 @@ def test_rows_of_b_that_lie_ready_are_not_packed(m: int) -> None:
     assert len(lowered.calls) == 1
 
 
-@pytest.mark.parametrize("m, vectors, transposed", [(13, 2.5, True), (9, 0.6, False), (1, 8, False)])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("m, n, k", [(40, 70, 300), (128, 97, 31), (33, 512, 600), (3, 4, 50)])
+def test_few_rows_have_their_panels_packed_near(m: int, n: int, k: int, transposed: bool) -> None:
+    lowered = lower_contraction(product(m, n, k, b_transposed=transposed))
+    rng = np.random.default_rng(2)
+    a, b = random(rng, (m, k)), random(rng, (k, n))
+    y = np.full((m, n), np.nan, np.float32)
+    run(lowered, {"a": a, "b": np.ascontiguousarray(b.T) if transposed else b, "y": y}, splits=3)
+    assert_close(y, a, b)
+    assert len(lowered.calls) == 1 or transposed
+
+
+def test_panels_of_a_batch_packed_near() -> None:
+    b_strides = (40 * 50, 50 * 2, 2)  # neither along memory: every other element of a wider matrix
+    core = Contraction(Access("a", dtypes.f32, (20 * 20, 20, 1)), Access("b", dtypes.f32, b_strides), 20)
+    lowered = lower_contraction(
+        KernelSpec("batch", (3, 20, 25), (), (Access("y", dtypes.f32, (500, 25, 1)),), finish(dtypes.f32), core)
+    )
+    rng = np.random.default_rng(3)
+    a, b = random(rng, (3, 20, 20)), random(rng, (3, 40, 50))
+    y = np.full((3, 20, 25), np.nan, np.float32)
+    run(lowered, {"a": a, "b": b, "y": y}, splits=2)
+    assert_close(y, a, b[:, ::2, ::2])
+
+
+@pytest.mark.parametrize("m, vectors, transposed", [(13, 2.5, True), (9, 0.6, False), (24, 0.25, True), (1, 8, False)])
 def test_last_columns_that_fill_one_vector_and_single_rows(m: int, vectors: float, transposed: bool) -> None:
     n, k = int(vectors * host_tile(dtypes.f32).lanes), 300
     lowered = lower_contraction(product(m, n, k, b_transposed=transposed), ("b",))

@@ -8,6 +8,7 @@ A task computes one block of the result in scratch, over the whole of k, and the
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import replace
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
@@ -16,7 +17,8 @@ from engine.records import dataclass
 from engine.schedule import Access, Contraction, KernelSpec
 from runtime.cpu.contraction_scalar import lower_scalar_contraction
 from runtime.cpu.emit import kernel
-from runtime.cpu.packing import Axis, Packed, Panels, pack
+from runtime.cpu.packing import Axis, Packed, Panels, pack, panel_lines
+from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store, times, total
 from runtime.tasks import coordinates, typical
@@ -25,11 +27,22 @@ PANEL_BYTES = 32768
 """One panel over one block of k stays in the first-level cache."""
 BLOCK = (96, 4)
 """The largest block of a task: rows, panels."""
+NEAR_ROWS = 128
+"""So few rows are one task's, which then packs the panels that it meets itself, near and for nobody else."""
+NEAR_COST = 0.1
+"""What packing near takes, of what it takes by itself: nothing is written far away and read again."""
+SHORT = 128
+"""Up to so many products in a sum, its result is worth as much thought as the sum."""
+STRIP = 24
+"""Rows that are computed before the body runs on them where k is short: few, so that its stores drain while the next
+are multiplied."""
 TASK_OVERHEAD = 400
 """What a task costs besides its products, in vector multiply-adds."""
 THREADS = (2, 8)
 """The numbers of threads that tasks should suit."""
 ENOUGH_TASKS = 16
+LEAST_LANES = 4
+"""The shortest vectors."""
 _LEAST, _TYPICAL = 1, 64
 """The values of dims for which blocks are chosen."""
 
@@ -57,7 +70,8 @@ class Operand:
 
 @dataclass(frozen=True)
 class Plan:
-    """``rows`` read in place, ``columns`` packed or not, blocks of ``block_rows`` x ``block_columns``."""
+    """``rows`` read in place, ``columns`` packed or not, blocks of ``block_rows`` x ``block_columns``. Where panels are
+    ``near`` every task packs its own."""
 
     rows: Operand
     columns: Operand
@@ -65,6 +79,7 @@ class Plan:
     tile: Tile
     block_rows: int
     block_columns: int
+    near: bool = False
 
 
 def lower_contraction(spec: KernelSpec, constant: Collection[str] = ()) -> Lowered:
@@ -94,7 +109,14 @@ def choose(spec: KernelSpec, core: Contraction, constant: Collection[str]) -> Pl
     packed = not _readable(columns, rows, tile)
     if not packed and rows.size == 1 and columns.size % tile.flat.columns == 0:
         tile = tile.flat
-    return Plan(rows, columns, packed, tile, *_block(spec, rows, columns, core.k, tile))
+    near = packed and _met_once(spec, rows, columns) and columns.access.buffer not in constant
+    return Plan(rows, columns, packed, tile, *_block(spec, rows, columns, core.k, tile, near), near)
+
+
+def _met_once(spec: KernelSpec, rows: Operand, columns: Operand) -> bool:
+    """Whether every panel is met by few rows, and by one element of the batch."""
+    few = isinstance(rows.size, int) and 0 < rows.size <= NEAR_ROWS
+    return few and all(stride != 0 or size == 1 for size, stride in zip(spec.axes, columns.batch, strict=False))
 
 
 def _cost(spec: KernelSpec, core: Contraction, tile: Tile, rows: Operand, columns: Operand,
@@ -110,6 +132,8 @@ def _cost(spec: KernelSpec, core: Contraction, tile: Tile, rows: Operand, column
     if not _readable(columns, rows, tile) and columns.access.buffer not in constant:
         packing = typical(product(s for s, st in zip(spec.axes, columns.batch, strict=False) if st != 0)) * n * k
         packing *= 0.25 if columns.stride == 1 else 0.75
+        if _met_once(spec, rows, columns):
+            packing *= NEAR_COST
     strided = sum(access.strides[columns.axis] not in (0, 1) for access in (*spec.reads, *spec.writes))
     return compute + packing + batch * m * n * (1.5 * strided + 0.25)
 
@@ -124,8 +148,14 @@ def _readable(columns: Operand, rows: Operand, tile: Tile) -> bool:
 
 
 def fitting(tile: Tile, columns: Size) -> Tile:
-    """``tile``, or the narrow one where all columns fit in that."""
-    return tile.narrow if isinstance(columns, int) and columns <= tile.lanes else tile
+    """``tile``, or the narrow one where all columns fit in that, of the shortest vectors that hold them: processors
+    with wide ones may multiply twice as many short ones at a time."""
+    if not isinstance(columns, int) or columns > tile.lanes:
+        return tile
+    lanes = tile.lanes
+    while lanes > LEAST_LANES and 2 * columns <= lanes:
+        lanes //= 2
+    return replace(tile.narrow, lanes=lanes)
 
 
 def ends_narrow(columns: Size, tile: Tile) -> bool:
@@ -133,9 +163,10 @@ def ends_narrow(columns: Size, tile: Tile) -> bool:
     return tile.vectors > 1 and isinstance(columns, int) and 0 < columns % tile.columns <= tile.lanes
 
 
-def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Tile) -> tuple[int, int]:
+def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Tile,
+           near: bool) -> tuple[int, int]:  # fmt: skip
     """Rows and columns of a task's block: those with which two threads and eight are expected to be done soonest, for
-    dims that are typical and for dims of 1."""
+    dims that are typical and for dims of 1. Where panels are ``near`` a block has all rows."""
     cases = [
         [max(typical(size, value), 1) for size in (product(spec.axes[:-2]), rows.size, columns.size, k)]
         for value in ((_LEAST, _TYPICAL) if _symbolic(spec, k) else (_TYPICAL,))
@@ -154,7 +185,8 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
             found += sum(-(-tasks // threads) * task * threads / ideal for threads in THREADS)
         return found
 
-    heights = range(1, min(BLOCK[0] // tile.rows, -(-most_rows // tile.rows)) + 1)
+    whole = -(-most_rows // tile.rows)
+    heights = [whole] if near else range(1, min(BLOCK[0] // tile.rows, whole) + 1)
     widths = range(1, min(BLOCK[1], -(-most_columns // tile.columns)) + 1)
     _, height, panels = min((time(h * tile.rows, p), -h, -p) for h in heights for p in widths)
     return -height * tile.rows, -panels * tile.columns
@@ -168,7 +200,7 @@ def _symbolic(spec: KernelSpec, k: Size) -> bool:
 
 
 def _lower_tiled(spec: KernelSpec, core: Contraction, plan: Plan) -> Lowered:
-    if not plan.packed:
+    if plan.near or not plan.packed:
         main, code = _multiply(spec, core, plan, None)
         return Lowered((main,), (code,))
     side = plan.columns
@@ -220,10 +252,14 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
     space: dict[str, Size] = dict(batch)
     blocks = {"n_block": ceil_div(columns.size, plan.block_columns), "m_block": ceil_div(rows.size, plan.block_rows)}
     space |= blocks
-    tile_bytes = plan.block_rows * plan.block_columns * size
+    depth = max(PANEL_BYTES // (width * size), 1)
+    strip = plan.block_rows
+    if isinstance(core.k, int) and core.k <= SHORT and not plan.near:
+        strip = min(strip, -(-STRIP // tile.rows) * tile.rows)
+    tile_bytes = strip * plan.block_columns * size
     table.declare(
         left=Pointer(rows.access.buffer, rows.access.offset * size), m=rows.size, n=columns.size, k=core.k,
-        left_m=rows.stride, left_k=rows.k_stride, block_columns=plan.block_columns, table_at=tile_bytes,
+        left_m=rows.stride, left_k=rows.k_stride, block_columns=plan.block_columns, strip=strip,
         n_blocks=blocks["n_block"], n_panels=ceil_div(columns.size, width),
         m_blocks=blocks["m_block"], m_tiles=ceil_div(rows.size, tile.rows),
         **{f"left_{name}": stride for name, stride in zip(batch, rows.batch, strict=True)},
@@ -244,7 +280,23 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
             **{f"right_{name}": stride for name, stride in zip(batch, columns.batch, strict=True)},
         )  # fmt: skip
         right_row, next_panel = f"right_k * {size}", str(width * size)
-        right_first = f"({total(*(f'{name} * right_{name}' for name in batch), 'n0')}) * {size}"
+        right_n = "1" if columns.stride == 1 else "right_n"
+        right_first = f"({total(*(f'{name} * right_{name}' for name in batch), times('n0', right_n))}) * {size}"
+    parts = {"block": tile_bytes, "row_table": (strip + tile.rows) * 8}
+    modules: dict[str, list[str]] = {}
+    fetch: list[str] = []
+    panel = f"right_first + k0 * {right_row}"
+    if plan.near:
+        parts["near"] = depth * width * size
+        table.declare(right_n=columns.stride)
+        right_k = "1" if columns.k_stride == 1 else "right_k"
+        fetch, modules = panel_lines(dtype, width, right_n, right_k, table.scope(columns.access.buffer), scope)
+        fetch = [
+            f"start = right_first + ({times('c', right_n)} + k0 * right_k) * {size}",
+            f"present = minimum({width}, columns - c)",
+            *fetch,
+        ]
+        panel, right_row, next_panel = "near", str(width * size), "0"
 
     unit_k = rows.k_stride == 1
     sizes = tile.heights
@@ -253,14 +305,13 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         f"{{tile}}(1, deep, left_k * {size}, row_table + r * 8, panel, {right_row}, "
         f"block + (r * block_columns + c) * {size}, block_columns * {size}, k0)"
     )
-    multiply = row_blocks(names, sizes, call)
+    multiply = row_blocks(names, sizes, call, "0", "here")
     if ends_narrow(columns.size, tile):
         narrow = [tile.narrow.name(dtype, height, unit_k, False) for height in sizes]
         multiply = [f"if columns - c > {tile.lanes}:", *indent(multiply), "else:",
-                    *indent(row_blocks(narrow, sizes, call))]  # fmt: skip
+                    *indent(row_blocks(narrow, sizes, call, "0", "here"))]  # fmt: skip
         names += narrow
-    address = f"left_first + (minimum(r, rows - 1) * left_m + k0 * left_k) * {size}"
-    depth = max(PANEL_BYTES // (width * size), 1)
+    address = f"left_first + (minimum(r0 + r, rows - 1) * left_m + k0 * left_k) * {size}"
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
                           core={0: load(dtype, "values", "j", scope)})  # fmt: skip
     lines = emitter.start()
@@ -272,32 +323,36 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         *_share("n", "n_panels", width, "columns"),
         f"left_first = left + ({total(*(f'{name} * left_{name}' for name in batch), 'm0 * left_m')}) * {size}",
         f"right_first = right + {right_first}",
+    ]
+    by_row = emitter.enter(rows.axis, "i")
+    inside = emitter.enter(columns.axis, "n0 + j", inline=True)
+    task += loop("part", "0", "quotient(rows + strip - 1, strip)", [
+        "r0 = part * strip",
+        "here = minimum(strip, rows - r0)",
         "k0 = 0",
         "while True:",
         f"    deep = minimum({depth}, k - k0)",
-        *indent(loop("r", "0", f"rows + {tile.rows - 1}", [store(dtypes.i64, "row_table", "r", address, scope)])),
-        f"    panel = right_first + k0 * {right_row}",
+        *indent(loop("r", "0", f"here + {tile.rows - 1}", [store(dtypes.i64, "row_table", "r", address, scope)])),
+        f"    panel = {panel}",
         f"    for c in range(0, columns, {width}):",
-        *indent(multiply, 2),
+        *indent([*fetch, *multiply], 2),
         f"        panel += {next_panel}",
         f"    k0 += {depth}",
         "    if k0 >= k:",
         "        break",
-    ]
-    by_row = emitter.enter(rows.axis, "i")
-    inside = emitter.enter(columns.axis, "n0 + j", inline=True)
-    task += loop("r", "0", "rows", [
-        "i = m0 + r",
-        f"values = block + r * block_columns * {size}",
-        *by_row,
-        *loop("j", "0", "columns", inside),
+        *loop("r", "0", "here", [
+            "i = m0 + r0 + r",
+            f"values = block + r * block_columns * {size}",
+            *by_row,
+            *loop("j", "0", "columns", inside),
+        ]),
     ])  # fmt: skip
-    lines += ["block = scratch", "row_table = scratch + table_at", *loop("task", "lo", "hi", task)]
-    code = kernel(f"contract_{dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
+    offsets = scratch_parts(parts)
+    lines = [*scratch_lines(offsets, table), *lines, *loop("task", "lo", "hi", task)]
+    code = kernel(f"contract_{dtype}", lines, table, modules={"runtime.cpu.microkernel": names, **modules})
     reads = dict.fromkeys([rows.access.buffer, packed.buffer.name if packed else columns.access.buffer,
                            *(access.buffer for access in spec.reads)])  # fmt: skip
     writes = dict.fromkeys(access.buffer for access in spec.writes)
-    scratch = tile_bytes + (plan.block_rows + tile.rows) * 8
-    made = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), scratch,
+    made = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), offsets["end"],
                 spec.nodes)  # fmt: skip
     return made, code

@@ -15,6 +15,7 @@ from runtime.cpu.conv import POINTS, ConvTile, image_lines, pack_weights, plan_t
 from runtime.cpu.conv_parts import part_lines, worth_parting
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines
+from runtime.cpu.tiles import host_tile
 from runtime.cpu.turned import square_lines, turning
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop
 from runtime.tasks import coordinates
@@ -46,7 +47,8 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
         *task,
     ])  # fmt: skip
     code = kernel(f"conv2d_{plan.dtype}", lines, table,
-                  modules={"runtime.cpu.microkernel": names, **turning(plan.dtype)})  # fmt: skip
+                  modules={"runtime.cpu.microkernel": names,
+                           **turning(plan.dtype, plan.tile.lanes, host_tile(plan.dtype).lanes)})  # fmt: skip
     reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
     main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
@@ -120,5 +122,6 @@ def _by_channel(plan: ConvTile, emitter: BodyEmitter, points: int) -> tuple[list
     channel = [f"values = turned + (j * {points} + at - first_row - start) * {plan.dtype.itemsize}"]
     channel += emitter.enter(3, "channel0 + j")
     inside = emitter.enter(2, "ow0 + s", inline=True)
-    turned = square_lines(plan.dtype, "block", "block_channels", "turned", str(points), "block_channels", str(points))
+    turned = square_lines(plan.dtype, plan.tile.lanes, "block", "block_channels", "turned", str(points),
+                          "block_channels", str(points))  # fmt: skip
     return turned, loop("j", "0", "columns", [*channel, *loop("s", "start", "stop", inside)])

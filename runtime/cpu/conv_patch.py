@@ -73,7 +73,7 @@ class Patch:
     @property
     def modules(self) -> dict[str, list[str]]:
         """What :meth:`copy_lines` import."""
-        return turning(self.dtype) if self.turns else {}
+        return turning(self.dtype, host_tile(self.dtype).lanes) if self.turns else {}
 
     def copy_lines(self, table: ArgTable, scope: int) -> list[str]:
         """Lines that fill ``patch`` for the tile at output row ``oh0`` and column ``ow0``, ``tile_h`` rows high.
@@ -154,12 +154,12 @@ class Patch:
         by_channel = loop("c", "0", "channels", loop("iw", "first", "last", element))
         if not self.turns:
             return by_channel
-        size = self.dtype.itemsize
+        size, lanes = self.dtype.itemsize, host_tile(self.dtype).lanes
         start, out = f"source + first * {size}", f"line + (first - start_w) * channels * {size}"
         return [
             "span = last - first",
-            f"if span >= {host_tile(self.dtype).lanes}:",
-            *indent(square_lines(self.dtype, start, "x_c", out, "channels", "span", "channels")),
+            f"if span >= {lanes}:",
+            *indent(square_lines(self.dtype, lanes, start, "x_c", out, "channels", "span", "channels")),
             "else:",
             *indent(by_channel),
         ]

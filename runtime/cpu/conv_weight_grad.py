@@ -220,7 +220,8 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
     offsets = scratch_parts(parts)
     lines = [*scratch_lines(offsets, table), *first_rows, *loop("task", "lo", "hi", task)]
     code = kernel(f"conv_weight_grad_{plan.dtype}", lines, table,
-                  modules={"runtime.cpu.microkernel": names, **turning(plan.dtype)})  # fmt: skip
+                  modules={"runtime.cpu.microkernel": names,
+                           **turning(plan.dtype, tile.lanes, host_tile(plan.dtype).lanes)})  # fmt: skip
     made = Call(code.key, f"{spec.name} tiles", table.args, product(space.values()), (core.x.buffer, core.dy.buffer),
                 (partial.name,), offsets["end"], spec.nodes)  # fmt: skip
     return made, code
@@ -280,7 +281,7 @@ def _copy_gradient(plan: GradTile, table: ArgTable, scope: int) -> list[str]:
         panel += [
             f"if tile_w >= {tile.lanes} and present == {width}:",
             *indent(loop("r", "0", "tile_h",
-                         square_lines(plan.dtype, source, "dy_channel", target, width, "tile_w", width))),
+                         square_lines(plan.dtype, tile.lanes, source, "dy_channel", target, width, "tile_w", width))),
             "else:",
             *indent(by_point),
         ]  # fmt: skip

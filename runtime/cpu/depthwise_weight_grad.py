@@ -159,13 +159,13 @@ def _sum_tiles(spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer) -> tu
 
 def _turn_lines(plan: DepthwiseGradTile, table: ArgTable) -> list[str]:
     """Lines that copy the tile of dy into ``slopes``, its channels side by side."""
-    size, dy = plan.dtype.itemsize, plan.core.dy
+    size, lanes, dy = plan.dtype.itemsize, host_tile(plan.dtype).lanes, plan.core.dy
     value = load(dy.dtype, "line", "c * dy_c + s", table.scope(dy.buffer))
     return loop("r", "0", "tile_h", [
         f"line = dy + (n * dy_n + (oh0 + r) * dy_h + ow0 + channel0 * dy_c) * {size}",
         f"turned = slopes + r * wide * channels * {size}",
-        f"if tile_w >= {host_tile(plan.dtype).lanes}:",
-        *indent(square_lines(plan.dtype, "line", "dy_c", "turned", "channels", "tile_w", "channels")),
+        f"if tile_w >= {lanes}:",
+        *indent(square_lines(plan.dtype, lanes, "line", "dy_c", "turned", "channels", "tile_w", "channels")),
         "else:",
         *indent(loop("c", "0", "channels", loop("s", "0", "tile_w", [
             store(plan.dtype, "turned", "s * channels + c", value, table.scope(SCRATCH)),

@@ -17,7 +17,7 @@ from engine.program import Call, Kernel, Pointer
 from engine.records import dataclass
 from runtime.cpu.emit import kernel
 from runtime.cpu.tiles import host_tile, transpose_name
-from runtime.emit import SCRATCH, ArgTable, cast, constant, load, loop, store, times, total
+from runtime.emit import SCRATCH, ArgTable, cast, constant, indent, load, loop, store, times, total
 from runtime.tasks import coordinates, typical
 
 ROWS_PER_TASK = 256
@@ -105,7 +105,7 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     ]
     modules: dict[str, list[str]] = {}
     if panels.rows[-1].stride == 1 and panels.n.stride != 1 and dtype == panels.dtype and dtype.is_float:
-        lanes = host_tile(dtype).lanes
+        lanes = min(host_tile(dtype).lanes, columns)
         modules["runtime.cpu.transpose"] = [name := transpose_name(dtype, lanes)]
         at = total(*(f"{name} * {name}_stride" for name in list(rows)[:-1]), last)
         square = (
@@ -139,6 +139,31 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     tasks = product(space.values())
     call = Call(code.key, f"pack {label}", table.args, tasks, (panels.buffer,), (target,), nodes=nodes)
     return Packed(call, code, Buffer(target, "temp", dtype, panels.size))
+
+
+def panel_lines(dtype: DType, columns: int, n_stride: str, k_stride: str, read: int,
+                scope: int) -> tuple[list[str], dict[str, list[str]]]:  # fmt: skip
+    """Lines that pack ``deep`` rows of ``present`` columns from the address ``start``, of the alias scope ``read``,
+    into the one panel at ``panel``, with zeros in its other columns; and what they import."""
+    size, lanes = dtype.itemsize, min(host_tile(dtype).lanes, columns)
+    width = columns * size
+    value = load(dtype, "start", total(times("t", k_stride), times("j", n_stride)), read)
+
+    filled = loop("j", "0", str(columns), [store(dtype, "line", "j", value, scope)])
+    some = loop("j", "0", "present", [store(dtype, "line", "j", value, scope)])
+    some += loop("j", "present", str(columns), [store(dtype, "line", "j", constant(0, dtype), scope)])
+    by_row = [f"line = panel + t * {width}", f"if present == {columns}:", *indent(filled), "else:", *indent(some)]
+    if n_stride == "1" or k_stride != "1":
+        return loop("t", "0", "deep", by_row), {}
+    turn = transpose_name(dtype, lanes)
+    return [
+        f"squares = deep & -{lanes} if present == {columns} else 0",
+        f"for t in range(0, squares, {lanes}):",
+        f"    for j in range(0, {columns}, {lanes}):",
+        f"        {turn}(start + (t + j * {n_stride}) * {size}, {n_stride} * {size}, "
+        f"panel + t * {width} + j * {size}, {width})",
+        *loop("t", "squares", "deep", by_row),
+    ], {"runtime.cpu.transpose": [turn]}
 
 
 def _merged(rows: Sequence[Axis]) -> list[Axis]:
@@ -179,7 +204,7 @@ def _pack_taps(panels: Panels, target: str, label: str, nodes: tuple[str, ...]) 
     modules: dict[str, list[str]] = {}
     scratch = 0
     if _is_one_run(panels):
-        lanes = host_tile(dtype).lanes
+        lanes = min(host_tile(dtype).lanes, columns)
         modules["runtime.cpu.transpose"] = [turn := transpose_name(dtype, lanes)]
         scratch = share * typical(rows["k0"].size) * width
         before, fill = _run_lines(panels, table, target, turn, lanes)

@@ -29,11 +29,11 @@ def turned_axis(flat: KernelSpec) -> int | None:
     return next((axis for axis, stride in enumerate(read.strides[:-1]) if stride == 1), None)
 
 
-def square_lines(dtype: DType, source: str, step: str, target: str, stride: str, along: str,
+def square_lines(dtype: DType, lanes: int, source: str, step: str, target: str, stride: str, along: str,
                  across: str) -> list[str]:  # fmt: skip
-    """Lines that turn ``along`` x ``across`` elements over, of each at least a vector: element ``a + b * step`` of the
+    """Lines that turn ``along`` x ``across`` elements over, of each at least ``lanes``: element ``a + b * step`` of the
     address ``source`` goes to element ``a * stride + b`` of ``target``. The variables are ``a`` and ``b``."""
-    size, lanes = dtype.itemsize, host_tile(dtype).lanes
+    size = dtype.itemsize
     return [
         f"for b0 in range(0, {across}, {lanes}):",
         f"    b = minimum(b0, {across} - {lanes})",
@@ -44,9 +44,9 @@ def square_lines(dtype: DType, source: str, step: str, target: str, stride: str,
     ]
 
 
-def turning(dtype: DType) -> dict[str, list[str]]:
+def turning(dtype: DType, *lanes: int) -> dict[str, list[str]]:
     """What :func:`square_lines` import."""
-    return {"runtime.cpu.transpose": [transpose_name(dtype, host_tile(dtype).lanes)]}
+    return {"runtime.cpu.transpose": [transpose_name(dtype, n) for n in lanes]}
 
 
 def lower_turned(spec: KernelSpec, flat: KernelSpec, axis: int) -> Lowered:
