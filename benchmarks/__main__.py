@@ -3,8 +3,8 @@
     python -m benchmarks --peers torch,torch.compile,jax,onnxruntime --workloads all
 
 A workload is one of {cases}, a model (``cnn``: all its workloads), or ``all``. Peers that are not installed, or that
-cannot do a workload, are named and left out. What is measured joins what the files of ``--out`` already hold, so a long
-comparison may be done in pieces.
+cannot do a workload, are named and left out. The peer ``tenon.tuned`` is Tenon with ``autotune=True``. What is measured
+joins what the files of ``--out`` already hold, so a long comparison may be done in pieces.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def main() -> None:
     text = (__doc__ or "").replace("{cases}", ", ".join(CASES))
     parser = argparse.ArgumentParser("python -m benchmarks", description=text)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    known = [name for name in ENGINES if name != report.OURS]
+    known = [name for name in ENGINES if not name.startswith(report.OURS)]
     parser.add_argument("--peers", default=",".join(known), help="comma list (%(default)s)")
     parser.add_argument("--workloads", default="all", help="comma list (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of each engine (%(default)s)")

@@ -51,13 +51,13 @@ def tenon_function(case: Case) -> tuple[Callable[..., Any], list[Any]]:
     return step, [*specs, tn.spec("B", *case.target.shape[1:], dtype="i64")]
 
 
-def tenon(case: Case) -> Build:
+def tenon(case: Case, autotune: bool = False) -> Build:
     import llvmlite.binding  # noqa: F401  # Tenon imports it at the first call; it counts as an import all the same
 
     import tenon  # noqa: F401
 
     def build() -> Step:
-        program, arrays = tenon_program(case), case.arrays()
+        program, arrays = tenon_program(case, autotune=autotune), case.arrays()
         return lambda: program(*arrays)
 
     return build
@@ -173,6 +173,7 @@ class Engine:
 
 ENGINES = {
     "tenon": Engine(tenon, (), cached=True),
+    "tenon.tuned": Engine(lambda case: tenon(case, autotune=True), (), cached=True),
     "torch": Engine(torch, ("torch",)),
     "torch.channels_last": Engine(
         lambda case: torch(case, "channels_last"), ("torch",), lambda case: len(case.inputs[0].shape) == 4

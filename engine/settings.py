@@ -76,6 +76,7 @@ SETTINGS = {
         _switch("profile", False),
         _switch("verify", False),
         Setting("opt", "0, 1, 2 or 3", _one_of(**{str(level): level for level in range(4)}), 2),
+        _switch("autotune", False),
         Setting("cache", "a folder, or 0 for none", lambda text: False if text == "0" else text, None),
         _switch("jit", True),
         Setting("threads", "a whole number of at least 1", _count, None),

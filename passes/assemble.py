@@ -31,7 +31,7 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
     line = _Line(lower, lasting, schedule)
     buffers, kernels = line.buffers, line.kernels
     around = {id(c): path for c, path in line.calls}
-    prepare, main = _hoist([c for c, _ in line.calls], buffers, lasting, checked=bool(check_nodes(graph)))
+    prepare, main = hoisted([c for c, _ in line.calls], buffers, lasting, checked=bool(check_nodes(graph)))
     loops = _loops(line.loops, [around[id(c)] for c in main])
     data = {name: n.attrs["value"].tobytes() for name, n in constants(graph) if name in buffers}
     states = [v.node.attrs["name"] for v in graph.state]
@@ -186,10 +186,11 @@ def _byte(guard: Access) -> Pointer:
     return Pointer(guard.buffer, guard.offset * guard.dtype.itemsize)
 
 
-def _hoist(
-    main: list[Call], buffers: dict[str, Buffer], lasting: set[str], checked: bool
+def hoisted(
+    main: list[Call], buffers: dict[str, Buffer], lasting: Collection[str], checked: bool
 ) -> tuple[list[Call], list[Call]]:
-    """Move calls that depend on nothing but state that this program keeps (packing of weights) out of the step.
+    """Move calls that depend on nothing but state that this program keeps (packing of weights) out of the step: these
+    calls, and the rest. ``buffers`` is changed.
 
     Their results live on as ``packed`` buffers, refreshed when that state changes. A call that takes a symbolic size
     stays: its result changes with the binding. So does one that follows indices, where indices are ``checked``: the

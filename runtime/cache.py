@@ -21,11 +21,12 @@ from dataclasses import replace
 from functools import cache as once
 from pathlib import Path
 
-from engine import settings
+from engine import settings, tuning
 from engine.errors import CacheError, TextError
 from engine.program import Program
 from engine.program_json import from_json, to_json
 from engine.records import dataclass
+from engine.tuning import Tuned
 from runtime.fingerprint import cpu_environment, cuda_environment, program_environment
 
 _MAGIC = b"TENONCCH"
@@ -35,8 +36,8 @@ _REMEMBERED = 1000
 """Lookups that ``explain`` can tell of."""
 _MOST_ENTRIES = 10_000
 """Of each kind; beyond it the quarter that has gone unused longest is deleted."""
-OBJECT, CUBIN, PROGRAM = "object", "cubin", "program"
-_KINDS = (OBJECT, CUBIN, PROGRAM)
+OBJECT, CUBIN, PROGRAM, TUNING = "object", "cubin", "program", "tuning"
+_KINDS = (OBJECT, CUBIN, PROGRAM, TUNING)
 Environment = Mapping[str, str]
 
 
@@ -168,6 +169,23 @@ class Cache:
         where = program_environment() if environment is None else environment
         self.store(PROGRAM, digest(key), where, to_json(program).encode())
 
+    # --- what was measured -----------------------------------------------------------------------------------
+
+    def load_tuned(self, key: str, label: str) -> tuple[Tuned, ...] | None:
+        """What a tuner found for ``key`` (any text), or None."""
+        payload = self.load(TUNING, digest(key), program_environment(), label)
+        if payload is None:
+            return None
+        try:
+            return tuning.from_json(payload)
+        except TextError as error:
+            self.reject(TUNING, digest(key), program_environment(), error.message)
+            return None
+
+    def store_tuned(self, key: str, tuned: tuple[Tuned, ...]) -> None:
+        """Keep what a tuner found for ``key``."""
+        self.store(TUNING, digest(key), program_environment(), tuning.to_json(tuned).encode())
+
     # --- what a user sees ----------------------------------------------------------------------------------
 
     def info(self) -> dict[str, object]:
@@ -237,7 +255,7 @@ class Cache:
 
 def _environment(kind: str) -> dict[str, str]:
     """What entries of that kind depend on here."""
-    if kind == PROGRAM:
+    if kind in (PROGRAM, TUNING):
         return program_environment()
     return cuda_environment() if kind == CUBIN else cpu_environment()
 

@@ -10,18 +10,22 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
-from engine import canonical
+from engine import canonical, settings
 from engine.errors import UnsupportedError
 from engine.graph import Graph
 from engine.options import Options
 from engine.program import Kernel, Lowered, Program
 from engine.records import dataclass
 from engine.state import Cell
+from engine.tuning import Tuning
+from tenon.text_format import plural
 
 if TYPE_CHECKING:
     from engine.schedule import Bundle, KernelSpec, Target
+    from passes.assemble import Lower
     from runtime.code_report import Report
     from runtime.cuda.device import Properties
+    from tenon.tuning import Bench
 
 Cells = Mapping[str, Cell]
 Observe = Callable[[str, Any], None]
@@ -81,6 +85,12 @@ class Backend(Protocol):
     def observe(self, graph: Graph, options: Options, observe: Observe) -> None:
         """Run the passes again, and show what each one made."""
 
+    def untunable(self) -> str:
+        """Why its kernels cannot be tuned, or an empty text."""
+
+    def tune(self, graph: Graph, options: Options, values: Mapping[str, int]) -> Tuning:
+        """What is fastest at these values of the dims."""
+
 
 class _Stopwatch:
     """Sees the stages of a compilation: the seconds of each, since the one before."""
@@ -133,7 +143,42 @@ class Compiling:
     def _compile(self, graph: Graph, options: Options, observe: Observe) -> Program:
         from passes.pipeline import compile_graph
 
-        return compile_graph(graph, self.target(options), self.lower, options, observe)
+        return compile_graph(graph, self.target(options), self.lowering(options), options, observe)
+
+    def lowering(self, options: Options) -> Lower:
+        """How kernels are lowered under ``options``."""
+        if options.tuning is None:
+            return self.lower
+        from tenon.tuning import tuned_lowering
+
+        return tuned_lowering(self.lower, options.tuning)
+
+    def untunable(self) -> str:
+        return ""
+
+    def tune(self, graph: Graph, options: Options, values: Mapping[str, int]) -> Tuning:
+        from tenon.tuning import tune
+
+        return tune(graph, f"{_identity(graph)} {self._key(options)}", options, self, values)
+
+    @property
+    def bench_name(self) -> str:
+        """The machine that kernels are measured on, and what of it they use."""
+        raise NotImplementedError
+
+    def bench(self) -> Bench:
+        """Where kernels are measured."""
+        from tenon.tuning import ProgramBench
+
+        return ProgramBench(self, self._seconds)
+
+    def _seconds(self, executor: Any, inputs: Mapping[str, np.ndarray]) -> float:
+        """What a call takes."""
+        raise NotImplementedError
+
+    def load(self, kernels: Collection[Kernel]) -> None:
+        """Have the code of ``kernels`` in this process."""
+        raise NotImplementedError
 
     def target(self, options: Options) -> Target:
         """What passes may know of it."""
@@ -175,6 +220,27 @@ class CPU(Compiling):
 
     def _key(self, options: Options) -> str:
         return f"cpu {options.key}"
+
+    def untunable(self) -> str:
+        return "" if settings.get("jit") else "kernels run in Python (TENON_JIT=0)"
+
+    @property
+    def bench_name(self) -> str:
+        from runtime.cpu.threads import thread_count
+        from runtime.fingerprint import cpu_environment
+
+        return f"{cpu_environment()['CPU']}, {plural(thread_count(), 'thread')}"
+
+    def _seconds(self, executor: Any, inputs: Mapping[str, np.ndarray]) -> float:
+        start = time.perf_counter()
+        executor.run(inputs)
+        return time.perf_counter() - start
+
+    def load(self, kernels: Collection[Kernel]) -> None:
+        from runtime import cache
+        from runtime.cpu.loading import load_code
+
+        load_code(kernels, cache.default())
 
     def executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
         from runtime import cache
@@ -227,6 +293,23 @@ class CUDA(Compiling):
     def _key(self, options: Options) -> str:
         return f"cuda {self.properties.architecture} {options.key} products={options.products}"
 
+    def untunable(self) -> str:
+        return "the simulator's times say nothing of a GPU's" if self.properties.simulated else ""
+
+    @property
+    def bench_name(self) -> str:
+        return f"{self.properties.name} with {self.properties.multiprocessors} multiprocessors"
+
+    def _seconds(self, executor: Any, inputs: Mapping[str, np.ndarray]) -> float:
+        return executor.seconds(inputs, 1)[0]
+
+    def load(self, kernels: Collection[Kernel]) -> None:
+        from runtime import cache
+        from runtime.cuda.devices import open_device
+        from runtime.cuda.loading import load_functions
+
+        load_functions(kernels, open_device(self.index), cache.default())
+
     def executor(self, program: Program, cells: Cells) -> tuple[Any, Report]:
         from runtime import cache
         from runtime.cuda.loading import build
@@ -262,6 +345,12 @@ class Reference:
 
     def rebuild(self, built: Built, cells: Cells) -> Built:
         return built
+
+    def untunable(self) -> str:
+        return "the reference interprets the graph"
+
+    def tune(self, graph: Graph, options: Options, values: Mapping[str, int]) -> Tuning:
+        raise UnsupportedError(f"nothing can be tuned: {self.untunable()}")
 
     def observe(self, graph: Graph, options: Options, observe: Observe) -> None:
         for name, run in _defining(options):

@@ -11,7 +11,7 @@ from engine.errors import TenonError
 from engine.options import Options
 from tenon.executable import Executable
 from tenon.memory import bytes_of, limit_at
-from tenon.options import checked_level, checked_precision
+from tenon.options import checked_autotune, checked_level, checked_precision
 from tenon.specs import as_specs
 from tenon.tracing import trace
 
@@ -25,6 +25,7 @@ def compile(
     memory_limit: int | str | None = None,
     memory_at: Mapping[str, int] | None = None,
     precision: str = "fp32",
+    autotune: bool | None = None,
 ) -> Executable:
     """Trace ``function`` once on inputs of these specs and make one program of it.
 
@@ -44,6 +45,11 @@ def compile(
     bits, with sums in float32; what must be exact stays in float32, and so do parameters, gradients with respect to
     them, and results: see passes/mixed_precision.py.
 
+    ``autotune=True`` measures what is otherwise estimated: which blocks, tiles and algorithms of each product,
+    convolution and attention are the fastest on this machine and its threads, at the sizes of the first call (where
+    sizes are not symbolic, at once). It takes seconds, and is kept in the cache; other sizes run the same program. By
+    default what ``TENON_AUTOTUNE`` or ``tn.config`` says, else no. See docs/autotuning.md.
+
     Raises TenonError where the specs, the options or what the function does cannot be compiled.
     """
     if not callable(function) or isinstance(function, type):
@@ -51,7 +57,10 @@ def compile(
             f"tn.compile takes a Module or a function of Tensors, not {type(function).__name__} {function!r:.60}"
         )
     options = Options(  # checked before a trace that may take long
-        checked_level(level), checked_precision(precision), settings.get("float32_matmul_precision")
+        checked_level(level),
+        checked_precision(precision),
+        settings.get("float32_matmul_precision"),
+        autotune=checked_autotune(autotune, target),
     )
     found = as_specs(specs, "tn.compile")
     nbytes = None if memory_limit is None else bytes_of(memory_limit)

@@ -7,17 +7,19 @@ import os
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from engine import settings
+from engine import binding, settings
 from engine.errors import TenonError, UnsupportedError
 from engine.graph import Graph, Value
 from engine.options import DEFAULT, Options
 from engine.program import Program
 from engine.state import Cell
+from engine.tuning import Tuning
 from frontend.nest import flatten, unflatten
 from tenon import backends
 from tenon.backends import Built
@@ -53,8 +55,13 @@ class Executable:
         self._compile_count = 0
         self._stages: dict[str, Graph | Schedule | Program] | None = None
         self._inputs = [v.node.attrs["name"] for v in traced.graph.inputs]
+        self._waits_for_sizes = False
+        if options.autotune and not self._backend.untunable():
+            self._waits_for_sizes = bool(traced.graph.dims())
+            if not self._waits_for_sizes:
+                self._tune({})
         self._built = self._build()
-        self._run = self._built.executor.run
+        self._run = self._tune_first if self._waits_for_sizes else self._built.executor.run
         self._seconds = time.perf_counter() - start
         alive.add(self)
         for watcher in (*on_created, _dump_if_asked, _profile_if_asked):
@@ -66,10 +73,28 @@ class Executable:
             cell.in_use = True
         return self._backend.build(self._traced.graph, self._traced.cells, self.options)
 
+    def _tune(self, sizes: Mapping[str, int]) -> None:
+        self.options = replace(self.options, tuning=self._backend.tune(self.graph, self.options, sizes))
+
+    def _tune_first(self, inputs: Any, out: Any = None) -> tuple[np.ndarray, ...]:
+        """The first call of a program that is to be tuned: its inputs say for which sizes."""
+        arrays = binding.arrange(self.program.inputs, inputs)
+        sizes = binding.solve(self.program.inputs, [a.shape for a in arrays], known=self._state_sizes())
+        binding.check_assumptions(self.program.assumptions, sizes)
+        self._tune(sizes)
+        self._built, self._stages, self._waits_for_sizes = self._build(), None, False
+        self._run = self._built.executor.run
+        return self._run(inputs, out)
+
+    def _state_sizes(self) -> dict[str, int]:
+        state = self.program.state
+        return binding.solve(state, [self.cells[port.name].shape for port in state], "state")
+
     def reload(self) -> None:
         """Bind the same code to memory and threads anew; nothing is compiled."""
         self._built = self._backend.rebuild(self._built, self._traced.cells)
-        self._run = self._built.executor.run
+        if not self._waits_for_sizes:
+            self._run = self._built.executor.run
 
     # --- running -------------------------------------------------------------------------------------------
 
@@ -85,6 +110,9 @@ class Executable:
     def over(self, batches: Iterable[Sequence[Any]]) -> Iterator[tuple[Sequence[Any], Any]]:
         """Each of ``batches``, the inputs of a call, with its result, one after the other. On a GPU the next batch is
         made and brought there while the one before is computed with."""
+        batches = iter(batches)
+        if self._waits_for_sizes:
+            yield from ((batch, self(*batch)) for batch in itertools.islice(batches, 1))
         if not self._built.looks_ahead or self._run != self._built.executor.run:
             for batch in batches:
                 yield batch, self(*batch)
@@ -109,6 +137,11 @@ class Executable:
         if twice:
             raise TenonError(f"the input {twice[0]!r} of {self.name} was given both by place and by name")
         return {**given, **kwargs}
+
+    @property
+    def tuning(self) -> Tuning | None:
+        """What autotuning has found; None where the program is not tuned, or not yet."""
+        return self.options.tuning
 
     @property
     def level(self) -> int:
@@ -167,7 +200,8 @@ class Executable:
 
     @property
     def compile_count(self) -> int:
-        """How often a program was made for this executable; sizes do not count, only bindings follow them."""
+        """How often a program was made for this executable; sizes do not count, only bindings follow them. One that is
+        tuned at its first call is made twice."""
         return self._compile_count
 
     @property

@@ -40,6 +40,7 @@ class Function:
         memory_limit: int | str | None = None,
         memory_at: Mapping[str, int] | None = None,
         precision: str = "fp32",
+        autotune: bool | None = None,
     ):
         functools.update_wrapper(self, function)
         self._function = function
@@ -51,6 +52,7 @@ class Function:
             "memory_limit": memory_limit,
             "memory_at": memory_at,
             "precision": precision,
+            "autotune": autotune,
         }
         self._executable: Executable | None = None
         self._lock = threading.Lock()
@@ -93,6 +95,7 @@ def function(
     memory_limit: int | str | None = None,
     memory_at: Mapping[str, int] | None = None,
     precision: str = "fp32",
+    autotune: bool | None = None,
 ) -> Callable[[Callable[..., Any]], Function]: ...
 def function(
     function: Callable[..., Any] | None = None,
@@ -105,6 +108,7 @@ def function(
     memory_limit: int | str | None = None,
     memory_at: Mapping[str, int] | None = None,
     precision: str = "fp32",
+    autotune: bool | None = None,
 ) -> Any:
     """Make a function of Tensors one compiled program, whatever state it reads and updates::
 
@@ -128,6 +132,7 @@ def function(
             memory_limit=memory_limit,
             memory_at=memory_at,
             precision=precision,
+            autotune=autotune,
         )
 
     return decorate if function is None else decorate(function)
@@ -144,6 +149,7 @@ def train_step(
     memory_limit: int | str | None = None,
     memory_at: Mapping[str, int] | None = None,
     precision: str = "fp32",
+    autotune: bool | None = None,
     scaler: GradScaler | None = None,
 ) -> Function:
     """One training step as one program: ``step(*inputs, y)`` updates the model and returns the loss before the update.
@@ -174,6 +180,7 @@ def train_step(
         memory_limit=memory_limit,
         memory_at=memory_at,
         precision=precision,
+        autotune=autotune,
     )
 
 

@@ -1,4 +1,4 @@
-"""The progress bar of training."""
+"""The progress bar of training, and of whatever else takes long."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ UNKNOWN = "{desc} {n} [{elapsed}, {rate_fmt}{postfix}]"  # where nobody knows ho
 
 
 class Progress:
-    """One bar that counts samples, with the latest numbers, samples a second and the time left; at the end a line with
-    all numbers stands in its place. Silent unless ``enabled``, and where standard error is no terminal."""
+    """One bar that counts samples, or another ``unit``, with the latest numbers, samples a second and the time left; at
+    the end a line with all numbers stands in its place. Silent unless ``enabled``, and where standard error is no
+    terminal."""
 
-    def __init__(self, title: str, total: int | None, enabled: bool = True):
+    def __init__(self, title: str, total: int | None, enabled: bool = True, unit: str = "samples"):
         self._bar: Any = None
         self._begin = self._latest = time.perf_counter()
         if enabled and sys.stderr.isatty():
             from tqdm import tqdm
 
             self._bar = tqdm(
-                total=total, desc=title, unit=" samples", unit_scale=True, mininterval=0.2, dynamic_ncols=True,
+                total=total, desc=title, unit=f" {unit}", unit_scale=True, mininterval=0.2, dynamic_ncols=True,
                 leave=False, bar_format=FORMAT if total else UNKNOWN,
             )  # fmt: skip
 

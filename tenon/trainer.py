@@ -21,7 +21,7 @@ from tenon.callbacks import AnyCallback, Callback, EpochFunction, History, Model
 from tenon.compiling import compile
 from tenon.executable import Executable
 from tenon.modes import mode
-from tenon.options import checked_precision
+from tenon.options import checked_autotune, checked_precision
 from tenon.position import Position, Totals, load_training, save_training
 from tenon.progress import Progress, text_of
 from tenon.training import check_parts, weighted_loss
@@ -38,7 +38,8 @@ class Trainer:
     batch is called B: ``memory_limit="1 GB", memory_at={"B": 64}``.
 
     ``precision`` is that of all three, as in ``tn.compile``. With ``"fp16"`` the loss is scaled, by ``scaler`` or by a
-    ``GradScaler()`` of its own: steps whose gradients overflow are skipped.
+    ``GradScaler()`` of its own: steps whose gradients overflow are skipped. ``autotune`` is that of all three, too:
+    each is tuned at its first batch.
     """
 
     def __init__(
@@ -55,10 +56,12 @@ class Trainer:
         memory_limit: int | str | None = None,
         memory_at: Mapping[str, int] | None = None,
         precision: str = "fp32",
+        autotune: bool | None = None,
         scaler: GradScaler | None = None,
     ):
         check_parts("Trainer", model, optimizer, loss)
         checked_precision(precision)
+        checked_autotune(autotune, target)
         if schedule_every not in ("epoch", "batch"):
             raise TenonError(f'schedule_every must be "epoch" or "batch", not {schedule_every!r}')
         if scheduler is not None and scheduler.optimizer is not optimizer:
@@ -74,7 +77,12 @@ class Trainer:
         self._interrupted = False
         self._told: list[Callback] = []
         self.scaler = GradScaler() if scaler is None and precision == "fp16" else scaler
-        self._options: dict[str, Any] = {"level": level, "target": target, "precision": precision}
+        self._options: dict[str, Any] = {
+            "level": level,
+            "target": target,
+            "precision": precision,
+            "autotune": autotune,
+        }
         self._limit: dict[str, Any] = {"memory_limit": memory_limit, "memory_at": memory_at}
         self._programs: dict[tuple, Executable] = {}
 

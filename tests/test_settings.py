@@ -79,7 +79,9 @@ def test_a_value_that_makes_no_sense(name, value, expected, monkeypatch):
 
 
 def test_an_unknown_name_lists_the_known_ones(monkeypatch, python):
-    with pytest.raises(tn.TenonError, match=r"no setting verfy; did you mean verify\? The known ones: cache, dump"):
+    with pytest.raises(
+        tn.TenonError, match=r"no setting verfy; did you mean verify\? The known ones: autotune, cache, dump"
+    ):
         tn.config(verfy=True)
     failed = python("-c", "import tenon", status=1, TENON_THREAD="2").stderr
-    assert "no environment variable TENON_THREAD; did you mean TENON_THREADS? The known ones: TENON_CACHE," in failed
+    assert "no environment variable TENON_THREAD; did you mean TENON_THREADS? The known ones: TENON_AUTOTUNE," in failed

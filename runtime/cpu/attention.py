@@ -11,6 +11,7 @@ from __future__ import annotations
 from engine.dims import ceil_div, product
 from engine.program import Lowered
 from engine.schedule import Attention, KernelSpec
+from runtime.choices import pick
 from runtime.cpu.attention_row import lower_attention_row
 from runtime.cpu.attention_tiles import Blocks
 from runtime.emit import indent, loop
@@ -29,7 +30,9 @@ def lower_attention(spec: KernelSpec, core: Attention) -> Lowered:
 
 
 def _forward(spec: KernelSpec, core: Attention) -> Lowered:
-    b = Blocks(spec, core, *FORWARD)
+    queries, keys = FORWARD
+    tried = {str(n): n for n in (queries, queries // 2, 2 * queries)}  # how keys are cut decides how sums are rounded
+    b = Blocks(spec, core, pick("queries", tried), keys)
     wide, size, inf = b.wide, b.size, b.number(float("inf"))
     deepest = b.queries + b.tile.rows
     b.pieces = {

@@ -7,6 +7,7 @@ A task computes one block of the result in scratch, over the whole of k, and the
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
@@ -15,6 +16,7 @@ from engine.dims import Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer
 from engine.records import dataclass
 from engine.schedule import Access, Contraction, KernelSpec
+from runtime.choices import pick
 from runtime.cpu.contraction_scalar import lower_scalar_contraction
 from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack, panel_lines
@@ -104,7 +106,8 @@ def choose(spec: KernelSpec, core: Contraction, constant: Collection[str]) -> Pl
     b_side = Operand(swapped, n, spec.axes[n])
     tile = host_tile(core.a.dtype)
     ways = [(a_side, b_side), (b_side, a_side)]
-    rows, columns = min(ways, key=lambda way: _cost(spec, core, tile, way[0], way[1], constant))
+    ways.sort(key=lambda way: _cost(spec, core, tile, way[0], way[1], constant))
+    rows, columns = pick("rows from", {"a" if way[0] is a_side else "b": way for way in ways})
     tile = fitting(tile, columns.size)
     packed = not _readable(columns, rows, tile)
     if not packed and rows.size == 1 and columns.size % tile.flat.columns == 0:
@@ -189,7 +192,14 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
     heights = [whole] if near else range(1, min(BLOCK[0] // tile.rows, whole) + 1)
     widths = range(1, min(BLOCK[1], -(-most_columns // tile.columns)) + 1)
     _, height, panels = min((time(h * tile.rows, p), -h, -p) for h in heights for p in widths)
-    return -height * tile.rows, -panels * tile.columns
+    blocks = [(-height, -panels), *itertools.product(filter(_is_tried, heights), filter(_is_tried, widths))]
+    sizes = [(h * tile.rows, p * tile.columns) for h, p in blocks]
+    return pick("block", {f"{height} x {width}": (height, width) for height, width in sizes})
+
+
+def _is_tried(count: int) -> bool:
+    """Whether blocks of so many microkernels are worth a measurement: those half as large, and so on."""
+    return count & count - 1 == 0
 
 
 def _symbolic(spec: KernelSpec, k: Size) -> bool:

@@ -17,6 +17,7 @@ from engine.errors import UnsupportedError
 from engine.program import Pointer
 from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
+from runtime.choices import pick
 from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.packing import Axis, Packed, Panels, pack
@@ -109,7 +110,8 @@ def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Calla
     dtype = computed_dtype(core)
     tile = fitting(host_tile(dtype), core.group_outputs)
     panels = -(-core.group_outputs // tile.columns)
-    channels = -(-panels // -(-panels // PANELS)) * tile.columns
+    blocks = [tile.columns * -(-panels // -(-panels // most)) for most in (PANELS, 1, 2, 2 * PANELS)]
+    channels = pick("channels", {str(block): block for block in blocks})
 
     def sized(points: tuple[int, int]) -> ConvTile:
         return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels)
@@ -132,7 +134,10 @@ def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Calla
     rows = 1
     while rows < WIDEST and fits(rows + 1):
         rows += 1
-    return sized((piece(counts[0], rows), columns))
+    best = sized((piece(counts[0], rows), columns))
+    tried = [sized((piece(counts[0], n), width)) for width in (columns, -(-columns // 2)) for n in (1, 2, 4, 8, 16)]
+    near = [shape for shape in tried if shape.block_bytes <= block_bytes and shape.patch.bytes <= FAR_PATCH_BYTES]
+    return pick("tile", {"{} x {}".format(*shape.points): shape for shape in (best, *near)})
 
 
 def tap_axes(core: Conv2d) -> tuple[Size, list[Axis]]:

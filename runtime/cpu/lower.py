@@ -25,6 +25,7 @@ from engine.schedule import (
     Sort,
 )
 from runtime.axes import collapse
+from runtime.choices import pick
 from runtime.conv_phases import has_phases, phases
 from runtime.conv_taps import has_idle_taps, trimmed
 from runtime.cpu.attention import lower_attention
@@ -51,6 +52,10 @@ from runtime.cpu.scatter import lower_scatter
 from runtime.cpu.sort import lower_sort
 from runtime.pointwise import as_contraction, gradient_as_contraction, is_pointwise, is_pointwise_gradient
 
+WINOGRAD = {"winograd": True, "sums": False}
+IN_PLACE = {"in place": True, "copied": False}
+"""Ways of a convolution, of which the first is expected to be faster."""
+
 
 def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
     """The calls, kernels and buffers for one item of a schedule. ``lasting`` names the buffers whose contents stay from
@@ -74,9 +79,9 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_depthwise(item)
         case Conv2d() as core if is_pointwise(core) and not core.x.dtype.storage_only:
             return lower_contraction(as_contraction(item), lasting)
-        case Conv2d() as core if is_winograd(core, lasting):
+        case Conv2d() as core if is_winograd(core, lasting) and pick("algorithm", WINOGRAD):
             return lower_winograd(item)
-        case Conv2d() as core if reads_inside(core, item.axes[0]):
+        case Conv2d() as core if reads_inside(core, item.axes[0]) and pick("image", IN_PLACE):
             return lower_inside(item)
         case Conv2d():
             return lower_conv2d(item)

@@ -13,17 +13,18 @@ from engine import dtypes
 from engine.dims import Expr, Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer, joined
 from engine.schedule import Contraction, KernelSpec
+from runtime.choices import pick
 from runtime.cuda.contraction_hopper import hopper_kernel, hopper_way, readable
 from runtime.cuda.contraction_plain import lower_plain_contraction
 from runtime.cuda.contraction_skinny import is_skinny, skinny_kernel
-from runtime.cuda.contraction_split import pieces, split
+from runtime.cuda.contraction_split import PIECES, pieces, split
 from runtime.cuda.copies import MatrixLoader, copy_width
 from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import body_lines, enter_rows, stage_lines, staged_bytes, staged_value, warp_region
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_tile, place_warps
 from runtime.cuda.operands import FEW, Operand, nonzero, operands, simplified, touched
 from runtime.cuda.products import Products, product_kind
-from runtime.cuda.tiles import CHUNK, SharedTile, Tile, choose_tile
+from runtime.cuda.tiles import CHUNK, SharedTile, Tile, tuned_tile
 from runtime.emit import ArgTable, BodyEmitter, times, total
 from runtime.tasks import coordinates, typical
 
@@ -52,6 +53,8 @@ def lower_contraction(spec: KernelSpec, lower: Callable[[KernelSpec], Lowered], 
 def _lower_many(spec: KernelSpec, share: Size, lower: Callable[[KernelSpec], Lowered], architecture: str) -> Lowered:
     """The calls for ``spec``, whose rows may be many; their tasks are multiplied by ``share``."""
     way = hopper_way(spec, share == 1) if architecture == "sm_90a" else None
+    if way is not None and not pick("by", {"wgmma": True, "mma.sync": False}):
+        way = None
     if way is not None:
         tile, count = way
         before, spec = readable(spec, lower)
@@ -62,8 +65,15 @@ def _lower_many(spec: KernelSpec, share: Size, lower: Callable[[KernelSpec], Low
             return _alone(*hopper_kernel(first, tile, split=piece))
 
         return joined([before, _lower_split(spec, count, piecewise, lower)])
-    count = pieces(spec) if share == 1 else 1
+    count = _pieces(spec) if share == 1 else 1
     return lower_tiled(spec, share=share) if count == 1 else _lower_split(spec, count, lower_tiled, lower)
+
+
+def _pieces(spec: KernelSpec) -> int:
+    """In how many pieces k is cut: as many as are expected to be soonest, or half or twice as many."""
+    count = pieces(spec)
+    near = (n for n in (count // 2, 2 * count) if n in PIECES)
+    return pick("pieces of k", {str(n): n for n in (count, *near)})
 
 
 def _lower_split(spec: KernelSpec, count: int, multiply: Callable[[KernelSpec, Size], Lowered],
@@ -111,7 +121,7 @@ def tiled_kernel(spec: KernelSpec, widths: Sequence[int], share: Size = 1, split
     dtype, size = core.a.dtype, core.a.dtype.itemsize
     kind = product_kind(dtype, spec.products)
     m, n = spec.axes[-2:]
-    tile = tile or choose_tile(size, product(spec.axes[:-2]), m, n)
+    tile = tile or tuned_tile(size, product(spec.axes[:-2]), m, n)
     table = ArgTable()
     batch = {f"batch{i}": extent for i, extent in enumerate(spec.axes[:-2])}
     m_blocks, n_blocks = ceil_div(m, tile.rows), ceil_div(n, tile.columns)

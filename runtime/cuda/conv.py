@@ -24,7 +24,7 @@ from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value, warp_region
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps
 from runtime.cuda.products import Products, product_kind
-from runtime.cuda.tiles import CHUNK, PROCESSORS, SharedTile, Tile, choose_tile
+from runtime.cuda.tiles import CHUNK, PROCESSORS, SharedTile, Tile, choose_tile, tuned_tile
 from runtime.emit import ArgTable, BodyEmitter
 from runtime.tasks import coordinates, typical
 
@@ -86,7 +86,7 @@ def _convolve(spec: KernelSpec, core: Conv2d, weights: Access) -> Lowered:
     """The call that multiplies patches by ``weights`` and runs the body."""
     size = core.x.dtype.itemsize
     pixels, depth = product(spec.axes[:3]), product(core.kernel) * core.group_inputs
-    tile = choose_tile(size, core.groups, pixels, core.group_outputs)
+    tile = tuned_tile(size, core.groups, pixels, core.group_outputs)
     group_stride, row_stride = weights.strides[:2]
     table = _image_names(core)
     table.declare(weights=Pointer(weights.buffer, weights.offset * size), w_group=group_stride, b_stride=row_stride,

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 from engine.dims import Size
 from engine.records import dataclass
+from runtime.choices import pick
 from runtime.tasks import typical
 
 CHUNK = 16
@@ -73,6 +74,9 @@ class Tile:
     warp_rows: int
     warp_columns: int
     stages: int
+
+    def __str__(self) -> str:
+        return f"{self.rows} x {self.columns} x {self.depth}, {self.stages} stages"
 
     @property
     def warps(self) -> int:
@@ -139,6 +143,12 @@ def choose_tile(itemsize: int, batch: Size, m: Size, n: Size) -> Tile:
     """The tile with which ``batch`` results of ``m`` by ``n`` are expected soonest: large tiles read less memory, small
     ones leave fewer processors without work in the last round. Dims count as typical ones."""
     return min(table(itemsize), key=lambda choice: _work(choice, batch, m, n)).tile
+
+
+def tuned_tile(itemsize: int, batch: Size, m: Size, n: Size) -> Tile:
+    """The same, as far as measurements do not say otherwise (runtime/choices.py)."""
+    tiles = [choose_tile(itemsize, batch, m, n), *(choice.tile for choice in table(itemsize))]
+    return pick("tile", {str(tile): tile for tile in tiles})
 
 
 def work(itemsize: int, batch: Size, m: Size, n: Size) -> float:

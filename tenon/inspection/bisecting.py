@@ -131,7 +131,8 @@ class Search:
     def _kernels(self, graph: Graph, plan: Schedule, made: Program) -> tuple[Difference, Write] | None:
         memory = schedule_memory(graph, plan, self.sizes, self.inputs, self.state)
         shapes = buffer_values(graph)
-        runner = KernelRunner(graph, plan, made, self.executable.program, self.sizes, self.executable.target)
+        exe = self.executable
+        runner = KernelRunner(graph, plan, made, exe.program, self.sizes, exe.target, exe.options)
         known = dict(named_nodes(graph))
         full = {node: name for name, node in known.items()}
         found: list[tuple[Difference, Write]] = []

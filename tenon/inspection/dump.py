@@ -85,6 +85,8 @@ def _write(executable: Executable, folder: Path, inputs: Sequence[Any]) -> None:
     else:
         sizes = dict.fromkeys(executable.graph.dims(), _UNSAID)
     _save(folder / "report.txt", f"{executable.report}\n")
+    if executable.tuning is not None:
+        _save(folder / "tuning.txt", listings.tuning_text(executable.tuning))
     if executable.has_program:
         _write_memory(executable, folder, sizes)
     record = viewer.record(executable, sizes, profile)

@@ -61,6 +61,7 @@ def explained(executable: Executable, inputs: Sequence[Any]) -> Explanation:
         copies=copies,
         layouts=tuple(_layouts(graph)),
         precision=_precision(executable),
+        tuning=executable.tuning,
         program_from_cache=executable.report.from_cache,
         code=code,
         advice=tuple(_advice(executable, profile, code)),
@@ -204,6 +205,8 @@ def _advice(executable: Executable, profile: Profile | None, code: tuple[Code, .
         yield Advice(f"level 2: level {executable.level} fuses nothing and chooses no layouts")
     elif executable.level == 2:
         yield Advice("level=3, if results may be rounded otherwise: it takes short cuts that level 2 does not")
+    if executable.options.autotune and executable.tuning is None:
+        yield Advice("a first call: autotune=True waits for the sizes of one")
     if any(c.compiled and c.why.startswith("disabled") for c in code):
         yield Advice("a compile cache: there is none, so every start compiles all kernels")
     if profile is None:

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from engine.records import dataclass
+from engine.tuning import Tuning
+from tenon.inspection.listings import tuning_text
 from tenon.text_format import bytes_text, plural
 
 if TYPE_CHECKING:
@@ -114,6 +116,7 @@ class Explanation:
     copies: tuple[Copy, ...]
     layouts: tuple[Layout, ...]
     precision: Precision | None
+    tuning: Tuning | None
     program_from_cache: bool
     code: tuple[Code, ...]
     advice: tuple[Advice, ...]
@@ -127,6 +130,7 @@ class Explanation:
             ("Copied", self._copies()),
             ("Layouts", self._layouts()),
             *([("Mixed precision", self._precision(self.precision))] if self.precision else []),
+            *([("Tuned", tuning_text(self.tuning).splitlines())] if self.tuning else []),
             ("Compiled", self._code()),
             ("What would make it faster", [a.text for a in self.advice]),
         )

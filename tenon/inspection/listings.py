@@ -11,7 +11,8 @@ from engine.buffers import Buffer
 from engine.graph import TensorType
 from engine.program import Call, Program
 from engine.schedule import Access, Bundle, Conv2d, Core, Item, KernelSpec, Loop, Schedule, Stmt
-from tenon.text_format import bytes_text, plural, table
+from engine.tuning import Tuning
+from tenon.text_format import bytes_text, plural, seconds_text, table
 
 
 def schedule_text(schedule: Schedule) -> str:
@@ -173,3 +174,22 @@ def arena_text(program: Program, nbytes: Mapping[str, int], offsets: Mapping[str
         bar = "".join("#" if first <= i <= last else "." for i in range(steps))
         rows.append((name, str(offsets[name]), str(nbytes[name]), f"{first}-{last}", bar))
     return f"arena of {bytes_text(arena)}, {steps} steps\n\n{table(rows)}\n"
+
+
+def tuning_text(tuning: Tuning) -> str:
+    """What autotuning has tried: each question of each kernel, its candidates with their times, and the choice."""
+    at = ", ".join(f"{name}={size}" for name, size in tuning.sizes) or "fixed sizes"
+    known = len(tuning.tuned) - tuning.measured
+    lines = [
+        f"at {at}, on {tuning.place}: {plural(tuning.measured, 'kernel')} measured, {known} from the cache, "
+        f"in {seconds_text(tuning.seconds)}"
+    ]
+    for tuned in tuning.tuned:
+        lines.append(", ".join(tuned.kernels))
+        for found in tuned.findings:
+            rows = [(f"  {found.question}", "time", "")]
+            for i, (candidate, seconds) in enumerate(zip(found.candidates, found.seconds, strict=True)):
+                marks = [mark for mark, holds in (("default", i == 0), ("chosen", i == found.chosen)) if holds]
+                rows.append((f"    {candidate}", seconds_text(seconds), ", ".join(marks)))
+            lines += table(rows).splitlines()
+    return "\n".join(lines)

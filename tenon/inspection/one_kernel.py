@@ -12,11 +12,13 @@ from engine.buffers import Buffer
 from engine.dims import Size
 from engine.graph import Graph, Node, Value
 from engine.loops import body_of
-from engine.program import Arg, Block, BoxMap, Call, Kernel, Lowered, Pointer, Port, Program
+from engine.options import Options
+from engine.program import Kernel, Lowered, Port, Program
 from engine.records import dataclass
 from engine.schedule import Bundle, KernelSpec, Schedule
 from engine.scheduled import Memory
 from tenon import backends
+from tenon.alone import Alone
 from tenon.inspection import reproduce
 from tenon.inspection.comparing import moved
 
@@ -125,12 +127,19 @@ class KernelRunner:
     the program which the passes make of it now, ``made``."""
 
     def __init__(
-        self, graph: Graph, plan: Schedule, made: Program, built: Program, sizes: Mapping[str, int], target: str
+        self,
+        graph: Graph,
+        plan: Schedule,
+        made: Program,
+        built: Program,
+        sizes: Mapping[str, int],
+        target: str,
+        options: Options,
     ):
         from passes.assemble import lasting_buffers
 
         self.target = target
-
+        self.lower = backends.compiling(target).lowering(options)
         self.lasting = lasting_buffers(graph, plan)
         self.checks, self.sizes = made.checks, sizes
         self._kernels = _as_built(made, built)
@@ -156,34 +165,14 @@ class KernelRunner:
         from passes.assemble import lifetimes
 
         if id(item) not in self._lowered:
-            self._lowered[id(item)] = self._as_built(backends.compiling(self.target).lower(item, self.lasting))
+            self._lowered[id(item)] = self._as_built(self.lower(item, self.lasting))
         lowered = self._lowered[id(item)]
-        number = self._number
         kinds = {n: memory.buffers[n].dtype for n in arrays}
         ports = tuple(Port(n, (a.size,), kinds[n], n) for n, a in arrays.items())
         buffers = [Buffer(n, "state", kinds[n], a.size) for n, a in arrays.items()]
-        buffers += [replace(b, size=number(b.size)) for b in lowered.buffers]
-
-        def argument(arg: Arg) -> Arg:
-            if isinstance(arg, Block):
-                return Block(tuple(map(argument, arg.args)))
-            if isinstance(arg, BoxMap):
-                at = argument(arg.at)
-                assert isinstance(at, Pointer)
-                shape, strides = (tuple(map(number, sizes)) for sizes in (arg.shape, arg.strides))
-                return replace(arg, at=at, shape=shape, strides=strides, window=arg.window and arg.window.at(number))
-            if not isinstance(arg, Pointer):
-                return number(arg)
-            root, start = memory.place(arg.buffer)
-            offset = number(arg.offset)
-            return Pointer(root, offset + start * kinds[root].itemsize if start else offset)
-
-        def call(c: Call) -> Call:
-            places = [tuple(dict.fromkeys(memory.place(n)[0] for n in names)) for names in (c.reads, c.writes)]
-            args, tasks = tuple(map(argument, c.args)), number(c.tasks)
-            return replace(c, args=args, tasks=tasks, reads=places[0], writes=places[1], guard=None)
-
-        main = tuple(map(call, lowered.calls))
+        alone = Alone(self._number, kinds, memory.place)
+        buffers += map(alone.buffer, lowered.buffers)
+        main = tuple(map(alone.call, lowered.calls))
         updates = tuple(sorted({w for c in main for w in c.writes if w in arrays}))
         return Program(
             item.name, (), (), ports, updates, tuple(buffers), main, kernels=lowered.kernels, checks=self.checks,
