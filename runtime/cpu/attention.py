@@ -63,9 +63,9 @@ def _forward(spec: KernelSpec, core: Attention) -> Lowered:
         ),
         *loop("j", "0", "seen", lanes(
             f"x = {score} - {top}",
-            f"e = {b.exponential('x')}",
-            b.put("part", "i", f"{b.get('part', 'i')} + e"),
-            b.put("scores", f"j * {wide} + i", b.kept("e"), "block"),
+            f"raised = {b.exponential('x')}",
+            b.put("part", "i", f"{b.get('part', 'i')} + raised"),
+            b.put("scores", f"j * {wide} + i", b.kept("raised"), "block"),
         )),
         *lanes(b.put("sums", "c + i", f"{total} + {b.get('part', 'i')}")),
     ]  # fmt: skip

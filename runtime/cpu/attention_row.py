@@ -46,9 +46,9 @@ def lower_attention_row(spec: KernelSpec, core: Attention) -> Lowered:
         f"part = {zero}",
         *loop("j", "0", "here", [
             f"x = {b.get('weights', 'j')} - base",
-            f"e = {b.exponential('x')}",
-            "part += e",
-            b.put("weights", "j", b.kept("e")),
+            f"raised = {b.exponential('x')}",
+            "part += raised",
+            b.put("weights", "j", b.kept("raised")),
         ]),
         "sum = sum * grown + part",
         *loop("e", "0", width, [b.put("result", "e", f"{b.get('result', 'e')} * grown")]),

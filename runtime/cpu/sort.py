@@ -98,11 +98,14 @@ def _merge(source: Element, target: Element, length: str, key_at: Callable[[str]
         *indent([target.store("start + k", source.load("start + j")), "j += 1"]),
     ]  # fmt: skip
     return [
-        f"for run in range(0, {length}, 2 * width):",
+        "run = 0",
+        f"while run < {length}:",
         *indent([
             f"middle = min(run + width, {length})",
             f"end = min(run + 2 * width, {length})",
-            "i, j = run, middle",
+            "i = run",
+            "j = middle",
             *loop("k", "run", "end", take),
+            "run = end",
         ]),
     ]  # fmt: skip

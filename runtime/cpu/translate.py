@@ -2,7 +2,7 @@
 
 Numba finds types and lowers an operation in microseconds. What takes it a third of a second a kernel is everything
 around that: bytecode back to blocks, closures, rewrites, lifetimes, inference to a fixed point. A generated kernel
-needs none of it: each variable has one type, known from the first assignment, and control flow is loops and branches.
+needs none of it: a variable has one type, known from the first assignment, and control flow is loops and branches.
 So :func:`translate` walks the syntax tree once, asks Numba for the type and the code of each operation, and remembers
 both. Variables live in stack slots, which LLVM turns into registers.
 
@@ -137,6 +137,7 @@ class _Function:
         self.slots = ir.IRBuilder(function.append_basic_block("entry"))
         self.builder = ir.IRBuilder(function.append_basic_block("body"))
         self.variables: dict[str, tuple[types.Type, ir.Value]] = {}
+        self.places: dict[tuple[str, types.Type], ir.Value | None] = {}
         self.loops: list[_Loop] = []
         self.called: ir.Block | None = None  # where the function that is put in place of its call returns to
         self._run(functions[name], [_Typed(_INT64, argument) for argument in function.args])
@@ -184,12 +185,8 @@ class _Function:
                 self.builder.branch(self.loops[-1].end)
             case ast.Continue():
                 self.builder.branch(self.loops[-1].next)
-            case ast.Return(value=value) if self.called is not None:
-                if value is not None:
-                    self._assign(_RESULT, self._value(value))
-                self.builder.branch(self.called)
-            case ast.Return(value=None):
-                self.builder.ret_void()
+            case ast.Return(value=value):
+                self._return(value)
             case ast.Pass() | ast.Expr(value=ast.Constant()):
                 pass
             case _:
@@ -200,20 +197,35 @@ class _Function:
         if name not in self.variables:
             if kind is types.void:
                 raise Unknown(f"{name} is nothing")
-            self.variables[name] = kind, self.slots.alloca(self.context.get_value_type(kind), name=name)
+            if (name, kind) not in self.places:
+                self.places[name, kind] = self.slots.alloca(self.context.get_value_type(kind), name=name)
+            self.variables[name] = kind, self.places[name, kind]
         known, slot = self.variables[name]
         if known != kind:
             raise Unknown(f"{name} is {known} and {kind}")
         self.builder.store(value.value, slot)
 
+    def _return(self, value: ast.expr | None) -> None:
+        if self.called is None:
+            if value is not None:
+                raise Unknown("a kernel that returns something")
+            self.builder.ret_void()
+            return
+        if value is None:
+            self.places[_RESULT, types.void] = None
+        else:
+            self._assign(_RESULT, self._value(value))
+        self.builder.branch(self.called)
+
     def _for(self, name: str, args: list[ast.expr], body: list[ast.stmt]) -> None:
-        bounds = [self._as(self._value(a), _INT64) for a in args]
+        given = [self._value(a) for a in args]
+        bounds = [self._as(a, _INT64) for a in given]
         start, stop = bounds[:2] if len(bounds) > 1 else (_WORD(0), bounds[0])
-        step = _WORD(1)
+        step, order = _WORD(1), "<"
         if len(args) == 3:
-            step = bounds[2]
-            if not (isinstance(args[2], ast.Constant) and isinstance(args[2].value, int) and args[2].value > 0):
-                raise Unknown("a step that may be negative")
+            if not given[2].literal:
+                raise Unknown("a step that may be negative, or zero")
+            step, order = bounds[2], "<" if given[2].literal > 0 else ">"
         builder = self.builder
         counter = self.slots.alloca(_WORD, name=f"{name}.next")
         builder.store(start, counter)
@@ -221,7 +233,7 @@ class _Function:
         builder.branch(test)
         builder.position_at_end(test)
         now = builder.load(counter)
-        builder.cbranch(builder.icmp_signed("<", now, stop), inside, end)
+        builder.cbranch(builder.icmp_signed(order, now, stop), inside, end)
         builder.position_at_end(inside)
         self._assign(name, _Typed(_INT64, now))
         self._body(body, _Loop(after, end))
@@ -247,13 +259,21 @@ class _Function:
             self.builder.branch(loop.next)
 
     def _if(self, test: ast.expr, body: list[ast.stmt], orelse: list[ast.stmt]) -> None:
+        if isinstance(test, ast.Name) and test.id not in self.variables and isinstance(self._global(test.id), bool):
+            self._block(body if self._global(test.id) else orelse)  # the other way is never taken
+            return
         then, other, end = (self.builder.append_basic_block(f"if.{n}") for n in ("then", "else", "end"))
         self._branch(test, then, other)
+        before, ways = self.variables, []
         for block, statements in ((then, body), (other, orelse)):
+            self.variables = dict(before)
             self.builder.position_at_end(block)
             self._block(statements)
             if not self.builder.block.is_terminated:
                 self.builder.branch(end)
+                ways.append(self.variables)
+        # What only one of two ways has set is not known behind them, nor what both have set to different types.
+        self.variables = {n: v for n, v in ways[0].items() if all(w.get(n) == v for w in ways)} if ways else before
         self.builder.position_at_end(end)
 
     def _branch(self, test: ast.expr, then: ir.Block, other: ir.Block) -> None:
@@ -302,6 +322,8 @@ class _Function:
         raise Unknown(ast.dump(node)[:100])
 
     def _global(self, name: str) -> Any:
+        if any(name == known for known, _ in self.places):
+            raise Unknown(f"{name}, which is not set on every way")
         if name in self.globals:
             return self.globals[name]
         if hasattr(builtins, name):
@@ -374,19 +396,19 @@ class _Function:
 
     def _in_place(self, tree: ast.FunctionDef, args: list[_Typed]) -> _Typed:
         """The body of a function instead of its call."""
-        outside = self.variables, self.loops, self.called
-        self.variables, self.loops, self.called = {}, [], self.builder.append_basic_block("called")
+        outside = self.variables, self.places, self.loops, self.called
+        self.variables, self.places, self.loops = {}, {}, []
+        end = self.called = self.builder.append_basic_block("called")
         self._run(tree, args)
-        result = self.variables.get(_RESULT)
         if not self.builder.block.is_terminated:
-            if result is not None:
-                raise Unknown(f"{tree.name} may return nothing")
-            self.builder.branch(self.called)
-        self.builder.position_at_end(self.called)
-        self.variables, self.loops, self.called = outside
-        if result is None:
-            return _Typed(types.void, self.context.get_dummy_value())
-        return _Typed(result[0], self.builder.load(result[1]))
+            self._return(None)
+        results = [(kind, slot) for (name, kind), slot in self.places.items() if name == _RESULT]
+        self.variables, self.places, self.loops, self.called = outside
+        self.builder.position_at_end(end)
+        if len(results) > 1:
+            raise Unknown(f"{tree.name} returns {' or '.join(str(kind) for kind, _ in results)}")
+        ((kind, slot),) = results
+        return _Typed(kind, self.context.get_dummy_value() if kind is types.void else self.builder.load(slot))
 
     def _call_intrinsic(self, function: Intrinsic, args: list[_Typed]) -> _Typed:
         kinds = [a.type for a in args]
