@@ -174,6 +174,7 @@ class Mixture(nn.Module):
         return tn.sort(tn.cumsum(sequence + one, 1), -1)[0]
 
 
+@pytest.mark.slow
 def test_kernels_of_models_go_the_short_way():
     """The long one takes ten times as long; nothing but the time shows which way was taken."""
     model = Mixture()
