@@ -7,6 +7,8 @@ taken where it beats the default by more than the measurements vary. What is fou
 
 from __future__ import annotations
 
+import contextlib
+import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from engine.errors import DeviceMemoryError, UnsupportedError
 from engine.graph import Graph
 from engine.memory import Sizes
 from engine.options import Options
@@ -105,18 +108,32 @@ class Search:
             found.append(Finding(question, asked[question], medians, answers[question]))
 
     def _runs(self, lowered: Sequence[Lowered]) -> list[Run] | None:
-        """Each candidate with the seconds of one turn, or None where one does nothing in a call. All run as many turns
-        as the first needs to take long enough."""
-        programs = [self.ground.program(each) for each in lowered]
-        ready = [self.bench.ready(p, self.ground) for p in programs if p is not None]
-        if len(ready) < len(programs):
+        """Each candidate with the seconds of one turn, or None where one does nothing in a call, or the default does not
+        fit in memory beside the model. All run as many turns as the first needs to take long enough."""
+        programs = [p for p in map(self.ground.program, lowered) if p is not None]
+        if len(programs) < len(lowered):
             return None
-        for run in ready:
-            run(1)  # binds it, and packs weights
+        ready = [self._ready(p) for p in programs]
+        if ready[0] is _never:
+            return None
         turns = min(max(round(TARGET / max(ready[0](1), 1e-9)), 1), MOST_TURNS)
         if turns > 1:  # a call costs more than a short kernel
             turns = min(max(round(TARGET / max(ready[0](turns) / turns, 1e-9)), 1), MOST_TURNS)
         return [lambda run=run: run(turns) / turns for run in ready]  # type: ignore[misc]
+
+    def _ready(self, program: Program) -> Callable[[int], float]:
+        """What runs ``program`` so many turns, bound and with its weights packed."""
+        try:
+            found = self.bench.ready(program, self.ground)
+            found(1)
+        except (DeviceMemoryError, UnsupportedError):  # it takes more than this GPU has
+            return _never
+        return found
+
+
+def _never(turns: int) -> float:
+    """The seconds of a candidate that cannot run here."""
+    return math.inf
 
 
 # --- what a kernel computes --------------------------------------------------------------------------------
@@ -217,7 +234,8 @@ class ProgramBench:
         self.backend, self.clock = backend, clock
 
     def load(self, kernels: Collection[Kernel]) -> None:
-        self.backend.load(kernels)
+        with contextlib.suppress(UnsupportedError):  # from one that takes more than this GPU has; all are compiled
+            self.backend.load(kernels)
 
     def ready(self, program: Program, ground: Ground) -> Callable[[int], float]:
         executor, _ = self.backend.executor(program, ground.cells(program))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import replace
 from functools import partial
 
@@ -106,6 +107,22 @@ def test_questions_are_asked_one_after_the_other_under_the_answers_found():
     assert [f.question for f in findings] == ["rows from", "block"]
     assert findings[0].chosen == 0 and findings[1].candidates[findings[1].chosen] == wanted
     assert len(bench.loaded) == 2
+
+
+def test_a_candidate_that_cannot_run_is_not_taken():
+    class Small(PlantedBench):
+        def ready(self, program, ground):
+            if program.main[-1].scratch != self.default:
+                raise tn.UnsupportedError("it takes more than there is")
+            return super().ready(program, ground)
+
+    bench = Small(lambda program: 1.0)
+    bench.default = lower(matmul()).calls[-1].scratch
+    (rows, block) = Search(lower, ground_of(), bench).findings(matmul())
+    assert rows.chosen == block.chosen == 0 and block.seconds[0] == 1.0 and math.inf in block.seconds
+    assert records.from_json(records.to_json((Tuned("k", ("n",), (block,)),)))[0].findings == (block,)
+    bench.default = -1
+    assert Search(lower, ground_of(), bench).findings(matmul()) == ()
 
 
 def test_a_kernel_that_does_nothing_in_a_call_is_not_measured():

@@ -11,6 +11,7 @@ from runtime.cuda.attention_hopper import takes
 from runtime.cuda.attention_hopper_forward import lower_hopper_forward
 from runtime.cuda.attention_rows import lower_attention_rows
 from runtime.cuda.attention_split import lower_attention_split
+from runtime.cuda.tiles import by_wgmma
 
 WIDEST = 256
 """The most features whose sums fit a warp's registers, and tiles shared memory."""
@@ -24,5 +25,5 @@ def lower_attention(spec: KernelSpec, core: Attention, architecture: str) -> Low
         return lower_attention_backward(spec, core)
     if core.queries == 1:
         return lower_attention_split(spec, core)
-    hopper = architecture == "sm_90a" and takes(spec, core)
+    hopper = architecture == "sm_90a" and takes(spec, core) and by_wgmma()
     return lower_hopper_forward(spec, core) if hopper else lower_attention_forward(spec, core)

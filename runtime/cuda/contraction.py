@@ -24,7 +24,7 @@ from runtime.cuda.epilogue import body_lines, enter_rows, stage_lines, staged_by
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_tile, place_warps
 from runtime.cuda.operands import FEW, Operand, nonzero, operands, simplified, touched
 from runtime.cuda.products import Products, product_kind
-from runtime.cuda.tiles import CHUNK, SharedTile, Tile, tuned_tile
+from runtime.cuda.tiles import CHUNK, SharedTile, Tile, by_wgmma, tuned_tile
 from runtime.emit import ArgTable, BodyEmitter, times, total
 from runtime.tasks import coordinates, typical
 
@@ -53,9 +53,7 @@ def lower_contraction(spec: KernelSpec, lower: Callable[[KernelSpec], Lowered], 
 def _lower_many(spec: KernelSpec, share: Size, lower: Callable[[KernelSpec], Lowered], architecture: str) -> Lowered:
     """The calls for ``spec``, whose rows may be many; their tasks are multiplied by ``share``."""
     way = hopper_way(spec, share == 1) if architecture == "sm_90a" else None
-    if way is not None and not pick("by", {"wgmma": True, "mma.sync": False}):
-        way = None
-    if way is not None:
+    if way is not None and by_wgmma():
         tile, count = way
         before, spec = readable(spec, lower)
         if count == 1:

@@ -24,7 +24,7 @@ from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value, warp_region
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps
 from runtime.cuda.products import Products, product_kind
-from runtime.cuda.tiles import CHUNK, PROCESSORS, SharedTile, Tile, choose_tile, tuned_tile
+from runtime.cuda.tiles import CHUNK, PROCESSORS, SharedTile, Tile, by_wgmma, choose_tile, tuned_tile
 from runtime.emit import ArgTable, BodyEmitter
 from runtime.tasks import coordinates, typical
 
@@ -56,7 +56,10 @@ def lower_conv2d(spec: KernelSpec, lower: Lower, architecture: str) -> Lowered:
     packed, weights = _rows_of_weights(spec, core, dtype, lower)
     core = replace(core, x=image)
     tile = convolution_tile(spec, core, weights) if architecture == "sm_90a" else None
-    made = hopper_convolution(spec, core, weights, tile) if tile else _convolve(spec, core, weights)
+    if tile is not None and by_wgmma():
+        made = hopper_convolution(spec, core, weights, tile)
+    else:
+        made = _convolve(spec, core, weights)
     return joined([before, packed, made])
 
 
@@ -185,7 +188,7 @@ def lower_conv_weight_grad(spec: KernelSpec, lower: Lower, architecture: str) ->
     core = replace(core, x=image, dy=gradient)
     tile, chunks = _parts(core)
     way = weight_grad_way(core, tile, chunks) if architecture == "sm_90a" else None
-    if way is not None:
+    if way is not None and by_wgmma():
         partial, made = hopper_weight_grad(spec, core, *way)
     else:
         partial = partial_sums(spec, dtype.computed, chunks)

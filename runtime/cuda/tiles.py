@@ -151,6 +151,11 @@ def tuned_tile(itemsize: int, batch: Size, m: Size, n: Size) -> Tile:
     return pick("tile", {str(tile): tile for tile in tiles})
 
 
+def by_wgmma() -> bool:
+    """Whether a kernel that may go by wgmma does, which is expected to be faster, or by mma.sync all the same."""
+    return pick("by", {"wgmma": True, "mma.sync": False})
+
+
 def work(itemsize: int, batch: Size, m: Size, n: Size) -> float:
     """What a processor does for each element of k with the tile that :func:`choose_tile` takes, in products at the
     speed of the largest tile."""
