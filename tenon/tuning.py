@@ -108,8 +108,8 @@ class Search:
             found.append(Finding(question, asked[question], medians, answers[question]))
 
     def _runs(self, lowered: Sequence[Lowered]) -> list[Run] | None:
-        """Each candidate with the seconds of one turn, or None where one does nothing in a call, or the default does not
-        fit in memory beside the model. All run as many turns as the first needs to take long enough."""
+        """Each candidate with the seconds of one turn, or None where one does nothing in a call, or the default does
+        not fit in memory beside the model. All run as many turns as the first needs to take long enough."""
         programs = [p for p in map(self.ground.program, lowered) if p is not None]
         if len(programs) < len(lowered):
             return None

@@ -100,7 +100,7 @@ def test_questions_are_asked_one_after_the_other_under_the_answers_found():
     found, _ = answered({"block": len(asked["block"]) - 1}, partial(lower, matmul(), ()))
 
     def seconds(program):
-        return 1.0 if program.main[-1].scratch == found.calls[-1].scratch else 2.0
+        return 1.0 if program.main[-1].args == found.calls[-1].args else 2.0
 
     bench = PlantedBench(seconds)
     findings = Search(lower, ground_of(), bench).findings(matmul())
@@ -112,22 +112,22 @@ def test_questions_are_asked_one_after_the_other_under_the_answers_found():
 def test_a_candidate_that_cannot_run_is_not_taken():
     class Small(PlantedBench):
         def ready(self, program, ground):
-            if program.main[-1].scratch != self.default:
+            if program.main[-1].args != self.default:
                 raise tn.UnsupportedError("it takes more than there is")
             return super().ready(program, ground)
 
     bench = Small(lambda program: 1.0)
-    bench.default = lower(matmul()).calls[-1].scratch
+    bench.default = lower(matmul()).calls[-1].args
     (rows, block) = Search(lower, ground_of(), bench).findings(matmul())
     assert rows.chosen == block.chosen == 0 and block.seconds[0] == 1.0 and math.inf in block.seconds
     assert records.from_json(records.to_json((Tuned("k", ("n",), (block,)),)))[0].findings == (block,)
-    bench.default = -1
+    bench.default = ()
     assert Search(lower, ground_of(), bench).findings(matmul()) == ()
 
 
 def test_a_kernel_that_does_nothing_in_a_call_is_not_measured():
     bench = PlantedBench(lambda program: 1.0)
-    before = lower(matmul(n=70))
+    before = lower(matmul(n=70), {"b"})
     packing = replace(before, calls=before.calls[:-1])
     assert len(packing.calls) == 1
 
@@ -440,7 +440,7 @@ def test_the_dump_and_the_explanation_say_what_was_tried(tmp_path, last_is_faste
         told = (exe.dump(tmp_path / "dump") / "tuning.txt").read_text()
         explained = str(tn.explain(exe))
     assert told.startswith("at B=9, on ") and "1 kernel measured, 0 from the cache" in told
-    (finding,) = [f for f in exe.tuning.tuned[0].findings if f.question == "block"]
+    finding = exe.tuning.tuned[0].findings[-1]
     assert all(candidate in told for candidate in finding.candidates)
     assert "default" in told and "chosen" in told
     assert "Tuned:" in explained and finding.candidates[-1] in explained
