@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -56,6 +57,7 @@ class Executable:
         self._stages: dict[str, Graph | Schedule | Program] | None = None
         self._inputs = [v.node.attrs["name"] for v in traced.graph.inputs]
         self._waits_for_sizes = False
+        self._lock = threading.Lock()
         if options.autotune and not self._backend.untunable():
             self._waits_for_sizes = bool(traced.graph.dims())
             if not self._waits_for_sizes:
@@ -77,14 +79,21 @@ class Executable:
         self.options = replace(self.options, tuning=self._backend.tune(self.graph, self.options, sizes))
 
     def _tune_first(self, inputs: Any, out: Any = None) -> tuple[np.ndarray, ...]:
-        """The first call of a program that is to be tuned: its inputs say for which sizes."""
-        arrays = binding.arrange(self.program.inputs, inputs)
-        sizes = binding.solve(self.program.inputs, [a.shape for a in arrays], known=self._state_sizes())
-        binding.check_assumptions(self.program.assumptions, sizes)
-        self._tune(sizes)
-        self._built, self._stages, self._waits_for_sizes = self._build(), None, False
-        self._run = self._built.executor.run
-        return self._run(inputs, out)
+        """The first call of a program that waits for sizes."""
+        self._tune_for(inputs)
+        return self._built.executor.run(inputs, out)
+
+    def _tune_for(self, inputs: Any) -> None:
+        """Tune the program for the sizes of ``inputs``, where it waits for some."""
+        with self._lock:
+            if not self._waits_for_sizes:
+                return
+            ports = self.program.inputs
+            sizes = binding.solve(ports, [a.shape for a in binding.arrange(ports, inputs)], known=self._state_sizes())
+            binding.check_assumptions(self.program.assumptions, sizes)
+            self._tune(sizes)
+            self._built, self._stages, self._waits_for_sizes = self._build(), None, False
+            self._run = self._built.executor.run
 
     def _state_sizes(self) -> dict[str, int]:
         state = self.program.state
@@ -231,6 +240,7 @@ class Executable:
         """
         from tenon.inspection.profiling import profile
 
+        self._tune_for(self.by_name(args, kwargs) if kwargs else args)
         return profile(self, args, kwargs, repeats)
 
     def dump(self, folder: str | os.PathLike[str], *inputs: Any) -> Path:

@@ -26,6 +26,7 @@ from runtime import cache
 from runtime.choices import answered, pick
 from runtime.cpu.lower import lower
 from tenon import backends, nn, tuning
+from tenon.inspection.profiling import Recording
 from tenon.trials import Ground
 from tenon.tuning import Search, fastest
 
@@ -401,6 +402,19 @@ def test_the_trainer_tunes_at_the_first_batch(tmp_path, last_is_fastest):
         trainer = tn.Trainer(model, optimizer, nn.CrossEntropyLoss(), autotune=True)
         trainer.fit(x, y, batch_size=8, verbose=0)
         assert {dict(e.tuning.sizes)["B"] for e in trainer._programs.values()} == {8}
+
+
+def test_a_profile_is_of_the_tuned_program(tmp_path, last_is_fastest):
+    x = np.ones((9, 40), "f4")
+    with tn.config(cache=tmp_path / "cache"):
+        exe = tn.compile(nn.Linear(40, 70).eval(), tn.spec("B", 40), autotune=True)
+        exe.profile(x, repeats=5)
+        assert dict(exe.tuning.sizes) == {"B": 9}
+        recorded = tn.compile(nn.Linear(40, 70).eval(), tn.spec("B", 40), autotune=True)
+        recording = Recording(recorded)
+        for _ in range(3):
+            recorded(x)
+        assert recorded.tuning is not None and recording.profile().calls == 2
 
 
 # --- options -----------------------------------------------------------------------------------------------

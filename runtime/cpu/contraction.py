@@ -192,14 +192,14 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
     heights = [whole] if near else range(1, min(BLOCK[0] // tile.rows, whole) + 1)
     widths = range(1, min(BLOCK[1], -(-most_columns // tile.columns)) + 1)
     _, height, panels = min((time(h * tile.rows, p), -h, -p) for h in heights for p in widths)
-    blocks = [(-height, -panels), *itertools.product(filter(_is_tried, heights), filter(_is_tried, widths))]
-    sizes = [(h * tile.rows, p * tile.columns) for h, p in blocks]
+    tried = itertools.product(_halvings(heights, -height), _halvings(widths, -panels))
+    sizes = [(h * tile.rows, p * tile.columns) for h, p in ((-height, -panels), *tried)]
     return pick("block", {f"{height} x {width}": (height, width) for height, width in sizes})
 
 
-def _is_tried(count: int) -> bool:
-    """Whether blocks of so many microkernels are worth a measurement: those half as large, and so on."""
-    return count & count - 1 == 0
+def _halvings(counts: Sequence[int], best: int) -> list[int]:
+    """The numbers of microkernels that are worth a measurement: ``best``, and powers of two."""
+    return [count for count in counts if count == best or count & count - 1 == 0]
 
 
 def _symbolic(spec: KernelSpec, k: Size) -> bool:

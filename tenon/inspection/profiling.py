@@ -82,13 +82,16 @@ class Recording:
         self._calls: dict[tuple[tuple[str, int], ...], list[Call]] = {}
         self._threads = 1
         self._first = True
+        self._before = executable._run  # which may tune the program, and put another executor in its place
         executable._run = self._run
 
     def _run(self, inputs: Any, out: Any = None) -> Any:
-        executor: Any = self.executable.executor
         if self._first:
             self._first = False
-            return executor.run(inputs, out)
+            results = self._before(inputs, out)
+            self.executable._run = self._run
+            return results
+        executor: Any = self.executable.executor
         with executor.logged(self._driver, inputs) as log:
             start = time.perf_counter()
             results = executor.run(inputs, out)
