@@ -8,6 +8,7 @@ from engine.schedule import Attention, KernelSpec
 from runtime.cuda.attention_backward import lower_attention_backward
 from runtime.cuda.attention_forward import lower_attention_forward
 from runtime.cuda.attention_hopper import takes
+from runtime.cuda.attention_hopper_backward import lower_hopper_backward
 from runtime.cuda.attention_hopper_forward import lower_hopper_forward
 from runtime.cuda.attention_rows import lower_attention_rows
 from runtime.cuda.attention_split import lower_attention_split
@@ -21,9 +22,8 @@ def lower_attention(spec: KernelSpec, core: Attention, architecture: str) -> Low
     """The calls for ``spec``, whose core is ``core``; with "sm_90a" they may use TMA and wgmma."""
     if spec.reads[0].dtype == f64 or max(core.features, core.width) > WIDEST:
         return lower_attention_rows(spec, core)
-    if core.backward:
-        return lower_attention_backward(spec, core)
-    if core.queries == 1:
+    if core.queries == 1 and not core.backward:
         return lower_attention_split(spec, core)
-    hopper = architecture == "sm_90a" and takes(spec, core) and by_wgmma()
-    return lower_hopper_forward(spec, core) if hopper else lower_attention_forward(spec, core)
+    if architecture == "sm_90a" and takes(spec, core) and by_wgmma():
+        return lower_hopper_backward(spec, core) if core.backward else lower_hopper_forward(spec, core)
+    return lower_attention_backward(spec, core) if core.backward else lower_attention_forward(spec, core)

@@ -29,7 +29,7 @@ def lower_attention_backward(spec: KernelSpec, core: Attention) -> Lowered:
     return joined(made)
 
 
-def _zeros(t: Tiles, **sums: str) -> list[str]:
+def zeros(t: Tiles, **sums: str) -> list[str]:
     """Registers for sums of rows of these arrays."""
     lines = t.registers(**{name: t.summed(array) for name, array in sums.items()})
     for name, array in sums.items():
@@ -76,7 +76,7 @@ def _by_query(spec: KernelSpec, core: Attention) -> Lowered:
         *t.at_down("k"),
         *t.registers(s=t.scored, d=t.scored, logs=2 * t.high, deltas=2 * t.high),
         *t.fragments(),
-        *_zeros(t, dq="q"),
+        *zeros(t, dq="q"),
         *rows,
         *(line for n in "qg" for line in t.copied(n, "first", "queries")),
         *t.walk(lambda n: [f"begin = {n} * {t.columns}"], ["k", "v"], "limit", tile),
@@ -135,7 +135,7 @@ def _by_key(spec: KernelSpec, core: Attention, wanted: tuple[str, ...]) -> Lower
         *(line for n in wanted for line in t.at_down(sums[n])),
         *t.registers(s=t.scored, d=t.scored),
         *t.fragments(),
-        *_zeros(t, **{n: sums[n] for n in wanted}),
+        *zeros(t, **{n: sums[n] for n in wanted}),
         *(line for n in "kv" for line in t.copied(n, "first", "keys")),
         *t.walk(place, ["q", "g", "lse", "delta"], "queries", tile),
         *(line for n in wanted for line in t.written(

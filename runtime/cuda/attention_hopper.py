@@ -26,15 +26,15 @@ from runtime.cuda.emit import kernel
 from runtime.cuda.hopper import BOX, FEW_REGISTERS, GROUP_ROWS, MANY_REGISTERS, ROW_BYTES, SWIZZLED, THREADS
 from runtime.cuda.operands import nonzero
 from runtime.cuda.tiles import PROCESSORS
-from runtime.emit import call, indent, loop
+from runtime.emit import call, indent, loop, times
 from runtime.tasks import coordinates, typical
 
 GROUPS = THREADS // 128 - 1
 """Warpgroups that multiply: each owns 64 rows."""
 WIDEST, WIDEST_WITH_MORE = 256, 128
-"""The most features whose sums fit registers: beside scores, and beside what masks and dropout take too."""
+"""The most features whose sums fit registers: beside scores, and beside what masks, dropout or gradients take too."""
 MANY = 256
-"""Queries that there are where nobody says how many."""
+"""Queries and keys that there are where nobody says how many."""
 
 MODULES = {
     **WORDS,
@@ -48,11 +48,12 @@ MODULES = {
 
 def takes(spec: KernelSpec, core: Attention) -> bool:
     """Whether these kernels serve a spec: 16-bit operands that TMA takes, which wants rows of aligned chunks, and more
-    queries than one warpgroup owns."""
+    rows than one warpgroup owns."""
     t = Tiles(spec, core, 1, 1, 16)
     fetched = [n for n in ("q", "k", "v", "g") if n in t.arrays]
-    widest = WIDEST_WITH_MORE if {"mask", "seed"} & set(core.reads) else WIDEST
-    fits = max(core.features, core.width) <= widest and typical(core.queries, MANY) > GROUP_ROWS
+    widest = WIDEST_WITH_MORE if core.backward or {"mask", "seed"} & set(core.reads) else WIDEST
+    owned = [core.queries, core.keys] if core.backward else [core.queries]
+    fits = max(core.features, core.width) <= widest and all(typical(n, MANY) > GROUP_ROWS for n in owned)
     return t.narrow and fits and all(map(t.aligned, fetched))
 
 
@@ -100,6 +101,11 @@ class HopperTiles(Tiles):
             box = BoxMap(at, shape, strides, self.size, (1, 1, rows, BOX))
             self.table.declare(**{f"{name}_map": box})
 
+    def along(self, name: str, positions: str) -> str:
+        """So many positions of an array further, in elements."""
+        stride = self.arrays[name].strides[-1]
+        return positions if stride == 1 else times(positions, f"{name}_i" if stride != 0 else "0")
+
     def barriers(self) -> tuple[list[str], list[str]]:
         """Lines that name the mbarriers of all tiles, behind these in shared memory, and that make them."""
         at, names, made = self.shared, [], []
@@ -123,6 +129,28 @@ class HopperTiles(Tiles):
             f"mbarrier_wait({empty}, {parity})",
             f"mbarrier_arrive_expect({full}, {boxes.bytes})",
             *([load.format("", "0")] if boxes.across == 1 else loop("box", "0", str(boxes.across), boxed)),
+        ]
+
+    def fetched_all(self, own: str, own_head: str, place: list[str], streamed: str, head: str) -> list[str]:
+        """Lines of the thread that fetches, for a unit of work of ``blocks`` streamed tiles, of which ``place`` sets
+        for number ``number`` where it begins."""
+        mine = [line for n in own for line in self.fetched(n, "first", own_head, "", "own_parity")]
+        others = [line for n in streamed for line in self.fetched(n, "begin", head, "slot", "parity")]
+        return [
+            "if blocks > 0:",
+            *indent([*mine, "own_parity ^= 1"]),
+            *indent(loop("number", "0", "blocks", [*place, *others, *self.next()])),
+        ]
+
+    def walked(self, own: str, first: str, tile: list[str]) -> list[str]:
+        """Lines that multiply, for the same unit: ``tile`` for each tile ``number`` in stage ``slot``, where that of
+        the array ``first`` has arrived."""
+        wait = f"mbarrier_wait(full_{first} + 8 * slot, parity)"
+        return [
+            "if blocks > 0:",
+            *indent([*(f"mbarrier_wait(full_{n}, own_parity)" for n in own), "own_parity ^= 1"]),
+            *indent(loop("number", "0", "blocks", [wait, *tile, *self.next()])),
+            *indent(self.arrive(*(f"empty_{n}" for n in own))),
         ]
 
     def next(self) -> list[str]:

@@ -24,7 +24,8 @@ def lower_hopper_forward(spec: KernelSpec, core: Attention) -> Lowered:
         f"limit = minimum(keys, maximum(0, first + {t.own} + shift))" if core.causal else "limit = keys",
         f"blocks = quotient(limit + {t.columns - 1}, {t.columns})",
     ]
-    return t.warpgroups("forward", space, place, _fetch(t), _multiply(t))
+    fetch = t.fetched_all("q", "h", [f"begin = number * {t.columns}"], "kv", "group")
+    return t.warpgroups("forward", space, place, fetch, _multiply(t))
 
 
 def _columns(core: Attention) -> int:
@@ -33,17 +34,6 @@ def _columns(core: Attention) -> int:
     if "seed" in core.reads:
         return 32
     return 64 if "mask" in core.reads or max(core.features, core.width) > 128 else 128
-
-
-def _fetch(t: HopperTiles) -> list[str]:
-    begin = f"number * {t.columns}"
-    return [
-        "if blocks > 0:",
-        *indent([*t.fetched("q", "first", "h", "", "own_parity"), "own_parity ^= 1"]),
-        "    for number in range(blocks):",
-        *indent([*t.fetched("k", begin, "group", "slot", "parity"), *t.fetched("v", begin, "group", "slot", "parity"),
-                 *t.next()], 2),
-    ]  # fmt: skip
 
 
 def _multiply(t: HopperTiles) -> tuple[list[str], list[str]]:

@@ -22,10 +22,13 @@ CASES: list[tuple[int, dict[str, Any]]] = [
     (128, {"given": "seed step", "dropout": 0.1, "causal": True}),
     (64, {"given": "mask seed step", "mask": ADDED, "dropout": 0.1}),
 ]  # fmt: skip
+BACKWARD = [CASES[i] for i in (1, 2, 5, 7)] + [(64, {"given": "mask", "mask": ADDED})]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("features", "options"), CASES)
+@pytest.mark.parametrize(
+    ("features", "options"), [*CASES, *((f, options | {"backward": True}) for f, options in BACKWARD)]
+)
 def test_kernels_fit_registers(features: int, options: dict[str, Any]) -> None:
     case = attention(1, 2, 300, 300, features, features, ratio=2, by_position=True, **{"dtype": "bf16", **options})
     assert takes(case.spec, case.spec.core)
