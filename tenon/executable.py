@@ -92,7 +92,9 @@ class Executable:
             sizes = binding.solve(ports, [a.shape for a in binding.arrange(ports, inputs)], known=self._state_sizes())
             binding.check_assumptions(self.program.assumptions, sizes)
             self._tune(sizes)
-            self._built, self._stages, self._waits_for_sizes = self._build(), None, False
+            self._waits_for_sizes = False
+            if self.options.tuning and self.options.tuning.answers:
+                self._built, self._stages = self._build(), None
             self._run = self._built.executor.run
 
     def _state_sizes(self) -> dict[str, int]:
@@ -209,8 +211,8 @@ class Executable:
 
     @property
     def compile_count(self) -> int:
-        """How often a program was made for this executable; sizes do not count, only bindings follow them. One that is
-        tuned at its first call is made twice."""
+        """How often a program was made for this executable; sizes do not count, only bindings follow them. Where
+        tuning at the first call changes something it is made again."""
         return self._compile_count
 
     @property

@@ -239,6 +239,23 @@ def test_every_way_of_an_attention_gives_the_same_bits(monkeypatch):
     assert ways == [0, 1, 2]
 
 
+@pytest.mark.slow
+def test_what_may_round_more_is_weighed_against_the_plain_sums(monkeypatch, tmp_path):
+    """At level 3 Winograd's algorithm is the default; where the sums are faster they are taken, as at level 2."""
+    model = nn.Conv2d(32, 64, 3, padding=1).eval()
+    x = np.random.default_rng(0).standard_normal((2, 32, 16, 16)).astype("f4")
+    specs = tn.spec("B", 32, 16, 16)
+    exact, short = (tn.compile(model, specs, level=level)(x) for level in (2, 3))
+    assert (exact != short).any()
+    monkeypatch.setattr(tuning, "fastest", lambda runs: ((1.0,) * len(runs), 1 if len(runs) == 2 else 0))
+    with tn.config(cache=tmp_path / "cache", threads=1):
+        exe = tn.compile(model, specs, level=3, autotune=True)
+        got = exe(x)
+    first = exe.tuning.tuned[0].findings[0]
+    assert first.question == "algorithm" and first.candidates == ("winograd", "sums")
+    assert (got == exact).all()
+
+
 # --- programs ----------------------------------------------------------------------------------------------
 
 
@@ -300,6 +317,16 @@ def test_fixed_sizes_are_tuned_at_once(tmp_path, last_is_fastest):
         assert exe.tuning.sizes == () and exe.compile_count == 1
         assert exe.tuning.answers
         assert exe(IMAGES).shape == (5, 10)
+
+
+def test_a_program_stays_where_the_estimates_were_right(monkeypatch, tmp_path):
+    monkeypatch.setattr(tuning, "fastest", lambda runs: ((1.0,) * len(runs), 0))
+    with tn.config(cache=tmp_path / "cache", threads=1):
+        exe = tn.compile(nn.Linear(40, 70).eval(), tn.spec("B", 40), autotune=True)
+        before = exe.executor
+        exe(np.ones((9, 40), "f4"))
+    assert exe.tuning.tuned and not exe.tuning.answers
+    assert exe.executor is before and exe.compile_count == 1
 
 
 def test_a_wrong_input_is_refused_before_anything_is_measured(tmp_path, last_is_fastest):
