@@ -189,12 +189,12 @@ def tune(graph: Graph, identity: str, options: Options, backend: Compiling, valu
     if known is not None:
         return Tuning(sizes, place, known, time.perf_counter() - start)
     open_kernels, buffers, lasting = _questions(graph, options, backend, Sizes(values))
-    search = Search(backend.lower, Ground(buffers, Sizes(values), lasting), backend.bench())
     found, measured = [], 0
     with Progress(f"tuning {graph.name}", len(open_kernels), unit="kernels") as progress:
         for kernel, (names, item) in open_kernels.items():
             kept = store.load_tuned(f"{kernel} on {place}", names[0])
-            if kept is None:
+            if kept is None:  # on memory that is given back after each
+                search = Search(backend.lower, Ground(buffers, Sizes(values), lasting), backend.bench())
                 kept = (Tuned(kernel, names, search.findings(item)),)
                 store.store_tuned(f"{kernel} on {place}", kept)
                 measured += 1
