@@ -411,7 +411,8 @@ class Target:
     decomposed), ``fuses`` whether kernels take bodies of more than one op, ``channels_last`` whether
     convolutions want their channels innermost, ``tensor_cores`` whether products take operands of 16 bits as they are,
     with sums in float32, and those of float32 as exact as asked for, ``chains`` whether it has kernels for a
-    ConvChain, ``turns`` whether convolutions read and write images with rows along memory at little cost."""
+    ConvChain, ``turns`` whether convolutions read and write images with rows along memory at little cost, ``cuts``
+    whether long reductions are to be cut into chunks for it: else it shares them out itself."""
 
     name: str
     claims: frozenset[str]
@@ -420,3 +421,4 @@ class Target:
     tensor_cores: bool = False
     chains: bool = False
     turns: bool = False
+    cuts: bool = True

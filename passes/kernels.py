@@ -44,9 +44,9 @@ Stores = dict[Value, View]
 
 class KernelWriter:
     """Writes the specs of one group. ``view`` locates a value that is read, ``stores`` every member that is written,
-    ``partial`` makes buffers for partial results."""
+    ``partial`` makes buffers for partial results of reductions that are cut into chunks; without it none is."""
 
-    def __init__(self, group: Group, view: Callable[[Value], View], stores: Stores, partial: Partial):
+    def __init__(self, group: Group, view: Callable[[Value], View], stores: Stores, partial: Partial | None):
         self.group = group
         self.cluster = Cluster(n for n in group.nodes if n.op.kind not in ("view", "source"))
         self.view = view
@@ -96,7 +96,7 @@ class KernelWriter:
         inside = tuple(range(len(reduced))) if columns else tuple(range(len(kept), len(axes)))
         spec = self._spec([space.size(a) for a in axes], body, reduced=inside)
         chunk = _chunk([space.size(a) for a in reduced]) if one_round else None
-        return [spec] if chunk is None else split_reduction(spec, chunk, self.partial)
+        return [spec] if chunk is None or self.partial is None else split_reduction(spec, chunk, self.partial)
 
     def _memory_order(self, space: Space) -> list[Axis]:
         """Loops in the order in which the largest operand lies in memory: stores first, then loads."""

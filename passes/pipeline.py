@@ -117,7 +117,7 @@ def _finished(
     graph: Graph, target: Target, options: Options, lower: Lower, seen: Observe = lambda name, stage: None
 ) -> Program:
     """The program of a fused graph."""
-    kernels = schedule(graph)
+    kernels = schedule(graph, target.cuts)
     if options.level >= 3:
         kernels = _mapped(kernels, _relaxed)
     if target.tensor_cores:

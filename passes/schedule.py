@@ -36,9 +36,10 @@ from passes.splitting import Partial
 from passes.views import View, dense, is_free, look_through, same_places
 
 
-def schedule(graph: Graph) -> Schedule:
-    """Kernels in order over buffers. New state is written into its own buffer wherever nothing still reads the old."""
-    return _Scheduler(graph).run()
+def schedule(graph: Graph, cuts: bool = True) -> Schedule:
+    """Kernels in order over buffers. New state is written into its own buffer wherever nothing still reads the old.
+    ``cuts`` has long reductions cut into chunks."""
+    return _Scheduler(graph, cuts=cuts).run()
 
 
 class _Scheduler(Places):
@@ -50,8 +51,10 @@ class _Scheduler(Places):
         codes: Mapping[Node, int] | None = None,
         prefix: str = "",
         buffers: dict[str, Buffer] | None = None,
+        cuts: bool = True,
     ):
         super().__init__(graph, prefix, {} if buffers is None else buffers)
+        self.cuts = cuts
         self.group_of = {n: g for g in graph.groups for n in g.nodes}
         self.position = {id(g): i for i, g in enumerate(graph.groups)}
         self.users = graph.users()
@@ -250,8 +253,10 @@ class _Scheduler(Places):
         makers = [n for n in group.nodes if n.op.kind != "view" and not is_free(n)]
         return [v for n in makers for v in n.outputs if v in seen]
 
-    def _partials_in(self, names: list[str]) -> Partial:
-        """A maker of buffers for partial results, which adds their names to ``names``."""
+    def _partials_in(self, names: list[str]) -> Partial | None:
+        """A maker of buffers for partial results, which adds their names to ``names``; None where nothing is cut."""
+        if not self.cuts:
+            return None
 
         def make(name: str, dtype: DType, size: Size) -> str:
             names.append(self.buffer(f"{name}_{len(self.buffers)}", "temp", dtype, size))
@@ -434,7 +439,7 @@ class _Scheduler(Places):
         self.buffers.update((b.name, b) for b in plan.buffers)
         for value, place in plan.before:
             self.copy(value, place)
-        body = _Scheduler(plan.body, self.codes, f"{self.prefix}{node.name}.", self.buffers)
+        body = _Scheduler(plan.body, self.codes, f"{self.prefix}{node.name}.", self.buffers, self.cuts)
         kernels = tuple(body.run_body(plan.inputs, plan.outputs))
         times, nodes = node.attrs["length"], (self.prefix + node.name,)
         self.kernels.append(Loop(node.op.name, times, plan.windows, kernels, self.guard, nodes, node.location))

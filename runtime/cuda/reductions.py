@@ -9,14 +9,18 @@ to the next pass.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 
 from engine import dims
+from engine.buffers import Buffer
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.memory import round_up
-from engine.program import Lowered
-from engine.schedule import KernelSpec, Stmt
+from engine.program import Call, Kernel, Lowered
+from engine.records import dataclass
+from engine.schedule import Access, KernelSpec, Stmt
 from runtime.axes import collapse
 from runtime.cuda.emit import kernel
 from runtime.cuda.loops import loaded_together, neighbours
@@ -34,6 +38,11 @@ _TURNS = 8
 _FEW_ROWS = 512
 _SHARED_BYTES = 48 * 1024
 _COLUMN_GROUP = 8
+_SHARING_THREADS = 512
+_SHARING_BLOCKS = 512
+"""Blocks of so many threads that fill a large GPU."""
+_BUSY_BLOCKS = 128
+"""With as many groups as this, each has a block to itself."""
 
 
 def lower_reduction(spec: KernelSpec) -> Lowered:
@@ -41,7 +50,26 @@ def lower_reduction(spec: KernelSpec) -> Lowered:
     flat = collapse(spec)
     flat = replace(flat, body=without_arg_reductions(flat.body))
     columns = flat.reduced and flat.reduced[0] == 0 and len(flat.reduced) < len(flat.axes)
-    return (_Columns if columns else _Rows)(flat).lowered()
+    kind = _Columns if columns else _Rows
+    whole = kind(flat)
+    length = whole.share()
+    if length is None:
+        return Lowered(*whole.lowered())
+    shares = _Shares(length, dims.ceil_div(whole.points, length))
+    stages = [kind(flat, replace(shares, stage=n)) for n in range(whole.stages())]
+    made = [stage.lowered() for stage in stages]
+    kernels = {k.key: k for _, (k,) in made}
+    return Lowered(tuple(c for (c,), _ in made), tuple(kernels.values()), stages[0].partials())
+
+
+@dataclass(frozen=True)
+class _Shares:
+    """The points of each group cut into ``count`` shares of ``length``, one for a block; the launch makes pass number
+    ``stage``, or ends what follows from all of them."""
+
+    length: int
+    count: Size
+    stage: int = 0
 
 
 class _Reduction:
@@ -55,8 +83,9 @@ class _Reduction:
     threads: int
     width = 1
 
-    def __init__(self, spec: KernelSpec):
+    def __init__(self, spec: KernelSpec, shares: _Shares | None = None):
         self.spec = spec
+        self.shares = shares
         self.table = ArgTable()
         self.kept = [a for a in range(len(spec.axes)) if a not in spec.reduced]
         effects = [s.name for s in spec.body if s.op in ("store", "check_index")]
@@ -78,32 +107,123 @@ class _Reduction:
         first = spec.reduced[:1]
         return dims.product(spec.split if spec.split is not None and a in first else spec.axes[a] for a in spec.reduced)
 
-    def lowered(self) -> Lowered:
-        spec, table = self.spec, self.table
-        blocks = self.blocks()
+    @cached_property
+    def plan(self) -> list[Pass]:
+        """The passes in order."""
+        return self.passes.plan()
+
+    @property
+    def groups(self) -> Size:
+        """The points that are kept."""
+        return dims.product(self.spec.axes[a] for a in self.kept)
+
+    def lowered(self) -> tuple[tuple[Call, ...], tuple[Kernel, ...]]:
+        """The call and its kernel: of all passes, or of one stage."""
+        spec, table, shares = self.spec, self.table, self.shares
+        blocks = tasks = self.blocks()
         lines = ["block = cuda.blockIdx.x"]
-        tasks = blocks
-        if spec.split is not None:
-            tasks = blocks * dims.ceil_div(spec.axes[spec.reduced[0]], spec.split)
+        plan = self.plan
+        ending = shares is not None and shares.stage == len(plan)
+        pieces = "chunk" if spec.split is not None else "share" if shares is not None and not ending else None
+        if pieces:
             count = table.size(blocks)
-            lines = [f"chunk = quotient(cuda.blockIdx.x, {count})", f"block = cuda.blockIdx.x - chunk * {count}"]
+            many = shares.count if shares else dims.ceil_div(spec.axes[spec.reduced[0]], spec.split or 1)
+            tasks = blocks * many
+            lines = [f"{pieces} = quotient(cuda.blockIdx.x, {count})", f"block = cuda.blockIdx.x - {pieces} * {count}"]
         lines += self.grouped()
         lines += self.emitter.start()
         split, names = outer_indices(table, tuple(spec.axes[a] for a in self.kept), "point", "k")
         lines += split
         for axis, name in zip(self.kept, names, strict=True):
             lines += self.emitter.enter(axis, name)
-        lines += self._count()
-        passes = [line for step in self.passes.plan() for line in self._pass(step)]
+        lines += [] if ending else self._count()
+        passes = [line for number, step in enumerate(plan) for line in self._stage(number, step)]
         if self.shared:
             lines.append("shared = shared_memory()")
         lines += passes
-        last = self.emitter.release()
-        if last:
-            lines += ["if live & (lane == 0):", *indent(last)]
+        if shares is None or shares.stage == self.stages() - 1:
+            last = self.emitter.release()
+            if last:
+                once = "" if shares is None or ending else " & (share == 0)"
+                lines += [f"if live & (lane == 0){once}:", *indent(last)]
         modules = {"runtime.cuda.ptx": ["shared_memory", *SHUFFLES]}
-        code = kernel(spec.name, lines, table, self.threads, self.shared, modules=modules)
-        return Lowered((call(spec, code, table, tasks),), (code,))
+        name = spec.name if shares is None else f"{spec.name}_stage{shares.stage}"
+        code = kernel(name, lines, table, self.threads, self.shared, modules=modules)
+        return (call(self._touching(), code, table, tasks),), (code,)
+
+    # --- in shares ---
+
+    least_share = 1
+    """Points that are worth a block."""
+    most_shares = _SHARING_BLOCKS
+
+    def share(self) -> int | None:
+        """How many points a block takes, where those of a group are to be shared."""
+        blocks, points = typical(self.blocks()), typical(self.points)
+        if self.spec.split is not None or blocks >= _BUSY_BLOCKS:
+            return None
+        wanted = min(self.most_shares, _SHARING_BLOCKS // max(blocks, 1))
+        length = round_up(-(-points // wanted), self.least_share)
+        return length if points >= 4 * length else None
+
+    def stages(self) -> int:
+        """How many launches that takes: one for each pass, and one that ends, unless the last pass can."""
+        plan = self.plan
+        ends = [s for s in self.spec.body if s.op in ("store", "check_index") and not self.varies(s.name)]
+        in_place = {a.buffer for a in self.spec.reads} & {a.buffer for a in self.spec.writes}
+        return len(plan) + bool(ends and (plan[-1].reductions or in_place))
+
+    def partials(self) -> tuple[Buffer, ...]:
+        """The memory in which shares meet."""
+        assert self.shares is not None
+        size = self.shares.count * self.groups
+        reductions = [s for step in self.plan for s in step.reductions]
+        return tuple(Buffer(self._partial(s), "temp", s.dtype.computed, size) for s in reductions)
+
+    def _partial(self, reduction: Stmt) -> str:
+        return f"{self.spec.name}.{reduction.name}.shares"
+
+    def _touching(self) -> KernelSpec:
+        """The spec, with what the stage reads and writes besides."""
+        if self.shares is None:
+            return self.spec
+        of = [
+            [Access(self._partial(s), s.dtype.computed, (0,) * len(self.spec.axes)) for s in step.reductions]
+            for step in self.plan
+        ]
+        reads = [a for some in of[: self.shares.stage] for a in some]
+        writes = of[self.shares.stage] if self.shares.stage < len(of) else []
+        return replace(self.spec, reads=(*self.spec.reads, *reads), writes=(*self.spec.writes, *writes))
+
+    def _stage(self, number: int, step: Pass) -> list[str]:
+        """The lines of a pass in this launch."""
+        names = {s.name: f"a{i}" for i, s in enumerate(self.spec.body) if s in step.reductions}
+        if self.shares is None:
+            return [*self._pass(step, names), *self.emitter.place_known(names)]
+        if number > self.shares.stage:
+            return []
+        places = {}
+        groups = self.table.size(self.groups)
+        for s in step.reductions:
+            dtype, buffer = s.dtype.computed, self._partial(s)
+            places[s.name] = dtype, self.table.pointer(buffer), self.table.scope(buffer)
+        if number == self.shares.stage:
+            lines = self._pass(step, names)
+            for name, (dtype, pointer, scope) in places.items():
+                at = total(times("share", groups), "point")
+                lines += ["if live & (lane == 0):", f"    store_{dtype}({pointer}, {at}, {names[name]}, {scope})"]
+            return lines
+        lines = []
+        for s in step.reductions:
+            name, (dtype, pointer, scope) = names[s.name], places[s.name]
+            there = f"load_{dtype}({pointer}, {total(times('turn', groups), 'point')}, {scope})"
+            lines += [
+                f"{name} = {identity(s)}",
+                f"for turn in range(lane, {self.table.size(self.shares.count)}, {self.group}):",
+                f"    {name} = {combined(s, name, there)}",
+                *self.joined(s, name),
+            ]
+        return lines + self.emitter.place_known(names)
 
     # --- how threads are grouped ---
 
@@ -134,6 +254,9 @@ class _Reduction:
             lines = [f"begin = chunk * {chunk}", f"stop = min(begin + {chunk}, {sizes[0]})"]
             sizes[0] = "(stop - begin)"
         count = table.size(self.points) if spec.split is None else " * ".join(s for s in sizes if s != "1")
+        if self.shares is not None:
+            lines.append(f"origin = share * {self.shares.length}")
+            count = f"min(origin + {self.shares.length}, {count})"
         return [*lines, f"count = select(live, {count}, 0)"]
 
     def _keep(self, stmt: Stmt) -> bool:
@@ -152,15 +275,14 @@ class _Reduction:
 
     def _room(self, dtype: DType) -> int:
         """The bytes in which all groups of a block keep a value of each of their points; 0 where that is not known."""
-        if not isinstance(self.points, int):
+        if not isinstance(self.points, int) or self.shares is not None:
             return 0
         turns = -(-self.points // (self.group * self.width))
         return round_up(turns * self.threads * self.width * dtype.itemsize)
 
-    def _pass(self, step: Pass) -> list[str]:
-        """The walk of a group over its points, and what its reductions come to."""
+    def _pass(self, step: Pass, names: Mapping[str, str]) -> list[str]:
+        """The walk of a group over its points, and what its reductions come to, in ``names``."""
         spec, table, width = self.spec, self.table, self.width
-        names = {s.name: f"a{i}" for i, s in enumerate(spec.body) if s in step.reductions}
         kept = [*self.places, *self.lent]
         roots = [str(a) for s in step.reductions for a in s.args] + list(step.effects) + [s.name for s in step.put]
         known = {s.name: f"kept{kept.index(s.name)}" for s in step.taken}
@@ -188,11 +310,11 @@ class _Reduction:
             for s in step.reductions:
                 body.append(f"{names[s.name]} = {combined(s, names[s.name], point.value(str(s.args[0])))}")
         lines = [f"{names[s.name]} = {identity(s)}" for s in step.reductions]
-        first = times("lane", str(width))
+        first = total(*(["origin"] if self.shares else []), times("lane", str(width)))
         lines += [f"for at in range({first}, count, {self.group * width}):", *indent(body)]
         for s in step.reductions:
             lines += self.joined(s, names[s.name])
-        return lines + self.emitter.place_known(names)
+        return lines
 
     def _kept(self, point: BodyEmitter, stmt: Stmt, element: int) -> str:
         dtype = stmt.dtype.computed
@@ -228,21 +350,20 @@ class _Reduction:
 class _Rows(_Reduction):
     """The reduced axes are the last (or there are none left)."""
 
-    def __init__(self, spec: KernelSpec):
-        super().__init__(spec)
+    def __init__(self, spec: KernelSpec, shares: _Shares | None = None):
+        super().__init__(spec, shares)
         self.width = self._width()
+        self.least_share = 4 * _SHARING_THREADS * self.width
         turns = -(-typical(self.points) // self.width)
-        rows = typical(self.rows)
-        if turns <= _LANES * _TURNS or (not isinstance(self.points, int) and rows >= _FEW_ROWS):
+        rows = typical(self.groups)
+        if shares is not None:
+            self.group = self.threads = _SHARING_THREADS
+        elif turns <= _LANES * _TURNS or (not isinstance(self.points, int) and rows >= _FEW_ROWS):
             self.group = min(_LANES, 1 << max(turns - 1, 0).bit_length())
             self.threads = _THREADS
         else:
             wanted = max(_THREADS, min(_MOST_THREADS, 1 << (turns // _TURNS).bit_length()))
             self.group = self.threads = wanted
-
-    @property
-    def rows(self) -> Size:
-        return dims.product(self.spec.axes[a] for a in self.kept)
 
     def _width(self) -> int:
         """Neighbours that a thread takes together: rows must be whole numbers of them."""
@@ -256,10 +377,10 @@ class _Rows(_Reduction):
         return width
 
     def blocks(self) -> Size:
-        return dims.ceil_div(self.rows, self.threads // self.group)
+        return dims.ceil_div(self.groups, self.threads // self.group)
 
     def grouped(self) -> list[str]:
-        rows = self.table.size(self.rows)
+        rows = self.table.size(self.groups)
         if self.group == self.threads:
             return ["lane = cuda.threadIdx.x", "point = block", "live = True"]
         shift, in_block = self.group.bit_length() - 1, self.threads // self.group
@@ -298,22 +419,24 @@ class _Rows(_Reduction):
 class _Columns(_Reduction):
     """The reduced axes are the first, with kept axes after them. A thread takes all of a column that is short."""
 
-    threads = _COLUMN_GROUP * _LANES
+    most_shares = _SHARING_BLOCKS // 2  # each block adds up all shares of its columns
 
-    def __init__(self, spec: KernelSpec):
-        super().__init__(spec)
-        self.group = _COLUMN_GROUP if typical(self.points) > _COLUMN_GROUP else 1
-        self.across = self.threads // self.group
-
-    @property
-    def _columns(self) -> Size:
-        return dims.product(self.spec.axes[a] for a in self.kept)
+    def __init__(self, spec: KernelSpec, shares: _Shares | None = None):
+        super().__init__(spec, shares)
+        self.threads = _COLUMN_GROUP * _LANES if shares is None else _SHARING_THREADS
+        self.across = _LANES
+        if isinstance(self.groups, int) and self.groups < _LANES:
+            self.across = 1 << max(self.groups - 1, 0).bit_length()
+        if typical(self.points) <= _COLUMN_GROUP:
+            self.across = self.threads
+        self.group = self.threads // self.across
+        self.least_share = 8 * _SHARING_THREADS // self.across
 
     def blocks(self) -> Size:
-        return dims.ceil_div(self._columns, self.across)
+        return dims.ceil_div(self.groups, self.across)
 
     def grouped(self) -> list[str]:
-        columns = self.table.size(self._columns)
+        columns = self.table.size(self.groups)
         return [
             f"x = cuda.threadIdx.x % {self.across}",
             f"lane = cuda.threadIdx.x // {self.across}",

@@ -7,4 +7,4 @@ from engine.schedule import Target
 
 def target() -> Target:
     """A GPU with tensor cores. Attention has kernels; softmax and the losses run as fused loops."""
-    return Target("cuda", frozenset({"attention", "attention_backward"}), tensor_cores=True)
+    return Target("cuda", frozenset({"attention", "attention_backward"}), tensor_cores=True, cuts=False)

@@ -8,7 +8,7 @@ import numpy as np
 from cuda_harness import Case
 from kernel_harness import elements, load, over, store
 
-from engine.dims import Size, dim
+from engine.dims import Size, dim, evaluate
 from engine.dtypes import DType, bf16, bool_, f16, f32, f64, i8, i32, i64, u8
 from engine.schedule import Access, Bundle, KernelSpec, Stmt
 
@@ -135,20 +135,22 @@ def _sums(shape: tuple[Size, ...], reduced: tuple[int, ...], dtype: DType, split
     )
 
 
+def sums(name, shape, reduced, dtype=f32, split=None, dims=None):
+    sizes = [evaluate(n, dims or {}) for n in shape]
+    kept = int(np.prod([n for i, n in enumerate(sizes) if i not in reduced]))
+    chunks = -(-sizes[reduced[0]] // split) if split else 1
+    out = {f"y{k}": kept * chunks for k in range(3)}
+    return _case(name, _sums(shape, reduced, dtype, split), dims, x=int(np.prod(sizes)), **out)
+
+
+def softmax(name, shape, reduced, dtype=f32, dims=None, tolerance=None):
+    sizes = [evaluate(n, dims or {}) for n in shape]
+    kept = int(np.prod([n for i, n in enumerate(sizes) if i not in reduced]))
+    count = int(np.prod(sizes))
+    return _case(name, _softmax(shape, reduced, dtype), dims, tolerance, x=count, y=count, lse=kept)
+
+
 def reductions() -> list[Case]:
-    def sums(name, shape, reduced, dtype=f32, split=None, dims=None):
-        sizes = [dims[str(n)] if not isinstance(n, int) else n for n in shape]
-        kept = int(np.prod([n for i, n in enumerate(sizes) if i not in reduced]))
-        chunks = -(-sizes[reduced[0]] // split) if split else 1
-        out = {f"y{k}": kept * chunks for k in range(3)}
-        return _case(name, _sums(shape, reduced, dtype, split), dims, x=int(np.prod(sizes)), **out)
-
-    def softmax(name, shape, reduced, dtype=f32, dims=None, tolerance=None):
-        sizes = [dims[str(n)] if not isinstance(n, int) else n for n in shape]
-        kept = int(np.prod([n for i, n in enumerate(sizes) if i not in reduced]))
-        count = int(np.prod(sizes))
-        return _case(name, _softmax(shape, reduced, dtype), dims, tolerance, x=count, y=count, lse=kept)
-
     return [
         softmax("short rows", (37, 6), (1,)),
         softmax("rows of a warp", (9, 260), (1,)),
@@ -168,6 +170,18 @@ def reductions() -> list[Case]:
         sums("chunks of a sum", (1000,), (0,), f64, split=256),
         sums("chunks of columns", (100, 40), (0,), split=32),
         sums("columns of two axes", (6, 9, 33), (0, 1)),
+        sums("few columns", (90, 3), (0,)),
+    ]
+
+
+def shared() -> list[Case]:
+    """Reductions with more points than a block is given."""
+    return [
+        softmax("columns in shares", (25 * B, 20), (0,), dims={"B": 9}),
+        softmax("columns in shares, too short for them", (25 * B, 20), (0,), dims={"B": 1}),
+        sums("sums of columns in shares", (515, 20), (0,)),
+        sums("a sum in shares", (17000,), (0,), f64),
+        softmax("a row in shares", (1, 33000), (1,), tolerance=1e-5),
     ]
 
 
@@ -194,4 +208,4 @@ def updates(sizes: Sequence[int]) -> Case:
     return Case("updates", Bundle("updates", tuple(parts)), arrays)
 
 
-ALL = (*elementwise(), *turned(), *reductions(), *bundles())
+ALL = (*elementwise(), *turned(), *reductions(), *shared(), *bundles())

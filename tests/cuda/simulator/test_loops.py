@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from cuda_harness import check
-from loop_cases import bundles, elementwise, reductions, turned, updates
+from loop_cases import bundles, elementwise, reductions, shared, turned, updates
 
 from runtime.cuda.lower import lower
 
@@ -19,6 +19,12 @@ def test_turned_tiles_meet_in_no_bank(case):
     (conflicts,) = check(case)
     assert sum(conflicts.accesses.values()) > 0
     assert sum(conflicts.extra.values()) == 0
+
+
+@pytest.mark.parametrize("case", shared(), ids=lambda c: c.name)
+def test_blocks_share_what_is_long(case):
+    assert len(lower(case.spec).calls) > 1
+    check(case, orders=(1,))
 
 
 def test_a_bundle_is_one_launch_however_many_its_parts():
