@@ -155,7 +155,7 @@ FAULTS = [
     ("mbarrier_arrive(empty_v + 8 * last)", "pass"),
     ("v_tile + last * 16384", "v_tile + slot * 16384"),  # a stage
     ("| k_tile + slot * 16384", "| k_tile + (1 - slot) * 16384"),
-    ("number * 128, group", "number * 128 + 1, group"),  # a place
+    ("begin, group, b, full_k", "begin + 1, group, b, full_k"),  # a place
 ]
 EDGES = [("other < keys", "other <= keys"), ("if own < queries:", "if own <= queries:")]
 
