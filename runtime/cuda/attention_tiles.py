@@ -413,7 +413,9 @@ def planned(spec: KernelSpec, core: Attention, own: str, streamed: str, high: in
         high = high if rows > 16 * WARPS else 1
         most = min(WARPS, max(1, -(-rows // (16 * high))))
     needed = others if isinstance(others, int) else COLUMNS[0]
-    enough = [columns for columns in COLUMNS if needed > columns // 2] or COLUMNS[-1:]
+    # A draw is long, for many scores it is not unrolled; and what a mask has for them takes registers.
+    widths = COLUMNS[1:] if "seed" in core.reads or ("mask" in core.reads and high > 1) else COLUMNS
+    enough = [columns for columns in widths if needed > columns // 2] or COLUMNS[-1:]
     for warps, columns in product(range(most, 0, -1), enough):
         t = make(spec, core, high, warps, columns)
         for name in own:

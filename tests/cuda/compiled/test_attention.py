@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from cuda_attention import attention
 from cuda_harness import compiled
@@ -15,16 +16,21 @@ CASES = [
     ("bf16", 128, "backward", "sm_90a"), ("f16", 256, "forward", "sm_80"), ("bf16", 256, "backward", "sm_90a"),
     ("f32", 64, "forward", "sm_80"), ("f32", 64, "backward", "sm_80"), ("f32", 128, "forward", "sm_90a"),
     ("bf16", 128, "decoding", "sm_90a"), ("f64", 64, "forward", "sm_80"), ("f64", 64, "backward", "sm_90a"),
+    ("bf16", 128, "forward with dropout", "sm_80"), ("bf16", 128, "backward with dropout", "sm_80"),
+    ("f32", 64, "forward with dropout", "sm_80"), ("f16", 64, "forward with mask", "sm_80"),
 ]  # fmt: skip
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "features", "kind", "architecture"), CASES)
 def test_kernels_fit_registers(dtype, features, kind, architecture):
-    queries, backward = 1 if kind == "decoding" else 300, kind == "backward"
+    queries, extra = 1 if kind == "decoding" else 300, kind.partition(" with ")[2]
+    given = {"dropout": "seed step", "mask": "mask", "": ""}[extra]
+    mask = {"mask": np.zeros((2, 4, queries, 300))} if given == "mask" else {}
     case = attention(
-        2, 4, queries, 300, features, features, dtype=dtype, backward=backward, causal=True, ratio=2, by_position=True
-    )
+        2, 4, queries, 300, features, features, dtype=dtype, backward="backward" in kind, causal=True, ratio=2,
+        by_position=True, given=given, dropout=0.1 if extra == "dropout" else 0.0, **mask,
+    )  # fmt: skip
     for kernel in lower(case.spec).kernels:
         assert kernel.shared <= SHARED_LIMIT[architecture]
         cubin = compiled(kernel, architecture)
