@@ -331,6 +331,14 @@ class _Reduction:
         start = total("shared", str(self.places[stmt.name]))
         return f"store_shared_{dtype}({start}, {self.place('at', element)}, {value})"
 
+    def _over_lanes(self, reduction: Stmt, name: str, lanes: int, apart: int) -> list[str]:
+        """Lines that combine what those of so many lanes of a warp have which are ``apart``, or multiples of that."""
+        lines, dtype, step = [], reduction.dtype.computed, lanes // 2
+        while step >= apart:
+            lines.append(f"{name} = {combined(reduction, name, shuffled('bfly', dtype, name, step))}")
+            step //= 2
+        return lines
+
     def _met(self, reduction: Stmt, name: str, parts: int, among: int, own: str, sender: str = "") -> list[str]:
         """Lines in which ``parts`` results of each of ``among`` groups meet in shared memory: the threads for which
         ``sender`` holds put down that of ``part``, for the group ``own``, and everyone joins them in order."""
@@ -392,12 +400,7 @@ class _Rows(_Reduction):
         ]
 
     def joined(self, reduction: Stmt, name: str) -> list[str]:
-        lines, step = [], min(self.group, _LANES) // 2
-        while step:
-            lines.append(
-                f"{name} = {combined(reduction, name, shuffled('bfly', reduction.dtype.computed, name, step))}"
-            )
-            step //= 2
+        lines = self._over_lanes(reduction, name, min(self.group, _LANES), 1)
         if self.group <= _LANES:
             return lines
         met = self._met(reduction, name, self.group // _LANES, 1, "0", "(lane & 31) == 0")
@@ -448,7 +451,10 @@ class _Columns(_Reduction):
     def joined(self, reduction: Stmt, name: str) -> list[str]:
         if self.group == 1:
             return []
-        return ["part = lane", *self._met(reduction, name, self.group, self.across, "x")]
+        lines = self._over_lanes(reduction, name, _LANES, self.across)
+        sender = f"(cuda.threadIdx.x & 31) < {self.across}" if self.across < _LANES else ""
+        met = self._met(reduction, name, self.threads // _LANES, self.across, "x", sender)
+        return [*lines, "part = cuda.threadIdx.x >> 5", *met]
 
     def _room(self, dtype: DType) -> int:
         return 0
