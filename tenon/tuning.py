@@ -86,6 +86,11 @@ def _wins(challenger: Run, default: Run) -> bool:
     return ratios[3 * len(ratios) // 4] < GAIN and least < GAIN * beside
 
 
+def _turn(run: Callable[[int], float], turns: int) -> float:
+    """The seconds of one turn, of so many in a row."""
+    return run(turns) / turns
+
+
 class Search:
     """Answers the questions of kernels by measurements on ``bench``, on ``ground``; ``lower`` is a backend's."""
 
@@ -124,7 +129,7 @@ class Search:
         turns = min(max(round(TARGET / max(ready[0](1), 1e-9)), 1), MOST_TURNS)
         if turns > 1:  # a call costs more than a short kernel
             turns = min(max(round(TARGET / max(ready[0](turns) / turns, 1e-9)), 1), MOST_TURNS)
-        return [lambda run=run: run(turns) / turns for run in ready]  # type: ignore[misc]
+        return [partial(_turn, run, turns) for run in ready]
 
     def _ready(self, program: Program) -> Callable[[int], float]:
         """What runs ``program`` so many turns, bound and with its weights packed."""

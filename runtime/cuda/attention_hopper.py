@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from engine.dims import Size, product
+from engine.dims import Size, ceil_div, product
 from engine.program import BoxMap, Lowered, Pointer
 from engine.schedule import Attention, KernelSpec
 from runtime.cuda.attention_tiles import WORDS, Tiles
@@ -83,6 +83,20 @@ class HopperTiles(Tiles):
         super().__init__(spec, core, 1, 4 * GROUPS, columns)
         self.threads, self.stages = THREADS, stages
         self.boxes: dict[str, Boxes] = {}
+
+    def by_query(self) -> tuple[dict[str, Size], list[str]]:
+        """The tasks of a kernel whose blocks own queries, and lines that set where a task is and how many tiles of keys
+        it sees."""
+        core, own = self.core, self.own
+        space: dict[str, Size] = {"b": core.batch, "h": core.heads, "tile": ceil_div(core.queries, own)}
+        self.table.declare(tiles=space["tile"])
+        return space, [
+            "group = quotient(h, ratio)",
+            f"first = (tiles - 1 - tile) * {own}" if core.causal else f"first = tile * {own}",  # the longest first
+            *self.shift(),
+            f"limit = minimum(keys, maximum(0, first + {own} + shift))" if core.causal else "limit = keys",
+            f"blocks = quotient(limit + {self.columns - 1}, {self.columns})",
+        ]
 
     # -- memory
 

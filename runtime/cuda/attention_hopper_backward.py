@@ -33,15 +33,7 @@ def _by_query(spec: KernelSpec, core: Attention) -> Lowered:
     """The gradient of the queries."""
     t = HopperTiles(spec, core, _columns(core, 128), 2)
     t.tiles("qg", "kv")
-    space = {"b": core.batch, "h": core.heads, "tile": ceil_div(core.queries, t.own)}
-    t.table.declare(tiles=space["tile"])
-    place = [
-        "group = quotient(h, ratio)",
-        f"first = (tiles - 1 - tile) * {t.own}" if core.causal else f"first = tile * {t.own}",  # the longest first
-        *t.shift(),
-        f"limit = minimum(keys, maximum(0, first + {t.own} + shift))" if core.causal else "limit = keys",
-        f"blocks = quotient(limit + {t.columns - 1}, {t.columns})",
-    ]
+    space, place = t.by_query()
     begin = f"begin = number * {t.columns}"
     fetch = t.fetched_all("qg", "h", [begin], "kv", "group")
     rows = t.each_row([

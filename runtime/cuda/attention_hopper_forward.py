@@ -3,7 +3,6 @@ are multiplied with its values."""
 
 from __future__ import annotations
 
-from engine.dims import ceil_div
 from engine.program import Lowered
 from engine.schedule import Attention, KernelSpec
 from runtime.cuda.attention_forward import nothing, row_total, scaled, softmax, write_lse
@@ -15,15 +14,7 @@ def lower_hopper_forward(spec: KernelSpec, core: Attention) -> Lowered:
     """The call for ``spec``, which :func:`~runtime.cuda.attention_hopper.takes` says can be one."""
     t = HopperTiles(spec, core, _columns(core), 2)
     t.tiles("q", "kv")
-    space = {"b": core.batch, "h": core.heads, "tile": ceil_div(core.queries, t.own)}
-    t.table.declare(tiles=space["tile"])
-    place = [
-        "group = quotient(h, ratio)",
-        f"first = (tiles - 1 - tile) * {t.own}" if core.causal else f"first = tile * {t.own}",  # the longest first
-        *t.shift(),
-        f"limit = minimum(keys, maximum(0, first + {t.own} + shift))" if core.causal else "limit = keys",
-        f"blocks = quotient(limit + {t.columns - 1}, {t.columns})",
-    ]
+    space, place = t.by_query()
     fetch = t.fetched_all("q", "h", [f"begin = number * {t.columns}"], "kv", "group")
     return t.warpgroups("forward", space, place, fetch, _multiply(t))
 
