@@ -73,6 +73,12 @@ DEPTHWISE = ((32, 112, 3, 1), (144, 56, 3, 2), (192, 28, 3, 1), (576, 14, 3, 1),
 """Layers of Sandler et al. (2018): channels, input height, kernel and stride."""
 
 
+GROUPED = ((128, 128, 56, 32, 1), (128, 128, 56, 64, 1), (256, 256, 56, 32, 2), (256, 256, 28, 32, 1),
+           (64, 128, 56, 64, 1))  # fmt: skip
+"""Layers in the manner of Xie et al. (2017), windows of 3x3: input channels, output channels, input height, groups and
+stride. The last gives two channels for each of its own."""
+
+
 def _convolutions() -> Iterator[Op]:
     for kind in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
         for net, (batch, layers) in LAYERS.items():
@@ -82,6 +88,9 @@ def _convolutions() -> Iterator[Op]:
         for channels, size, kernel, stride in DEPTHWISE:
             family = kind.replace("conv2d", "depthwise")
             yield _convolution(family, kind, "mobile", 4, channels, channels, size, kernel, stride, channels)
+        for inputs, outputs, size, groups, stride in GROUPED:
+            family = kind.replace("conv2d", "grouped")
+            yield _convolution(family, kind, f"g{groups}", 4, inputs, outputs, size, 3, stride, groups)
 
 
 def _convolution(
