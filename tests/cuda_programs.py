@@ -65,14 +65,14 @@ class LSTM(nn.Module):
 
 
 class Encoder(nn.Module):
-    """A language model over 11 tokens, with dropout."""
+    """A language model over 11 tokens: two layers, with dropout."""
 
     def __init__(self) -> None:
         super().__init__()
         layer = nn.TransformerEncoderLayer(16, 2, 16, 0.1, "gelu", batch_first=True, norm_first=True)
         self.tokens = nn.Embedding(11, 16)
         self.positions = nn.Embedding(5, 16)
-        self.blocks = nn.TransformerEncoder(layer, 1, nn.LayerNorm(16))
+        self.blocks = nn.TransformerEncoder(layer, 2, nn.LayerNorm(16))
         self.head = nn.Linear(16, 11)
 
     def forward(self, x: tn.Tensor) -> tn.Tensor:
@@ -91,32 +91,39 @@ def _sequences() -> tuple[np.ndarray, np.ndarray]:
 
 def _texts() -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
-    return rng.integers(0, 11, (1, 5)), rng.integers(0, 11, 5)
+    return rng.integers(0, 11, (2, 5)), rng.integers(0, 11, 10)
 
 
 MODELS = {"cnn": (CNN, _images), "lstm": (LSTM, _sequences), "encoder": (Encoder, _texts)}
 
 
 def trained(make: Callable[[], nn.Module], x: np.ndarray, y: np.ndarray, target: str):
-    """The losses of some steps, and the model after them."""
+    """The losses of two steps of Adam, and after them the parameters and, by the same names, the means of their
+    gradients."""
     tn.seed(0)
     model = make()
-    # A key's bias has no gradient but what rounding leaves, and with its usual eps Adam divides that by itself.
-    adam = optim.Adam(model.parameters(), lr=0.01, eps=1e-3)
+    adam = optim.Adam(model.parameters(), lr=0.01)
     specs = [tn.spec("B", *x.shape[1:], dtype=x.dtype), tn.spec("N", dtype="i64")]
     step = tn.train_step(model, F.cross_entropy, adam, specs, target=target)
-    return [float(step(x, y)) for _ in range(2)], model.state_dict()
+    losses = [float(step(x, y)) for _ in range(2)]
+    moments = adam.state_dict()
+    means = {name: moments[f"exp_avg.{i}"] for i, (name, _) in enumerate(model.named_parameters())}
+    return losses, model.state_dict(), means
 
 
 def check_seed(name: str) -> None:
-    """Training the model on the GPU gives the CPU's losses and state."""
+    """Training the model on the GPU gives the CPU's losses, gradients and parameters."""
     make, data = MODELS[name]
     x, y = data()
-    wanted, expected = trained(make, x, y, "cpu")
-    losses, found = trained(make, x, y, "cuda")
+    wanted, parameters, gradients = trained(make, x, y, "cpu")
+    losses, found, slopes = trained(make, x, y, "cuda")
     np.testing.assert_allclose(losses, wanted, 1e-4)
-    for key, value in expected.items():
+    for key, value in gradients.items():
+        bound = 1e-4 * np.abs(value).max()
+        assert bound > 0, key
+        np.testing.assert_allclose(slopes[key], value, 0, bound, err_msg=f"the gradient of {key}")
+    for key, value in parameters.items():
         got = found[key]
-        if key.endswith("in_proj_bias"):  # that of keys has no gradient but rounding, of which Adam makes whole steps
+        if key.endswith("in_proj_bias"):  # a key's has no gradient but rounding, which Adam divides by itself
             got, value = (np.delete(a, np.s_[a.size // 3 : 2 * a.size // 3]) for a in (got, value))
-        np.testing.assert_allclose(got, value, 1e-4, 1e-4, err_msg=key)
+        np.testing.assert_allclose(got, value, 1e-4, 1e-6, err_msg=key)
