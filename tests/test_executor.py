@@ -15,9 +15,10 @@ from engine.dims import Assumption
 from engine.dtypes import f32, f64
 from engine.errors import DTypeError, IndexRangeError, ShapeError, SourceLocation, StateError, TenonError, VerifyError
 from engine.program import Block, Call, Pointer, Port, Program
-from engine.state import Cell
+from engine.state import Cell, place_together
 from runtime import cache
 from runtime.cpu.driver import Driver
+from runtime.cpu.extents import Memory
 from runtime.cpu.loading import build
 from runtime.results import ALIGNED_BYTES
 
@@ -304,6 +305,42 @@ def test_an_input_that_is_the_state_itself_is_read_before_it_changes(make):
     out = total.array
     executor.run([numbers(4), [1]], out=[out])
     assert np.array_equal(out, 2 * numbers(4))
+
+
+def test_memory_is_what_its_arrays_take_and_not_the_gaps_between_them():
+    block = np.zeros(100, np.uint8)
+    start = block.ctypes.data
+    memory = Memory([block[60:80], block[10:20], block[20:30], block[50:50], block[70:90]])
+    assert (memory.first - start, memory.end - start) == (10, 90)
+    written = {*range(10, 30), *range(60, 90)}
+    for first in range(100):
+        for end in range(first + 1, 101):
+            assert memory.holds(start + first, start + end) == (not written.isdisjoint(range(first, end)))
+    nowhere = Memory([])
+    assert nowhere.first == nowhere.end and not nowhere.holds(start, start + 100)
+
+
+def test_an_input_between_two_updated_states_takes_the_short_way(make):
+    low, between, high = (Cell.empty((4,), f32) for _ in range(3))
+    place_together([low, between, high])
+    between.write(numbers(4))
+    program = Program(
+        "two",
+        (Port("x", (4,), f32, "x"),),
+        (Port("y", (4,), f32, "y"),),
+        (Port("low", (4,), f32, "low"), Port("high", (4,), f32, "high")),
+        ("low", "high"),
+        tuple(Buffer(n, k, f32, 4) for n, k in {"x": "input", "y": "output", "low": "state", "high": "state"}.items()),
+        (add("x", "x", "y", 1), add("low", "x", "low", 1), add("high", "x", "high", 1)),
+        kernels=(ADD,),
+    )
+    executor = make(program, low=low, high=high)
+    for _ in range(3):
+        executor.run((between.array,))
+    assert executor.counters.allocated == 3 and executor._latest.shortcut((between.array,)) is not None
+    assert executor._latest.shortcut((high.array,)) is None
+    executor.run((high.array,))
+    assert np.array_equal(low.array, 6 * numbers(4)) and np.array_equal(high.array, 6 * numbers(4))
 
 
 def test_state_that_does_not_fit_is_told(make):

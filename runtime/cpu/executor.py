@@ -24,6 +24,7 @@ from engine.program import Program
 from engine.state import Cell, address, aligned_empty, elsewhere
 from runtime.cpu.binding import Binding
 from runtime.cpu.driver import Driver, driver_kernel
+from runtime.cpu.extents import Memory, extent
 from runtime.cpu.objects import Code
 from runtime.cpu.shortcut import shortcut
 from runtime.cpu.step_log import StepLog, tick
@@ -69,8 +70,8 @@ class Executor:
         self._state_dims = ports.solve(program.state, shapes, "state")
         updates = set(program.updates)
         self._updated = [self._cells[p.buffer] for p in program.state if p.name in updates]
-        self._updated_span = _span([cell.array for cell in self._updated])
-        self._cell_extents = [_extent(cell.array) for cell in self._cells.values()]
+        self._written = Memory(cell.array for cell in self._updated)
+        self._cell_extents = [extent(cell.array) for cell in self._cells.values()]
         self._seen_elsewhere = elsewhere.writes
         self._threads = threads = thread_count()
         scratch = max((call.scratch for call in program.calls), default=0)
@@ -163,17 +164,12 @@ class Executor:
         """The inputs in the ports' order, fit for kernels: themselves where they are, else copies."""
         arrays = ports.arrange(self.program.inputs, inputs)
         if self._updated:
-            arrays = [array.copy() if self._overlaps_updated(array) else array for array in arrays]
+            arrays = [array.copy() if self._written.holds(*extent(array)) else array for array in arrays]
         given = inputs.values() if isinstance(inputs, Mapping) else inputs
         known = set(map(id, given))
         for array in arrays:
             self._counters.allocated += id(array) not in known
         return arrays
-
-    def _overlaps_updated(self, array: np.ndarray) -> bool:
-        """Whether the program would write into this input: it is a view of state."""
-        first, end = self._updated_span
-        return first < end and first <= address(array) < end and _overlaps(array, self._updated)
 
     def _binding(self, arrays: Sequence[np.ndarray]) -> Binding:
         key = tuple([array.shape for array in arrays])
@@ -184,7 +180,7 @@ class Executor:
                 binding.move_arena(self._arena_address)
             if binding.shortcut is None and self._all_direct:
                 wanted = [port.dtype.numpy for port in self.program.inputs]
-                binding.shortcut = shortcut(binding, key, wanted, self._updated_span, self._result_memory)
+                binding.shortcut = shortcut(binding, key, wanted, self._written, self._result_memory)
             return binding
         program = self.program
         values = ports.solve(program.inputs, key, known=self._state_dims)
@@ -231,9 +227,8 @@ class Executor:
 
     def _meets(self, array: np.ndarray, others: Iterable[np.ndarray]) -> bool:
         """Whether a contiguous array shares memory with one of ``others``, which are contiguous too, or with state."""
-        first = address(array)
-        end = first + array.nbytes
-        spans = itertools.chain(map(_extent, others), self._cell_extents)
+        first, end = extent(array)
+        spans = itertools.chain(map(extent, others), self._cell_extents)
         return any(first < other_end and other_first < end for other_first, other_end in spans)
 
     def _place(self, binding: Binding, arrays: Sequence[np.ndarray], results: Sequence[np.ndarray]) -> None:
@@ -288,18 +283,3 @@ def _direct_outputs(program: Program) -> list[bool]:
         direct.append(kinds[port.buffer] == "output" and port.buffer not in seen)
         seen.add(port.buffer)
     return direct
-
-
-def _extent(array: np.ndarray) -> tuple[int, int]:
-    """The addresses of a contiguous array: its first byte's, and the one behind its last."""
-    first = address(array)
-    return first, first + array.nbytes
-
-
-def _span(arrays: Sequence[np.ndarray]) -> tuple[int, int]:
-    starts = [address(a) for a in arrays]
-    return min(starts, default=0), max((s + a.nbytes for s, a in zip(starts, arrays, strict=True)), default=0)
-
-
-def _overlaps(array: np.ndarray, cells: Iterable[Cell]) -> bool:
-    return any(np.may_share_memory(array, cell.array) for cell in cells)

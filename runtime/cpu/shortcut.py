@@ -6,6 +6,7 @@ shapes on, these are unrolled: one test for each input, one allocation for each 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 
 from engine.state import address
 from runtime.cpu.binding import Binding
+from runtime.cpu.extents import Memory
 from runtime.results import ALIGNED_BYTES, ResultMemory
 
 Shortcut = Callable[[Any], list[np.ndarray] | None]
@@ -24,16 +26,15 @@ def shortcut(
     binding: Binding,
     shapes: Sequence[tuple[int, ...]],
     dtypes: Sequence[np.dtype],
-    updated: tuple[int, int],
+    written: Memory,
     memory: ResultMemory,
 ) -> Shortcut:
     """The short way for tuples of arrays of these ``shapes`` and ``dtypes`` that are contiguous, aligned and writable,
-    and do not begin between the addresses ``updated``, where the program writes state. Every output must be a buffer
-    of its own."""
+    and do not lie where the program writes state, in ``written``. Every output must be a buffer of its own."""
     names: dict[str, Any] = {
         "ndarray": np.ndarray, "address": address, "empty": np.empty, "large": memory.empty, "words": binding.words,
+        "is_written": written.holds,
     }  # fmt: skip
-    first, end = updated
     inputs = [f"x{i}" for i in range(len(shapes))]
     lines = [
         f"if type(inputs) is not tuple or len(inputs) != {len(inputs)}:",
@@ -50,8 +51,12 @@ def shortcut(
             "    return None",
             f"{x}_at = address({x})",
         ]
-        if first < end:
-            lines += [f"if {first} <= {x}_at < {end}:", "    return None"]
+        if written.first < written.end:
+            end = f"{x}_at + {math.prod(shape) * dtype.itemsize}"
+            lines += [
+                f"if {x}_at < {written.end} and {written.first} < {end} and is_written({x}_at, {end}):",
+                "    return None",
+            ]
         stores += [f"words[{slot}] = {x}_at + {offset}" for slot, offset in slots]
     outputs = [f"y{i}" for i in range(len(binding.outputs))]
     for y, (shape, kind, nbytes), slots in zip(outputs, binding.outputs, binding.output_slots, strict=True):
