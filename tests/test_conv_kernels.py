@@ -128,6 +128,24 @@ def test_a_batch_of_one_still_makes_tasks_for_several_threads() -> None:
     assert dims.evaluate(call.tasks, {"B": 1}) >= 4
 
 
+def test_tiles_grow_with_the_share_and_give_the_same_bits() -> None:
+    """However many threads share the tasks, two of them meeting within a row of points among these."""
+    case = replace(CASES["the CNN's second"], channels=(8, 100))
+    rng = np.random.default_rng(0)
+    stored, x = case.image(rng, 2, case.size, case.channels[0])
+    w = rng.standard_normal(case.weight_shape).astype(np.float32)
+    y = Access("y", F32, elements((1, *case.out_size, 100)))
+    lowered = lower_conv2d(KernelSpec("conv", (B, *case.out_size, 100), (), (y,), finish(F32), convolution(case)))
+    results = []
+    for splits in (1, 2, 3, 8, 29):
+        found = np.full((2, *case.out_size, 100), np.nan, np.float32)
+        run(lowered, {"x": stored, "w": w, "y": found}, {"B": 2}, splits)
+        results.append(found)
+    np.testing.assert_allclose(results[0], convolved(case, x, w), rtol=1e-4, atol=1e-4)
+    for found in results[1:]:
+        np.testing.assert_array_equal(found, results[0])
+
+
 def test_symbolic_image_size() -> None:
     case = Case((9, 40), (3, 5), channels_last=False)
     h, w = dims.dim("H"), dims.dim("W")

@@ -1,7 +1,7 @@
 """The tiles of a convolution: output points, computed from a padded copy of what they read.
 
-A task makes one tile of one image and group: it copies the tile's input into scratch (see conv_patch.py), writes down
-the address of every output point's first input, and lets the microkernel sum over the taps. No matrix of patches is
+A tile of one image and group is made at a time: its input is copied into scratch (see conv_patch.py), the address of
+every output point's first input written down, and the microkernel sums over the taps. No matrix of patches is
 built. The finished tile stays in the nearest caches while the body (conv_direct.py), or a pooling window
 (conv_pool.py), runs on it.
 """
@@ -18,13 +18,13 @@ from engine.program import Pointer
 from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 from runtime.choices import pick
-from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
+from runtime.cpu.contraction import block_height, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
 from runtime.emit import SCRATCH, ArgTable, indent, load, loop, store
-from runtime.tasks import piece, typical
+from runtime.tasks import coordinates, piece
 
 PATCH_BYTES = 32768
 """The most that the copy of a tile's input should take, so that it stays in the first-level cache."""
@@ -39,10 +39,7 @@ multiplied, yet enough to use a panel of weights several times while it is near.
 WIDEST = 64
 """The most output columns of a tile."""
 PANELS = 4
-"""The most panels of output channels that one task computes."""
-TASK_WORK = 1 << 18
-"""Multiply-adds below which a tile is not cut further."""
-FEW_TASKS = 4
+"""The most panels of output channels that are computed with one copy of the input."""
 
 
 @dataclass(frozen=True)
@@ -99,9 +96,9 @@ def computed_dtype(core: Conv2d) -> DType:
     return found.computed
 
 
-def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Callable[[int, int], int],
+def plan_tile(core: Conv2d, counts: tuple[Size, Size], span: Callable[[int, int], int],
               block_bytes: int = BLOCK_BYTES, patch_bytes: int = PATCH_BYTES) -> ConvTile:  # fmt: skip
-    """A tile that fits the nearest caches, as wide as the image where that can be, and leaves enough tasks.
+    """The largest tile that fits the nearest caches, as wide as the image where that can be.
 
     ``counts`` rows and columns of points are to be made; ``span(axis, n)`` says how many outputs of ``core`` along
     ``axis`` it takes to make ``n`` of them. The tile's outputs take ``block_bytes`` at most, and the copy of its input
@@ -116,16 +113,10 @@ def plan_tile(core: Conv2d, images: Size, counts: tuple[Size, Size], span: Calla
     def sized(points: tuple[int, int]) -> ConvTile:
         return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels)
 
-    def enough(trial: ConvTile) -> bool:
-        """Whether there are tasks for all threads, and for a few even if all dims are 1."""
-        tasks = product(tile_space(trial, images, counts).values())
-        small = product(trial.size) * trial.depth * trial.channels <= TASK_WORK
-        return typical(tasks) >= ENOUGH_TASKS and (small or typical(tasks, 1) >= FEW_TASKS)
-
     def fits(rows: int) -> bool:
         trial = sized((rows, columns))
         room = FAR_PATCH_BYTES if trial.size[0] * trial.size[1] <= FEW_POINTS else patch_bytes
-        return trial.block_bytes <= block_bytes and trial.patch.bytes <= room and enough(trial)
+        return trial.block_bytes <= block_bytes and trial.patch.bytes <= room
 
     columns = WIDEST
     while columns > 1 and span(1, columns) > WIDEST:
@@ -166,7 +157,7 @@ def image_lines(plan: ConvTile, table: ArgTable, weights: str) -> list[str]:
     """Lines that copy what the tile reads into ``patch``, and set ``columns``, its number of channels, ``channel0``,
     the first of these, and ``first_panel``, the address of their weights.
 
-    ``n`` is the image's number, ``group`` and ``channel_block`` say which of the channels."""
+    ``n`` is the image's number; :func:`tile_tasks` sets that and which of the channels."""
     core, columns = plan.core, plan.tile.columns
     table.declare(
         x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), weights=Pointer(weights),
@@ -177,8 +168,8 @@ def image_lines(plan: ConvTile, table: ArgTable, weights: str) -> list[str]:
     return [
         f"image = x + (n * x_n + group * x_group) * {core.x.dtype.itemsize}",
         *plan.patch.copy_lines(table, table.scope(SCRATCH)),
-        "first_channel = channel_block * block_channels",
-        "columns = minimum(block_channels, outputs - first_channel)",
+        f"first_channel = channel_block * block_channels + first_strip * {columns}",
+        f"columns = minimum(strip_count * {columns}, outputs - first_channel)",
         "channel0 = group * outputs + first_channel",
         f"first_panel = weights + (group * panels + quotient(first_channel, {columns})) * panel_bytes",
     ]
@@ -234,9 +225,35 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
     return lines, multiply, names
 
 
-def tile_space(plan: ConvTile, images: Size, points: tuple[Size, Size]) -> dict[str, Size]:
-    """The tasks of a convolution that makes ``points`` rows and columns of every image. Blocks of channels come first:
-    so a thread stays with its part of the weights, and an odd number of tiles is shared evenly."""
-    down, across = (ceil_div(n, t) for n, t in zip(points, plan.points, strict=True))
-    groups, blocks = plan.core.groups, plan.channel_blocks
-    return {"channel_block": blocks, "n": images, "tile_y": down, "tile_x": across, "group": groups}
+def tile_tasks(plan: ConvTile, table: ArgTable, images: Size, points: tuple[Size, Size],
+               tile: list[str]) -> tuple[Size, list[str]]:  # fmt: skip
+    """How many tasks a convolution has that makes ``points`` rows and columns of every image, and the loop that does
+    those from ``lo`` to ``hi``; ``tile`` are the lines that make a tile.
+
+    A task is a panel of channels of one row of points, so that threads get equal shares; those that follow one another
+    are done as one tile, as large as the plan allows. The lines of a tile are told its first row and column ``tile_y``
+    and ``tile_x``, how many they are, ``tile_rows`` and ``tile_columns``, and its first panel and their number,
+    ``first_strip`` and ``strip_count``, of the panels in ``channel_block``. Blocks of channels come first: so a thread
+    stays with its part of the weights."""
+    down, (tall, wide) = points[0], plan.points
+    strips = plan.channels // plan.tile.columns
+    space: dict[str, Size] = {
+        "channel_block": plan.channel_blocks, "n": images, "group": plan.core.groups,
+        "tile_column": ceil_div(points[1], wide), "tile_y": down, "first_strip": strips,
+    }  # fmt: skip
+    table.declare(tall=tall, wide=wide, points_h=down, points_w=points[1], strips=strips)
+    return product(space.values()), [
+        "task = lo",
+        "while task < hi:",
+        *indent([
+            *coordinates(table, "task", space),
+            "tile_x = tile_column * wide",
+            "tile_columns = minimum(wide, points_w - tile_x)",
+            "tile_rows = 1",
+            "strip_count = minimum(strips - first_strip, hi - task)",
+            "if strip_count == strips:",
+            "    tile_rows = minimum(minimum(tall, points_h - tile_y), quotient(hi - task, strips))",
+            *tile,
+            "task += tile_rows * strip_count",
+        ]),
+    ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Lowering a convolution of any images: a task computes a tile of outputs, and runs the body on it.
+"""Lowering a convolution of any images: a tile of outputs is computed, and the body run on it.
 
 Where padding is worth leaving out (see conv_parts.py) the whole tile is computed first, else a few points at a time.
 """
@@ -8,28 +8,24 @@ from __future__ import annotations
 import math
 
 from engine import dtypes
-from engine.dims import product
 from engine.program import Call, Lowered
 from engine.schedule import Conv2d, KernelSpec
-from runtime.cpu.conv import POINTS, ConvTile, image_lines, pack_weights, plan_tile, tile_lines, tile_space
+from runtime.cpu.conv import POINTS, ConvTile, image_lines, pack_weights, plan_tile, tile_lines, tile_tasks
 from runtime.cpu.conv_parts import part_lines, worth_parting
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines
 from runtime.cpu.tiles import host_tile
 from runtime.cpu.turned import square_lines, turning
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop
-from runtime.tasks import coordinates
 
 
 def lower_conv2d(spec: KernelSpec) -> Lowered:
     """The calls for ``spec``, whose core is a Conv2d: one packs the weights, one convolves and runs the body."""
     core = spec.core
     assert isinstance(core, Conv2d)
-    plan = plan_tile(core, spec.axes[0], core.out_size, lambda _, points: points)
+    plan = plan_tile(core, core.out_size, lambda _, points: points)
     packed = pack_weights(spec, plan)
     table = ArgTable()
-    space = tile_space(plan, spec.axes[0], core.out_size)
-    table.declare(out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1])
     rows = writes_rows(spec)
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table,
                           core={0: load(plan.dtype, "values", "s" if rows else "j", table.scope(SCRATCH))})  # fmt: skip
@@ -37,21 +33,15 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
         parts, task, names = _in_parts(plan, emitter, table, packed.buffer.name)
     else:
         parts, task, names = _in_blocks(plan, emitter, table, packed.buffer.name, rows)
-    lines = [*scratch_lines(parts, table), *emitter.start()]
-    lines += loop("task", "lo", "hi", [
-        *coordinates(table, "task", space),
-        "oh0 = tile_y * tall",
-        "ow0 = tile_x * wide",
-        "tile_h = minimum(tall, out_h - oh0)",
-        "tile_w = minimum(wide, out_w - ow0)",
-        *task,
-    ])  # fmt: skip
+    place = ["oh0 = tile_y", "ow0 = tile_x", "tile_h = tile_rows", "tile_w = tile_columns"]
+    tasks, walk = tile_tasks(plan, table, spec.axes[0], core.out_size, [*place, *task])
+    lines = [*scratch_lines(parts, table), *emitter.start(), *walk]
     code = kernel(f"conv2d_{plan.dtype}", lines, table,
                   modules={"runtime.cpu.microkernel": names,
                            **turning(plan.dtype, plan.tile.lanes, host_tile(plan.dtype).lanes)})  # fmt: skip
     reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
-    main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
+    main = Call(code.key, spec.name, table.args, tasks, tuple(reads), tuple(writes), parts["end"],
                 spec.nodes)  # fmt: skip
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 

@@ -1,13 +1,12 @@
 """Lowering a max pool over a convolution: the convolution's output never leaves the cache.
 
-A task makes a tile of pooled points: it computes the convolution at every point their windows cover, and pools while
+A tile of pooled points is made at a time: it takes the convolution at every point their windows cover, and pools while
 that block is at hand. The inner body (bias, activation) runs on each point of a window as it is read.
 """
 
 from __future__ import annotations
 
 from engine import dtypes
-from engine.dims import Size, product
 from engine.program import Call, Lowered
 from engine.schedule import KernelSpec, MaxPool2d
 from runtime.cpu.conv import (
@@ -18,13 +17,12 @@ from runtime.cpu.conv import (
     pack_weights,
     plan_tile,
     tile_lines,
-    tile_space,
+    tile_tasks,
 )
 from runtime.cpu.conv_parts import part_lines, worth_parting
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store, times, total
-from runtime.tasks import coordinates
 from runtime.windows import always_inside, better, may_unroll, reach
 
 OVERLAPPING = (4 * BLOCK_BYTES, 2 * PATCH_BYTES)
@@ -43,10 +41,9 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
         return (points - 1) * core.stride[axis] + reach(core.kernel[axis], core.dilation[axis])
 
     overlapping = any(reach(k, d) > s for k, s, d in zip(core.kernel, core.stride, core.dilation, strict=True))
-    plan = plan_tile(conv, spec.axes[0], pooled, covered, *(OVERLAPPING if overlapping else ()))
+    plan = plan_tile(conv, pooled, covered, *(OVERLAPPING if overlapping else ()))
     packed = pack_weights(spec, plan)
     table = ArgTable()
-    space = tile_space(plan, spec.axes[0], pooled)
     more: dict[str, int] = {}
     if worth_parting(plan):
         multiply, names = part_lines(plan, table)
@@ -64,31 +61,31 @@ def lower_conv2d_pool(spec: KernelSpec) -> Lowered:
         row = plan.channels * core.inner[-1].dtype.itemsize
         parts = plan.scratch(rows, best_row=row, position_row=plan.channels, **more)
         start, pool = _pool_with_border(spec, core, plan, table)
-    task = [*coordinates(table, "task", space), *_covered(core, plan, table, pooled), *make, *pool]
-    lines = [*scratch_lines(parts, table), *start, *loop("task", "lo", "hi", task)]
+    tile = [*_covered(core, table), *make, *pool]
+    tasks, walk = tile_tasks(plan, table, spec.axes[0], pooled, tile)
+    lines = [*scratch_lines(parts, table), *start, *walk]
     code = kernel(f"conv2d_pool_{plan.dtype}", lines, table,
                   modules={"runtime.cpu.microkernel": names, **plan.patch.modules})  # fmt: skip
     reads = dict.fromkeys([conv.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
-    main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
+    main = Call(code.key, spec.name, table.args, tasks, tuple(reads), tuple(writes), parts["end"],
                 spec.nodes)  # fmt: skip
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def _covered(core: MaxPool2d, plan: ConvTile, table: ArgTable, pooled: tuple[Size, Size]) -> list[str]:
+def _covered(core: MaxPool2d, table: ArgTable) -> list[str]:
     """Lines that set the tile's pooled points (``ph0``, ``count_h`` ...) and the outputs that their windows cover
     (``oh0``, ``tile_h`` ...)."""
     lines = []
-    for axis, (letter, tile) in enumerate((("h", "tile_y"), ("w", "tile_x"))):
+    for axis, (letter, first, count) in enumerate((("h", "tile_y", "tile_rows"), ("w", "tile_x", "tile_columns"))):
         table.declare(**{
-            f"pool_step_{letter}": plan.points[axis], f"pooled_{letter}": pooled[axis],
             f"pool_stride_{letter}": core.stride[axis], f"pool_pad_{letter}": core.padding[axis],
             f"pool_reach_{letter}": reach(core.kernel[axis], core.dilation[axis]), f"out_{letter}": core.in_size[axis],
         })  # fmt: skip
         last = f"(p{letter}0 + count_{letter} - 1) * pool_stride_{letter} - pool_pad_{letter}"
         lines += [
-            f"p{letter}0 = {tile} * pool_step_{letter}",
-            f"count_{letter} = minimum(pool_step_{letter}, pooled_{letter} - p{letter}0)",
+            f"p{letter}0 = {first}",
+            f"count_{letter} = {count}",
             f"o{letter}0 = maximum(p{letter}0 * pool_stride_{letter} - pool_pad_{letter}, 0)",
             f"tile_{letter} = minimum({last} + pool_reach_{letter}, out_{letter}) - o{letter}0",
         ]
