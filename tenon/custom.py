@@ -50,7 +50,8 @@ def custom_op(
     - ``kernel``: a function in the Python that Numba compiles, of the inputs and then the outputs as C-contiguous
       arrays, followed by the attributes: ``def kernel(x, out): ...`` fills ``out``. With ``lo, hi`` after the outputs
       it fills ``out[lo:hi]`` alone, in any number of calls, from any thread; what it writes there must not depend on
-      where the range ends. It can neither raise nor allocate, and sees 16-bit floats as f32
+      where the range ends. Without them it is one piece of work, run by one thread, on a GPU too. It can neither raise
+      nor allocate, and sees 16-bit floats as f32
 
     ``result(*types, **attributes)`` gives the type of the output from those of the inputs, each with ``shape`` and
     ``dtype``, as ``tn.spec(*x.shape[:-1], dtype=x.dtype)``; a tuple of several. Without it the output is like the first

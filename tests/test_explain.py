@@ -103,3 +103,21 @@ def test_what_cannot_be_explained():
         tn.explain(3)
     with pytest.raises(tn.UnsupportedError):
         tn.explain(tn.compile(lambda x: x + 1, tn.spec(2), target="reference"))
+
+
+def test_a_users_kernel_that_one_thread_runs():
+    def doubled(x):
+        return x * 2
+
+    def whole(x, out):
+        for i in range(x.size):
+            out[i] = x[i] * 2
+
+    def ranged(x, out, lo, hi):
+        for i in range(lo, hi):
+            out[i] = x[i] * 2
+
+    for kernel in (whole, ranged):
+        op = tn.custom_op("explained_double", doubled, kernel=kernel)
+        advice = tn.explain(tn.compile(op, tn.spec("N"))).advice
+        assert any("lo and hi for the kernel of explained_double" in a.text for a in advice) == (kernel is whole)

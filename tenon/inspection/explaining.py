@@ -209,6 +209,9 @@ def _advice(executable: Executable, profile: Profile | None, code: tuple[Code, .
         yield Advice("a first call: autotune=True waits for the sizes of one")
     if any(c.compiled and c.why.startswith("disabled") for c in code):
         yield Advice("a compile cache: there is none, so every start compiles all kernels")
+    whole = {n.op.name for n in nested_nodes(executable.graph) if n.op.kernel and not n.op.kernel.ranged}
+    for name in sorted(whole):
+        yield Advice(f"lo and hi for the kernel of {name}, if its entries do not need one another: one thread runs it")
     if profile is None:
         yield Advice("more is known once it has run: tn.explain(exe, *inputs)")
         return
