@@ -26,11 +26,17 @@ class UserKernel:
     """``function`` takes the inputs and then the outputs as C-contiguous arrays, with ``ranged`` then ``lo`` and
     ``hi``, and the attributes by name. It neither raises nor allocates.
 
-    With ``ranged`` it fills ``out[lo:hi]`` of each output, and threads share the outputs' first axis.
+    With ``ranged`` it fills ``out[lo:hi]`` of each output, and threads share the outputs' first axis. Without it is one
+    piece of work, for one thread.
+
+    With ``team``, ranged too, several threads may be called for the same range, as many as the last axis of the last
+    output is worth; behind ``hi`` each is told ``lane``, its number, and ``lanes``, how many they are. They share what
+    there is to do for an entry, and wait for one another by calling :func:`meet`, all of them.
     """
 
     function: Callable[..., Any]
     ranged: bool
+    team: bool = False
 
     @cached_property
     def source(self) -> str:
@@ -45,6 +51,11 @@ class UserKernel:
     @cached_property
     def _parts(self) -> tuple[str, tuple[str, ...]]:
         return standalone_source(self.function)
+
+
+def meet() -> None:
+    """The threads of a team wait for one another: what any has written before, all of them read behind it. A backend
+    with teams of one thread leaves it as it is."""
 
 
 _MODULES = (math, np)

@@ -18,7 +18,7 @@ from engine.errors import ShapeError, UnsupportedError
 from engine.graph import Node, TensorType, Value, apply
 from engine.op import Op, register
 from engine.rules import full, need_equal, need_float, need_integer, need_rank, widened
-from engine.user_kernel import UserKernel
+from engine.user_kernel import UserKernel, meet
 
 
 def _check(
@@ -56,12 +56,13 @@ def _rule(*types: TensorType, blank: int) -> tuple[TensorType, TensorType]:
     return TensorType(log_probs.shape[1:2], log_probs.dtype), _states(log_probs, targets)
 
 
-def _grad_rule(g: TensorType, *types: TensorType, blank: int) -> tuple[TensorType, TensorType]:
+def _grad_rule(g: TensorType, *types: TensorType, blank: int) -> tuple[TensorType, ...]:
     _check("ctc_loss_grad", *types, blank=blank)
     log_probs, targets = types[:2]
     need_rank("ctc_loss_grad", "the gradient (N)", g, 1)
     steps, batch, classes = log_probs.shape
-    return TensorType((batch, steps, classes), log_probs.dtype), _states(log_probs, targets)
+    ways = _states(log_probs, targets)
+    return TensorType((batch, steps, classes), log_probs.dtype), ways, ways
 
 
 # --- references: every state of a step at once -----------------------------------------------------------------
@@ -116,24 +117,26 @@ def _grad_reference(
     input_lengths: np.ndarray,
     target_lengths: np.ndarray,
     blank: int,
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     wide = widened(log_probs)
     grad = np.zeros((wide.shape[1], wide.shape[0], wide.shape[2]), wide.dtype)
     loss, states = _reference(log_probs, targets, input_lengths, target_lengths, blank)
+    onwards = np.full_like(states, -np.inf)
     for n, (steps, length) in enumerate(zip(input_lengths, target_lengths, strict=True)):
+        labels = _labels(targets[n], length, blank)
+        into = _lattice(wide[:steps, n], labels)[0]
+        found = onwards[n, :steps, : len(labels)]
+        found[:] = _lattice(wide[:steps, n][::-1], labels[::-1])[1][::-1, ::-1]
         if np.isinf(loss[n]):
             grad[n, :steps] = 0 if g[n] == 0 else np.nan
             continue
-        labels = _labels(targets[n], length, blank)
-        into = _lattice(wide[:steps, n], labels)[0]
-        onwards = _lattice(wide[:steps, n][::-1], labels[::-1])[1][::-1, ::-1]
-        share = np.exp(into + onwards + loss[n])
+        share = np.exp(into + found + loss[n])
         for state, label in enumerate(labels):
             grad[n, :steps, label] -= widened(g)[n] * share[:, state]
-    return grad, states
+    return grad, states, onwards
 
 
-# --- kernels: an example after the other -----------------------------------------------------------------------
+# --- kernels: an example after the other, or a team of threads for each ------------------------------------------
 
 
 def _log_add(a, b, c):
@@ -141,6 +144,10 @@ def _log_add(a, b, c):
     if best == -math.inf:
         return best
     return best + math.log(math.exp(a - best) + math.exp(b - best) + math.exp(c - best))
+
+
+def _label_of(s, target, blank):
+    return target[s // 2] if s % 2 == 1 else blank
 
 
 def _into(states, t, s, target):
@@ -167,50 +174,59 @@ def _onwards(states, t, s, last, count, target):
     return _log_add(states[t + 1, s], one, two)
 
 
-def _forward(log_probs, targets, input_lengths, target_lengths, loss, states, lo, hi, blank):
+def _whole(states, last, count):
+    """Of all ways through an example."""
+    if last < 0:
+        return 0.0 if count == 1 else -math.inf
+    before = states[last, count - 2] if count > 1 else -math.inf
+    return _log_add(states[last, count - 1], before, -math.inf)
+
+
+def _forward(log_probs, targets, input_lengths, target_lengths, loss, states, lo, hi, lane, lanes, blank):
     for n in range(lo, hi):
         last, count = input_lengths[n] - 1, 2 * target_lengths[n] + 1
         for t in range(states.shape[1]):
-            for s in range(states.shape[2]):
-                states[n, t, s] = -math.inf
-        for t in range(last + 1):
-            for s in range(count):
-                label = targets[n, s // 2] if s % 2 == 1 else blank
-                states[n, t, s] = _into(states[n], t, s, targets[n]) + log_probs[t, n, label]
-        if last < 0:
-            loss[n] = 0.0 if count == 1 else math.inf
-        else:
-            before = states[n, last, count - 2] if count > 1 else -math.inf
-            loss[n] = -_log_add(states[n, last, count - 1], before, -math.inf)
+            for s in range(lane, states.shape[2], lanes):
+                if t > last or s >= count:
+                    states[n, t, s] = -math.inf
+                else:
+                    own = log_probs[t, n, _label_of(s, targets[n], blank)]
+                    states[n, t, s] = _into(states[n], t, s, targets[n]) + own
+            if t <= last:
+                meet()
+        if lane == 0:
+            loss[n] = -_whole(states[n], last, count)
 
 
-def _backward(g, log_probs, targets, input_lengths, target_lengths, grad, states, lo, hi, blank):
+def _backward(
+    g, log_probs, targets, input_lengths, target_lengths, grad, states, onwards, lo, hi, lane, lanes, blank
+):  # fmt: skip
     for n in range(lo, hi):
         last, count = input_lengths[n] - 1, 2 * target_lengths[n] + 1
+        # From both ends at once: the steps that wait for one another are then half as many.
         for t in range(states.shape[1]):
-            for s in range(states.shape[2]):
-                states[n, t, s] = -math.inf
+            back = last - t
+            for s in range(lane, states.shape[2], lanes):
+                if t > last or s >= count:
+                    states[n, t, s] = -math.inf
+                    onwards[n, t, s] = -math.inf
+                else:
+                    label = _label_of(s, targets[n], blank)
+                    states[n, t, s] = _into(states[n], t, s, targets[n]) + log_probs[t, n, label]
+                    way = _onwards(onwards[n], back, s, last, count, targets[n])
+                    onwards[n, back, s] = way + log_probs[back, n, label]
+            if t <= last:
+                meet()
+        # Several states may have one label, so that a step is one thread's: what it adds up, it does in order.
+        whole = _whole(states[n], last, count)
+        for t in range(lane, grad.shape[1], lanes):
+            filled = math.nan if t <= last and whole == -math.inf and g[n] != 0 else 0.0
             for c in range(grad.shape[2]):
-                grad[n, t, c] = 0
-        for t in range(last, -1, -1):
-            for s in range(count):
-                label = targets[n, s // 2] if s % 2 == 1 else blank
-                states[n, t, s] = _onwards(states[n], t, s, last, count, targets[n]) + log_probs[t, n, label]
-        whole = 0.0
-        if last >= 0:
-            whole = _log_add(states[n, 0, 0], states[n, 0, 1] if count > 1 else -math.inf, -math.inf)
-        if whole == -math.inf and g[n] != 0:
-            for t in range(last + 1):
-                for c in range(grad.shape[2]):
-                    grad[n, t, c] = math.nan
-        # The way onwards from a state is no longer needed where the way into it takes its place.
-        for t in range(last + 1):
-            for s in range(count):
-                label = targets[n, s // 2] if s % 2 == 1 else blank
-                into = _into(states[n], t, s, targets[n])
-                if whole != -math.inf:
-                    grad[n, t, label] -= g[n] * math.exp(into + states[n, t, s] - whole)
-                states[n, t, s] = into + log_probs[t, n, label]
+                grad[n, t, c] = filled
+            if t <= last and whole != -math.inf:
+                for s in range(count):
+                    way = _into(states[n], t, s, targets[n]) + onwards[n, t, s]
+                    grad[n, t, _label_of(s, targets[n], blank)] -= g[n] * math.exp(way - whole)
 
 
 # --- gradients ---------------------------------------------------------------------------------------------------
@@ -219,11 +235,11 @@ def _backward(g, log_probs, targets, input_lengths, target_lengths, grad, states
 def _gradient(node: Node, g: Value | None, _: Value | None) -> Sequence[Value | None]:
     if g is None:
         return [None] * 4
-    found, _ = apply("ctc_loss_grad", g, *node.inputs, blank=node.attrs["blank"])
+    found, *_ = apply("ctc_loss_grad", g, *node.inputs, blank=node.attrs["blank"])
     return [apply("permute", found, axes=(1, 0, 2)), None, None, None]
 
 
-def _second_gradient(node: Node, v: Value | None, _: Value | None) -> Sequence[Value | None]:
+def _second_gradient(node: Node, v: Value | None, *_: Value | None) -> Sequence[Value | None]:
     """The recurrence as a graph, step by step, and its gradient's gradient."""
     if v is None:
         return [None] * 5
@@ -302,7 +318,7 @@ register(
         _reference,
         _gradient,
         attrs={"blank": 0},
-        kernel=UserKernel(_forward, ranged=True),
+        kernel=UserKernel(_forward, ranged=True, team=True),
         doc="-log of the probability of each target (N), from ``log_probs`` (T, N, C), labels ``targets`` (N, S) and "
         "the lengths (N) of both; and the logarithm of each state's (N, T, 2S+1). Infinite where a target cannot be.",
     )
@@ -316,8 +332,9 @@ register(
         _grad_reference,
         _second_gradient,
         attrs={"blank": 0},
-        kernel=UserKernel(_backward, ranged=True),
-        doc="The gradient (N, T, C) of ``ctc_loss`` with respect to ``log_probs``, times ``g`` (N); and each state's "
-        "logarithm. NaN where a target cannot be, unless ``g`` is 0.",
+        kernel=UserKernel(_backward, ranged=True, team=True),
+        doc="The gradient (N, T, C) of ``ctc_loss`` with respect to ``log_probs``, times ``g`` (N), NaN where a target "
+        "cannot be unless ``g`` is 0; and the logarithms (N, T, 2S+1) of all ways into each state, and of all from it "
+        "to the end, each with the state's own.",
     )
 )

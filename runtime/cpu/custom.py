@@ -20,7 +20,7 @@ def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
         sizes = "".join(f"{table.size(n)}, " for n in shape)
         arrays.append(f"_tenon.array_{computed_type(access.dtype)}({pointer}, ({sizes}))")
     attrs = [f"{name}={attribute_text(value, table)}" for name, value in core.attrs]
-    bounds = ["lo", "hi"] if user.ranged else []
+    bounds = [*(["lo", "hi"] if user.ranged else []), *(["0", "1"] if user.team else [])]
     name = f"custom_{spec.name}"
     while name in user.source:
         name += "_"

@@ -15,6 +15,12 @@ compiled = device
 """Decorator of the functions that kernels call."""
 
 
+@device
+def meet() -> None:
+    """The threads of a block wait for one another."""
+    cuda.syncthreads()
+
+
 def _maker(name: str) -> Callable[..., Any]:
     dtype = np.dtype(getattr(np, name))
 
@@ -38,4 +44,4 @@ array_bool_ = _maker("bool_")
 nan, inf, minus_inf = np.nan, np.inf, -np.inf
 
 __all__ = ["array_bool_", "array_float32", "array_float64", "array_int8", "array_int32", "array_int64", "array_uint8",
-           "compiled", "cuda", "inf", "minus_inf", "nan", "skipped"]  # fmt: skip
+           "compiled", "cuda", "inf", "meet", "minus_inf", "nan", "skipped"]  # fmt: skip
