@@ -232,16 +232,22 @@ def products() -> Iterator[IntrinsicCase]:
         yield product("bf16", swizzle, 0, 0)
     yield product("tf32", 128, 0, 0)
     yield product("tf32", 128, None, 0)
+    for a_turned in (0, None):
+        yield product("tf32", 128, a_turned, 0, more=0x1FFF)
     for columns in (32, 256):
         yield product("bf16", 128, None, 1, columns)
     yield two_sums()
 
 
-def product(kind: str, swizzle: int, a_turned: int | None, b_turned: int, columns: int = 128) -> IntrinsicCase:
+def product(kind: str, swizzle: int, a_turned: int | None, b_turned: int, columns: int = 128,
+            more: int = 0) -> IntrinsicCase:  # fmt: skip
     """A of 64 x k (in registers where ``a_turned`` is None) times B of k x ``columns``, plus the sums of the product
-    before."""
+    before. tf32 takes the upper bits of a float32 as they are, so ``more`` bits below them must not change anything."""
     k = 8 if kind == "tf32" else 16
     a, b = small(64, k, seed=4), small(k, columns, seed=5)
+    expected = sums_of((2 * a.astype(np.float64) @ b).astype(np.float32))
+    if more:
+        a, b = ((x.view(np.uint32) | np.uint32(more)).view(np.float32) for x in (a, b))
     b_image, leading, stride = image(np.ascontiguousarray(stored(b, kind).T), swizzle, bool(b_turned))
     layout = {0: 0, 128: 1, 64: 2, 32: 3}[swizzle] << 62
     b_at = f"{layout | leading >> 4 << 16 | stride >> 4 << 32} | (base >> 4)"
@@ -254,10 +260,10 @@ def product(kind: str, swizzle: int, a_turned: int | None, b_turned: int, column
         a_at = f"{layout | a_leading >> 4 << 16 | a_stride >> 4 << 32} | ((base + {b_image.size}) >> 4)"
         load = f"copy(base + {b_image.size}, a, {given.size}, t)"
         call = f"wgmma_{kind}(sums, {columns}, {a_at}, {b_at}, adds{literals})"
-    expected = sums_of((2 * a.astype(np.float64) @ b).astype(np.float32))
     how = "registers" if a_turned is None else "turned" if a_turned else "plain"
+    cut = "_cut" if more else ""
     return IntrinsicCase(
-        f"wgmma_{kind}_{how}_{'turned' if b_turned else 'plain'}_swizzle_{swizzle}_columns_{columns}",
+        f"wgmma_{kind}_{how}_{'turned' if b_turned else 'plain'}_swizzle_{swizzle}_columns_{columns}{cut}",
         f"""
 copy(base, b, {b_image.size}, t)
 {load}

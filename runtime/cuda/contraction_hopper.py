@@ -20,19 +20,17 @@ from runtime.cuda.dense import Lower, dense_copy, dense_strides
 from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import staged_value
 from runtime.cuda.hopper import (
-    BOX,
     MODULES,
     PIECE,
     ROW_BYTES,
     ROWS,
     THREADS,
-    TILES,
-    Hopper,
     HopperTile,
     depth_of,
     hopper_work,
     is_multiplied,
 )
+from runtime.cuda.hopper_single import hopper_of, tiles_of
 from runtime.cuda.mainloop import place_tile
 from runtime.cuda.operands import Operand, nonzero, operands, touched
 from runtime.cuda.tiles import CHUNK, PROCESSORS
@@ -43,15 +41,16 @@ MOST_BATCH_AXES = 2
 """That an operand may move along: with its own two axes it has four."""
 
 
-def _is_readable(side: Operand) -> bool:
+def _is_readable(side: Operand, exact: bool) -> bool:
     """Whether TMA and wgmma read ``side`` as it lies.
 
     TMA wants neighbours along one axis, and whole chunks of 16 bytes from one row to the next, forwards. wgmma takes
-    elements of 2 bytes with k along rows or across them, tf32 with k along rows only."""
+    elements of 2 bytes with k along rows or across them, tf32 with k along rows only, or as ``exact`` kernels turn it.
+    """
     size = side.access.dtype.itemsize
     row = side.stride if side.along_k else side.k_stride
     return (
-        side.gap == 1 and row != 0 and copy_width(side.steps, size) == CHUNK and (side.along_k or size == 2)
+        side.gap == 1 and row != 0 and copy_width(side.steps, size) == CHUNK and (side.along_k or exact or size == 2)
         and not any(isinstance(step, int) and step < 0 for step in (row, *side.batch))
     )  # fmt: skip
 
@@ -65,7 +64,9 @@ def hopper_way(spec: KernelSpec, alone: bool = True) -> tuple[HopperTile, int] |
     sides = operands(core)
     if not is_multiplied(core.a.dtype, spec.products) or any(len(_moving(s)) > MOST_BATCH_AXES for s in sides):
         return None
-    unread = [shape for side, shape in zip(sides, _shapes(spec), strict=True) if not _is_readable(side)]
+    tiles = tiles_of(core.a.dtype, spec.products)
+    shapes = zip(sides, _shapes(spec), strict=True)
+    unread = [shape for side, shape in shapes if not _is_readable(side, tiles[0].lower)]
     if unread and not alone:
         return None
     (m, n), size = spec.axes[-2:], core.a.dtype.itemsize
@@ -75,7 +76,7 @@ def hopper_way(spec: KernelSpec, alone: bool = True) -> tuple[HopperTile, int] |
         cycles, count = soonest(spec, lambda b: (hopper_work(tile, b, m, n), depth_of(core.a.dtype)), alone)
         return before + cycles, count
 
-    best = min(TILES, key=found)
+    best = min(tiles, key=found)
     return (best, found(best)[1]) if found(best) < soonest_by_mma(spec, alone) else None
 
 
@@ -97,8 +98,9 @@ def readable(spec: KernelSpec, lower: Lower) -> tuple[Lowered, KernelSpec]:
     core = spec.core
     assert isinstance(core, Contraction)
     before, sides = [], []
+    exact = tiles_of(core.a.dtype, spec.products)[0].lower
     for name, side, shape in zip("ab", operands(core), _shapes(spec), strict=True):
-        if not _is_readable(side):
+        if not _is_readable(side, exact):
             copy, buffer, side = _into_rows(spec, name, side, shape)
             before += [Lowered((), (), (buffer,)), lower(copy)]
         sides.append(side)
@@ -138,7 +140,7 @@ def hopper_kernel(spec: KernelSpec, tile: HopperTile, share: Size = 1, blocks: i
     dtype = core.a.dtype
     a, b = operands(core)
     m, n = spec.axes[-2:]
-    hopper = Hopper(dtype, tile, a.along_k, b.along_k)
+    hopper = hopper_of(dtype, tile, a.along_k, b.along_k)
     batch = {f"batch{i}": extent for i, extent in enumerate(spec.axes[:-2])}
     m_blocks, n_blocks = ceil_div(m, ROWS), ceil_div(n, tile.columns)
     table = ArgTable()
@@ -148,7 +150,7 @@ def hopper_kernel(spec: KernelSpec, tile: HopperTile, share: Size = 1, blocks: i
             side = replace(side, batch=(0, *side.batch[1:]))
         table.declare(**{f"{name}_map": _map(side, spec.axes[:-2], extent, core.k, size)})
         at_k = f"k_first + {hopper.depth} * k_tile"
-        corner = [at_k, first] if side.along_k else [f"{first} + {BOX} * box", at_k]
+        corner = [at_k, first] if side.along_k else [f"{first} + {hopper.depth} * box", at_k]
         corner += [axis for axis, stride in reversed([*zip(batch, side.batch, strict=True)]) if stride != 0]
         fetch += hopper.boxes(name, f"tma_load_{len(corner)}d(to, {name}_map, {', '.join(corner)}, arrived)")
     table.declare(m=m, n=n, k=core.k, m_blocks=m_blocks, n_blocks=n_blocks)
@@ -177,7 +179,7 @@ def _map(side: Operand, batch: Sequence[Size], extent: Size, k: Size, tile_exten
     outer = [(n, stride) for n, stride in zip(batch, side.batch, strict=True) if stride != 0]
     rows, columns = (extent, k) if side.along_k else (k, extent)
     apart = side.stride if side.along_k else side.k_stride
-    box = (tile_extent, ROW_BYTES // size) if side.along_k else (BOX, BOX)
+    box = (tile_extent if side.along_k else ROW_BYTES // size, ROW_BYTES // size)
     return BoxMap(
         Pointer(side.access.buffer, side.access.offset * size), (*(n for n, _ in outer), rows, columns),
         (*(stride * size for _, stride in outer), apart * size), size, (*(1 for _ in outer), *box),

@@ -32,6 +32,7 @@ from runtime.cuda.hopper import (
     hopper_work,
     is_multiplied,
 )
+from runtime.cuda.hopper_single import hopper_of, tiles_of
 from runtime.cuda.mainloop import place_tile
 from runtime.cuda.operands import nonzero
 from runtime.cuda.tensor_map import LARGEST_STEP
@@ -116,7 +117,7 @@ def convolution_tile(spec: KernelSpec, core: Conv2d, weights: Access) -> HopperT
         return None
     sizes = core.groups, product(spec.axes[:3]), core.group_outputs
     padded = _channel_blocks(core) * depth_of(core.x.dtype)  # channels that are not there are multiplied all the same
-    best = min(TILES, key=lambda tile: hopper_work(tile, *sizes))
+    best = min(tiles_of(core.x.dtype, spec.products), key=lambda tile: hopper_work(tile, *sizes))
     return best if hopper_work(best, *sizes) * padded < work(size, *sizes) * core.group_inputs else None
 
 
@@ -126,7 +127,7 @@ def hopper_convolution(spec: KernelSpec, core: Conv2d, weights: Access, tile: Ho
     dtype, size = core.x.dtype, core.x.dtype.itemsize
     window = _window(core)
     assert window is not None
-    hopper = Hopper(dtype, tile, True, True)
+    hopper = hopper_of(dtype, tile, True, True)
     pixels, taps = product(spec.axes[:3]), prod(core.kernel)
     group_stride, row_stride = weights.strides[:2]
     groups = [(core.groups, group_stride)] if core.groups > 1 else []

@@ -6,7 +6,8 @@ stage have arrived, ``empty`` when both warpgroups have multiplied them. There a
 takes one tile after another, and while one tile's body runs the next tile is already being fetched.
 
 In a stage an operand has rows of 128 bytes, swizzled as wgmma reads them: with k along them a row for each of its own
-rows (columns), or, of elements of 2 bytes, with k across them boxes of 64 rows of k and 64 of its own elements each.
+rows (columns), or with k across them square boxes: 64 rows of k and 64 of its own elements each, or 32 and 32 of 4
+bytes. These wgmma does not read as they lie; runtime/cuda/hopper_single.py has what multiplies them all the same.
 """
 
 from __future__ import annotations
@@ -29,10 +30,9 @@ ROWS = 128
 GROUP_ROWS = 64
 """Of a warpgroup's part."""
 ROW_BYTES = 128
-"""Of a row in a stage: what a stage has of k, where k is along it."""
+"""Of a row in a stage, and what a stage has of k."""
 BOX = 64
-"""Rows and elements in a row of a box with k across its rows."""
-BOX_BYTES = BOX * ROW_BYTES
+"""Rows and elements of 2 bytes in a row of a box with k across its rows."""
 STEP_BYTES = 32
 """Of k, that one wgmma takes."""
 PIECE = 32
@@ -46,30 +46,41 @@ BARRIERS = 128
 # What wgmma is told of a matrix in shared memory: rows of 128 bytes, swizzled, in groups of eight; and where k is
 # across the rows, how far apart boxes of 64 elements are.
 SWIZZLED = 1 << 62 | (8 * ROW_BYTES >> 4) << 32
-_ACROSS = SWIZZLED | (BOX_BYTES >> 4) << 16
+_ACROSS = SWIZZLED | (BOX * ROW_BYTES >> 4) << 16
 
 MODULES = {
-    "runtime.cuda.ptx": ("ld_shared_v2_f32", "ld_shared_v4_f32", "shared_memory", "st_shared_v2_f32"),
+    "runtime.cuda.ptx": (
+        "bits_float", "float_bits", "ld_shared_u32", "ld_shared_v2_f32", "ld_shared_v4_f32", "ld_shared_v4_u32",
+        "ldmatrix_x4", "shared_memory", "st_shared_v2_f32", "st_shared_v4_u32",
+    ),
     "runtime.cuda.ptx_hopper": (
-        "fence_mbarrier_init", "fence_tensor_map", "mbarrier_arrive", "mbarrier_arrive_expect", "mbarrier_init",
-        "mbarrier_wait", "setmaxnreg_dec", "setmaxnreg_inc", "tma_load_2d", "tma_load_3d", "tma_load_4d",
-        "tma_load_patches", "wgmma_bf16", "wgmma_commit", "wgmma_f16", "wgmma_fence", "wgmma_tf32", "wgmma_wait",
+        "fence_mbarrier_init", "fence_proxy_async", "fence_tensor_map", "mbarrier_arrive", "mbarrier_arrive_expect",
+        "mbarrier_init", "mbarrier_wait", "setmaxnreg_dec", "setmaxnreg_inc", "tma_load_2d", "tma_load_3d",
+        "tma_load_4d", "tma_load_patches", "wgmma_bf16", "wgmma_commit", "wgmma_f16", "wgmma_fence", "wgmma_tf32",
+        "wgmma_tf32_registers", "wgmma_wait", "wgmma_wait_for",
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class HopperTile:
-    """128 rows by ``columns``, with ``stages`` of 128 bytes of k; ``speed`` beside the largest tile of mma.sync."""
+    """128 rows by ``columns``, with ``stages`` of 128 bytes of k; ``speed`` beside the largest tile of mma.sync. With
+    ``lower`` a stage has b twice: as it came, and the lower parts of its elements."""
 
     columns: int
     stages: int
     speed: float
+    lower: bool = False
+
+    @property
+    def fetched(self) -> int:
+        """Bytes of both operands."""
+        return (ROWS + self.columns) * ROW_BYTES
 
     @property
     def stage(self) -> int:
-        """Bytes of both operands."""
-        return (ROWS + self.columns) * ROW_BYTES
+        """Bytes of a stage."""
+        return self.fetched + self.lower * self.columns * ROW_BYTES
 
     @property
     def barriers(self) -> int:
@@ -98,8 +109,8 @@ def hopper_work(tile: HopperTile, batch: Size, m: Size, n: Size) -> float:
 
 def is_multiplied(dtype: DType, exactness: str) -> bool:
     """Whether wgmma multiplies ``dtype`` as exactly as a kernel's ``products`` ask for: floats of 2 bytes, and float32
-    that may be taken as tf32."""
-    return dtype in (dtypes.f16, dtypes.bf16) or (dtype == dtypes.f32 and exactness == "high")
+    but as bf16."""
+    return dtype in (dtypes.f16, dtypes.bf16) or (dtype == dtypes.f32 and exactness != "medium")
 
 
 @dataclass(frozen=True)
@@ -124,7 +135,8 @@ class Hopper:
         first = "stage" if name == "a" else f"stage + {ROWS * ROW_BYTES}"
         if along:
             return [f"to = {first}", load]
-        return [f"for box in range({extent // BOX}):", f"    to = {first} + box * {BOX_BYTES}", f"    {load}"]
+        box = self.depth * ROW_BYTES
+        return [f"for box in range({extent // self.depth}):", f"    to = {first} + box * {box}", f"    {load}"]
 
     def lines(self, place: Sequence[str], aim: Sequence[str], fetch: Sequence[str], multiplied: Sequence[str],
               before: Sequence[str]) -> list[str]:  # fmt: skip
@@ -142,11 +154,12 @@ class Hopper:
             f"    for i in range({tile.stages}):",
             "        mbarrier_init(full + 8 * i, 1)",
             "        mbarrier_init(empty + 8 * i, 2)",
+            *indent(self._more_barriers(), 2),
             "    fence_mbarrier_init()",
             "cuda.syncthreads()",
             "slot = 0",
             "if thread < 128:",
-            f"    setmaxnreg_dec({FEW_REGISTERS})",
+            f"    setmaxnreg_dec({self._registers[0]})",
             "    if thread == 0:",
             "        fence_tensor_map(a_map)",
             "        fence_tensor_map(b_map)",
@@ -156,14 +169,15 @@ class Hopper:
             "            for k_tile in range(k_tiles):",
             "                mbarrier_wait(empty + 8 * slot, parity)",
             "                arrived = full + 8 * slot",
-            f"                mbarrier_arrive_expect(arrived, {tile.stage})",
+            f"                mbarrier_arrive_expect(arrived, {tile.fetched})",
             f"                stage = shared + slot * {tile.stage}",
             *indent([*fetch, *self._next()], 4),
+            *indent(self._beside(place)),
             "else:",
-            f"    setmaxnreg_inc({MANY_REGISTERS})",
+            f"    setmaxnreg_inc({self._registers[1]})",
             "    warpgroup = (thread >> 7) - 1",
             "    warp = thread >> 5 & 3",
-            f"    acc = cuda.local.array({tile.columns // 2}, float32)",
+            *(f"    {sums} = cuda.local.array({tile.columns // 2}, float32)" for sums in self._sums),
             f"    staged = shared + {tile.staged} + (warpgroup * 4 + warp) * {16 * PIECE * 4}",
             f"    staged_at = staged + (lane >> 2) * {PIECE * 4}",
             "    staged_turn = (lane >> 2 & 3) * 8",
@@ -172,6 +186,26 @@ class Hopper:
             "    for number in range(block, tiles, cuda.gridDim.x):",
             *indent([*place, *self._multiply(), *multiplied], 2),
         ]
+
+    _registers = FEW_REGISTERS, MANY_REGISTERS
+    _sums = ("acc",)
+    """The names of the accumulators."""
+
+    def _more_barriers(self) -> list[str]:
+        """Lines that make the mbarriers of stage ``i`` besides ``full`` and ``empty``."""
+        return []
+
+    def _beside(self, place: Sequence[str]) -> list[str]:
+        """Lines behind those of the thread that fetches, for the other warps of its warpgroup."""
+        return []
+
+    def _value(self, number: str) -> str:
+        """The expression of a sum when all has been added."""
+        return f"acc[{number}]"
+
+    def _clear(self) -> list[str]:
+        """Lines that set the sums to zero."""
+        return [f"for i in range({self.tile.columns // 2}):", *(f"    {sums}[i] = float32(0.0)" for sums in self._sums)]
 
     def _next(self) -> list[str]:
         return ["slot += 1", f"if slot == {self.tile.stages}:", "    slot = 0", "    parity ^= 1"]
@@ -183,10 +217,8 @@ class Hopper:
         a_kind, b_kind = (SWIZZLED if along else _ACROSS for along in self._along)
         turned = "".join(f", {int(not along)}" for along in self._along)
         product = "wgmma_tf32" if self.dtype == dtypes.f32 else f"wgmma_{self.dtype}"
-        free = f"mbarrier_arrive(empty + 8 * (slot - 1 if slot > 0 else {tile.stages - 1}))"
         return [
-            f"for i in range({tile.columns // 2}):",
-            "    acc[i] = float32(0.0)",
+            *self._clear(),
             "for k_tile in range(k_tiles):",
             "    mbarrier_wait(full + 8 * slot, parity)",
             f"    a_stage = shared + slot * {tile.stage} + warpgroup * {GROUP_ROWS * ROW_BYTES}",
@@ -199,13 +231,16 @@ class Hopper:
             "    wgmma_commit()",
             "    # The stage before this one has been multiplied when only the last group is under way.",
             "    wgmma_wait(1)",
-            "    if k_tile > 0 and thread & 127 == 0:",
-            f"        {free}",
+            *indent(self._free("k_tile > 0")),
             *indent(self._next()),
             "wgmma_wait(0)",
-            "if k_tiles > 0 and thread & 127 == 0:",
-            f"    {free}",
+            *self._free("k_tiles > 0"),
         ]
+
+    def _free(self, condition: str) -> list[str]:
+        """Lines that give back the stage before ``slot``, where there is one."""
+        before = f"slot - 1 if slot > 0 else {self.tile.stages - 1}"
+        return [f"if {condition} and thread & 127 == 0:", f"    mbarrier_arrive(empty + 8 * ({before}))"]
 
     @property
     def _along(self) -> tuple[bool, bool]:
@@ -236,8 +271,8 @@ class Hopper:
                 f"    for j in range({PIECE // 8}):",
                 f"        o = {PIECE // 2 * piece} + 4 * j",
                 "        at = staged_at + ((8 * j ^ staged_turn) + lane % 4 * 2) * 4",
-                "        st_shared_v2_f32(at, acc[o], acc[o + 1])",
-                f"        st_shared_v2_f32(at + {8 * PIECE * 4}, acc[o + 2], acc[o + 3])",
+                f"        st_shared_v2_f32(at, {self._value('o')}, {self._value('o + 1')})",
+                f"        st_shared_v2_f32(at + {8 * PIECE * 4}, {self._value('o + 2')}, {self._value('o + 3')})",
             ]
         return lines
 

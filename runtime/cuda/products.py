@@ -22,6 +22,17 @@ def product_kind(dtype: DType, exactness: str) -> str:
     return _FLOAT32[exactness] if dtype == f32 else dtype.name
 
 
+def lower_part(word: str, lower: str) -> list[str]:
+    """Lines that set ``upper`` and ``lower``: the two tf32 numbers of which the float32 with the bits ``word`` is the
+    sum, to 22 bits of its 24."""
+    # The upper 11 bits as they are: rounded up, the largest numbers would become infinite. What is left is rounded by
+    # half of what tensor cores do not read; of infinity and NaN nothing has to be left.
+    return [
+        f"upper = {word} & 0xFFFFE000",
+        f"{lower} = float_bits(bits_float({word}) - bits_float(upper)) + 0x1000",
+    ]
+
+
 @dataclass(frozen=True)
 class Products:
     """Lines that multiply the fragments in the registers ``a`` and ``b`` of a warp into ``acc``, by ``kind``.
@@ -73,13 +84,7 @@ class Products:
         words = self._words[name]
         match self.kind:
             case "tf32x3":
-                # The upper 11 bits as they are: rounded up, the largest numbers would become infinite. What is left is
-                # rounded by half of what tensor cores do not read; of infinity and NaN nothing has to be left.
-                lines = [
-                    f"high = {name}[i] & 0xFFFFE000",
-                    f"{name}_low[i] = float_bits(bits_float({name}[i]) - bits_float(high)) + 0x1000",
-                    f"{name}[i] = high",
-                ]
+                lines = [*lower_part(f"{name}[i]", f"{name}_low[i]"), f"{name}[i] = upper"]
             case "tf32":
                 lines = [f"{name}[i] = to_tf32(bits_float({name}[i]))"]
             case "medium":
@@ -125,5 +130,10 @@ class Products:
         """The expression of accumulator ``number`` once all has been added."""
         if self.kind != "tf32x3":
             return f"{self.acc}[{number}]"
-        low = f"{self.acc}_low[{number}]"
-        return f"{self.acc}[{number}] + select(is_finite({low}), {low}, float32(0.0))"
+        return with_lower(f"{self.acc}[{number}]", f"{self.acc}_low[{number}]")
+
+
+def with_lower(total: str, lower: str) -> str:
+    """The expression of a sum of large products and one of small ones together: where the small ones met infinity, what
+    they make of it does not count."""
+    return f"{total} + select(is_finite({lower}), {lower}, float32(0.0))"

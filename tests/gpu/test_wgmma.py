@@ -13,8 +13,8 @@ from frontend import functional as F
 from runtime.cuda.devices import properties
 
 BF16 = dtypes.bf16.numpy
-TOLERANCE = 0.02
-"""Of the greatest value: that of bfloat16's rounding, and of tf32's in long sums."""
+TOLERANCE, EXACT = 0.02, 1e-5
+"""Of the greatest value: that of bfloat16's rounding, and of tf32's in long sums; that of float32's own."""
 
 
 def image_gradients(x: tn.Tensor, w: tn.Tensor, **options: object) -> tuple[tn.Tensor, ...]:
@@ -53,7 +53,7 @@ def arrays_of(shapes: tuple[tuple[int, ...], ...], dtype: np.dtype) -> list[np.n
     return [(rng.standard_normal(shape) / np.sqrt(shape[-1])).astype(dtype) for shape in shapes]
 
 
-def check(case: Case, dtype: np.dtype) -> None:
+def check(case: Case, dtype: np.dtype, tolerance: float = TOLERANCE) -> None:
     function, shapes, kernel = case
     arrays = arrays_of(shapes, dtype)
     specs = [tn.spec(*a.shape, dtype="bf16" if dtype == BF16 else "f32") for a in arrays]
@@ -64,7 +64,7 @@ def check(case: Case, dtype: np.dtype) -> None:
     found = exe(*arrays)
     for got, want in zip(*map(_flat, (found, expected)), strict=True):
         wide = want.astype(np.float32)
-        np.testing.assert_allclose(got.astype(np.float32), wide, 0, TOLERANCE * np.abs(wide).max())
+        np.testing.assert_allclose(got.astype(np.float32), wide, 0, tolerance * np.abs(wide).max())
 
 
 def _flat(found: object) -> tuple[np.ndarray, ...]:
@@ -74,6 +74,11 @@ def _flat(found: object) -> tuple[np.ndarray, ...]:
 @pytest.mark.parametrize("name", [*PRODUCTS, *CONVOLUTIONS])
 def test_bfloat16(name: str) -> None:
     check((PRODUCTS | CONVOLUTIONS)[name], BF16)
+
+
+@pytest.mark.parametrize("name", [*PRODUCTS, "3 x 3"])
+def test_float32(name: str) -> None:
+    check((PRODUCTS | CONVOLUTIONS)[name], np.dtype(np.float32), EXACT)
 
 
 @pytest.fixture

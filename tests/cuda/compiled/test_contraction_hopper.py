@@ -14,6 +14,7 @@ from engine.schedule import Access, Contraction, KernelSpec
 from runtime.cuda.contraction_hopper import hopper_kernel
 from runtime.cuda.contraction_split import split
 from runtime.cuda.hopper import TILES, HopperTile
+from runtime.cuda.hopper_single import EXACT_TILES
 
 
 def product(layout: str, dtype: DType = dtypes.bf16, batch: tuple[int, ...] = ()) -> KernelSpec:
@@ -34,6 +35,12 @@ def test_every_tile(tile: HopperTile, layout: str) -> None:
 @pytest.mark.parametrize("tile", TILES)
 def test_every_tile_with_tf32(tile: HopperTile) -> None:
     check(hopper_kernel(product("NT", dtypes.f32), tile)[1])
+
+
+@pytest.mark.parametrize("layout", ["NT", "TN"])
+@pytest.mark.parametrize("tile", EXACT_TILES)
+def test_every_tile_with_float32(tile: HopperTile, layout: str) -> None:
+    check(hopper_kernel(replace(product(layout, dtypes.f32), products="highest"), tile)[1])
 
 
 def test_batches() -> None:

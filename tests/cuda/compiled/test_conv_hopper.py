@@ -12,6 +12,7 @@ from cuda_harness import check_hopper as check
 from engine.program import Kernel
 from runtime.cuda import conv
 from runtime.cuda.hopper import TILES, HopperTile
+from runtime.cuda.hopper_single import EXACT_TILES
 from runtime.cuda.lower import lower
 
 DEEP = Case((14, 14), (64, 64))
@@ -39,3 +40,7 @@ def test_groups(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_every_tile_with_tf32(tile: HopperTile, monkeypatch: pytest.MonkeyPatch) -> None:
     case = forward("tf32", DEEP, F32)
     check(kernel_of(replace(case, spec=replace(case.spec, products="high")), monkeypatch, tile))
+
+
+def test_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    check(kernel_of(forward("float32", DEEP, F32), monkeypatch, EXACT_TILES[0]))

@@ -21,6 +21,7 @@ from runtime.cuda import contraction, devices, loading
 from runtime.cuda.contraction_hopper import hopper_kernel, hopper_way, readable
 from runtime.cuda.contraction_split import split
 from runtime.cuda.hopper import TILES, HopperTile
+from runtime.cuda.hopper_single import EXACT_TILES
 from runtime.cuda.lower import lower
 from runtime.cuda.simulated import SimulatedDevice
 
@@ -146,7 +147,12 @@ def test_tf32_is_chosen_as_exactly_as_asked_for() -> None:
     f32 = dtypes.f32
     assert names(product(4096, 4096, 4096, "NT", f32)) == ["contract_hopper_f32"]
     assert names(product(4096, 4096, 4096, "NN", f32))[1:] == ["contract_hopper_f32"]  # b turned first
-    assert names(replace(product(4096, 4096, 4096, "NT", f32), products="highest")) == ["contract_f32"]
+    for layout in ("NN", "NT", "TN", "TT"):
+        exact = replace(product(4096, 4096, 4096, layout, f32), products="highest")
+        assert names(exact) == ["contract_hopper_f32"]
+        assert hopper_way(exact) == (EXACT_TILES[0], 1)
+    assert names(replace(product(4096, 4096, 4096, "NT", f32), products="medium")) == ["contract_f32"]
+    assert names(replace(product(128, 128, 256, "NT", f32), products="highest"))[0] == "contract_f32"
 
 
 def test_tensor_maps_are_written_to_the_cache_and_read_again() -> None:

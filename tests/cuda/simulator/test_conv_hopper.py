@@ -15,6 +15,7 @@ from engine.program import Lowered
 from runtime.cuda import conv
 from runtime.cuda.conv_hopper import hopper_convolution, hopper_weight_grad
 from runtime.cuda.hopper import TILES, HopperTile
+from runtime.cuda.hopper_single import EXACT_TILES
 from runtime.cuda.lower import lower
 
 RAGGED = Case((5, 6), (24, 72), kernel=(3, 1), padding=(1, 0))
@@ -65,6 +66,11 @@ def test_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     check(case, on_hopper(monkeypatch, case, TILES[2]), 1)
 
 
+def test_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = forward("float32", Case((5, 4), (36, 16)), F32)
+    check(case, on_hopper(monkeypatch, case, EXACT_TILES[1]), 2)
+
+
 def names(case: Kernel, **changed: object) -> list[str]:
     return [k.name.removesuffix("_kernel") for k in lower(replace(case.spec, **changed), (), "sm_90a").kernels]
 
@@ -76,8 +82,9 @@ def test_hopper_is_chosen_where_it_can_and_pays() -> None:
     assert "conv_weight_grad_hopper_bf16" in names(weight_gradient("", large, BF16))
     assert "conv2d_bf16" in names(forward("", odd, BF16))
     assert "conv_weight_grad_bf16" in names(weight_gradient("", odd, BF16))
-    assert "conv2d_f32" in names(forward("", large, F32))
+    assert "conv2d_hopper_f32" in names(forward("", large, F32))
     assert "conv2d_hopper_f32" in names(forward("", large, F32), products="high")
+    assert "conv2d_f32" in names(forward("", large, F32), products="medium")
 
 
 FAULTS = {
