@@ -69,8 +69,10 @@ class Body:
         return name if self._types[name] == dtype else self.emit("cast", (name,), dtype)
 
     def number(self, value: int | float | bool, dtype: DType) -> str:
-        plain = value if dtype.is_float else (bool(value) if dtype == dtypes.bool_ else int(value))
-        return self.emit("const", (float(plain) if dtype.is_float else plain,), dtype)
+        """A constant, rounded to ``dtype``: those that a gradient has rounded already are the same as a formula's."""
+        if dtype.is_float:
+            return self.emit("const", (float(dtype.computed.numpy.type(value)),), dtype)
+        return self.emit("const", (bool(value) if dtype == dtypes.bool_ else int(value),), dtype)
 
     # -- where things are
 

@@ -39,7 +39,7 @@ STRIP = 24
 """Rows that are computed before the body runs on them where k is short: few, so that its stores drain while the next
 are multiplied."""
 TASK_OVERHEAD = 400
-"""What a task costs besides its products, in vector multiply-adds."""
+"""What a task costs besides its products and its body, in vector multiply-adds."""
 THREADS = (2, 8)
 """The numbers of threads that tasks should suit."""
 ENOUGH_TASKS = 16
@@ -174,6 +174,7 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
         [max(typical(size, value), 1) for size in (product(spec.axes[:-2]), rows.size, columns.size, k)]
         for value in ((_LEAST, _TYPICAL) if _symbolic(spec, k) else (_TYPICAL,))
     ]
+    body = 1 + len(spec.reads) + len(spec.writes)  # the vectors that are moved for one of results
     most_rows, most_columns = max(case[1] for case in cases), max(case[2] for case in cases)
 
     def time(height: int, panels: int) -> float:
@@ -183,8 +184,9 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
             tasks = batch * -(-m // height) * across
             # In vector multiply-adds: the products, and reading the panels, of which an eighth of a vector comes at a
             # time from the second cache.
-            task = (min(height, m) + tile.lanes / 8) * width * depth / tile.lanes + TASK_OVERHEAD
-            ideal = batch * m * n * depth / tile.lanes
+            products = (min(height, m) + tile.lanes / 8) * width * depth / tile.lanes
+            task = products + min(height, m) * width * body / tile.lanes + TASK_OVERHEAD
+            ideal = batch * m * n * (depth + body) / tile.lanes
             found += sum(-(-tasks // threads) * task * threads / ideal for threads in THREADS)
         return found
 
