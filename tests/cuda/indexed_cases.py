@@ -8,7 +8,7 @@ from kernel_harness import finish, load, over
 from loop_cases import values
 
 from engine.dims import dim
-from engine.dtypes import DType, bf16, f32, f64, i8, i32, i64, u8
+from engine.dtypes import DType, bf16, f16, f32, f64, i8, i32, i64, u8
 from engine.schedule import (
     Access,
     KernelSpec,
@@ -114,22 +114,36 @@ def scans() -> list[Case]:
 
 
 def sorts() -> list[Case]:
-    found = []
-    for name, shape, axis, descending, dtype, dims in (
+    return _sorts(
         ("a short line", (3, 37), 1, False, f32, {}),
         ("down", (50, 4), 0, True, f32, {}),
         ("bytes, equal ones among them", (2, 100), 1, True, u8, {}),
         ("64 bits", (200,), 0, False, i64, {}),
         ("any length", (2, B), 1, False, f64, {"B": 70}),
-        ("longer than shared memory", (2300,), 0, True, f32, {}),
-    ):
+        ("longer than shared memory", (1500,), 0, True, f32, {}),
+    )
+
+
+def merged_sorts() -> list[Case]:
+    """Lines of some runs, if these are of 64 elements: among them a last run that is short, or has no other."""
+    return _sorts(
+        ("five runs, equal ones in all", (300,), 0, False, u8, {}),
+        ("descending, with NaN", (2, 250), 1, True, f32, {}),
+        ("down, of any length, of 16 bits", (B, 3), 0, False, f16, {"B": 129}),
+        ("any length that one block sorts", (B,), 0, True, i64, {"B": 64}),
+    )
+
+
+def _sorts(*given) -> list[Case]:
+    found = []
+    for name, shape, axis, descending, dtype, dims in given:
         sizes = tuple(dims.get(str(n), n) for n in shape)
         writes = (over("y", shape, dtype), over("p", shape, i64))
         spec = KernelSpec("sort", shape, (over("x", shape, dtype),), writes, (), Sort(axis, descending))
         x = values(sizes, dtype)
         if dtype.is_float:
             x = np.round(x * 4)
-            x.reshape(-1)[[3, 20]] = np.nan
+            x.reshape(-1)[[3, 20, -2]] = np.nan
             x.reshape(-1)[5] = np.inf
         arrays = {"x": x.astype(dtype.numpy), "y": values(sizes, dtype), "p": values(sizes, i64)}
         found.append(Case(f"sort {name}", spec, arrays, dims))
