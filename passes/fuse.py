@@ -7,7 +7,7 @@ cluster: readers see through them, or make them on the spot.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import networkx as nx
 
@@ -103,7 +103,16 @@ class _Fusion:
         self.escapes = {look_through(v)[0] for v in (*self.results, *guard.values())} | self.results
 
     def merge(self) -> None:
-        """Grow clusters along edges, producers first, until nothing more fits."""
+        """Grow clusters along edges, producers first, until nothing more fits.
+
+        What reads the result of a core that lies in memory anyway, and makes no less of it, joins its own readers if it
+        can: behind the core it would be one more tensor to write.
+        """
+        self._grow(lambda value, node: not (self._behind_core(value, node) and self._lies_in_memory(value)))
+        self._grow(lambda value, node: True)
+
+    def _grow(self, wanted: Callable[[Value, Node], bool]) -> None:
+        """Merge clusters along the edges, each a value and who reads it, that are ``wanted``."""
         changed = True
         while changed:
             changed = False
@@ -111,9 +120,19 @@ class _Fusion:
                 if node.op.kind not in LOOP_KINDS | CORE_KINDS:
                     continue
                 for v in node.inputs:
-                    source = look_through(v)[0].node
-                    if source in self.owner and self.owner[source] != self.owner[node]:
-                        changed |= self._try(self.owner[source], self.owner[node])
+                    value = look_through(v)[0]
+                    first = self.owner.get(value.node, self.owner[node])
+                    if first != self.owner[node] and wanted(value, node):
+                        changed |= self._try(first, self.owner[node])
+
+    def _behind_core(self, value: Value, node: Node) -> bool:
+        """Whether ``value`` is made with a core, and read by ``node`` in a kernel without, into no fewer bytes."""
+        made, read = (self.members[self.owner[n]] for n in (value.node, node))
+        return _has_core(made) and not _has_core(read) and node.output.dtype.itemsize >= value.dtype.itemsize
+
+    def _lies_in_memory(self, value: Value) -> bool:
+        """Whether somebody reads ``value`` who can never be of one kernel with the core that made it."""
+        return value in self.escapes or any(n.op.kind not in LOOP_KINDS - {"reduce"} for n in self.readers[value])
 
     def _try(self, first: int, second: int) -> bool:
         if self.refusal(first, second):
@@ -161,6 +180,10 @@ class _Fusion:
     def clusters(self) -> list[Cluster]:
         """What is a kernel; opaque views are none."""
         return [Cluster(nodes) for nodes in self.members.values() if nodes[0].op.kind != "view"]
+
+
+def _has_core(nodes: list[Node]) -> bool:
+    return any(n.op.kind in CORE_KINDS for n in nodes)
 
 
 def _is_transparent(node: Node) -> bool:

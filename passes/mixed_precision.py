@@ -33,7 +33,7 @@ _EXACT = frozenset(
     {
         *("exp", "expm1", "exp2", "log", "log1p", "log2", "log10", "pow", "rsqrt", "reciprocal", "tan", "sinh", "cosh"),
         *("asin", "acos", "acosh", "logaddexp", "logaddexp2", "xlogy", "softplus", "logsigmoid"),
-        *("sum", "prod", "mean", "overlap_add"),
+        *("sum", "prod", "mean", "moments", "overlap_add"),
         *("softmax", "log_softmax", "logsumexp", "cross_entropy", "mse_loss"),
     }
 )

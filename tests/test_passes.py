@@ -269,6 +269,33 @@ def test_a_value_that_is_also_an_output_is_stored_by_the_epilogue() -> None:
     check(graph, {"x0": array(7, 6), "x1": array(6, 5)})
 
 
+def test_what_reads_a_result_in_memory_is_fused_with_its_own_readers() -> None:
+    """Behind the product two more tensors would be written, for the sum to read again."""
+
+    def sums(x: Value, w: Value, scale: Value, y: Value) -> list[Value]:
+        product = apply("matmul", x, w)
+        return [apply("sum", v, axes=(0,)) for v in (product, product * scale * y)]
+
+    graph = trace(sums, *(TensorType(s, F32) for s in ((32, 16), (16, 24), (24,), (32, 24))))
+    product, *_ = plan(graph).kernels
+    assert isinstance(product, KernelSpec) and product.core is not None and len(product.writes) == 1
+    check(graph, {"x0": array(32, 16), "x1": array(16, 24), "x2": array(24), "x3": array(32, 24)})
+
+
+def test_the_gradient_of_a_norm_is_one_kernel_behind_the_product_that_it_comes_from() -> None:
+    def gradients(x: Value, scale: Value, w: Value) -> list[Value]:
+        mean, variance = apply("moments", x, axes=(0,))
+        y = apply("standardise", x, mean, apply("rsqrt", variance + 1e-5) * scale)
+        return list(apply("grad", apply("sum", apply("sin", apply("matmul", y, w)), axes=(0, 1)), x, scale))
+
+    graph = trace(gradients, *(TensorType(s, F32) for s in ((32, 24), (1, 24), (24, 8))))
+    *_, product, last = plan(graph).kernels
+    assert isinstance(product, KernelSpec) and product.core is not None and len(product.writes) == 1
+    assert isinstance(last, KernelSpec) and last.reduced == (0,) and len(last.writes) == 2
+    assert sum(s.op == "reduce_sum" for s in last.body) == 2
+    check(graph, {"x0": array(32, 24), "x1": array(1, 24), "x2": array(24, 8)})
+
+
 def test_a_producer_in_the_way_is_not_fused_across() -> None:
     """x feeds both a sum and what uses the sum: there is no kernel that holds only the first and the last."""
     graph = trace(lambda x: (y := apply("exp", x)) / apply("matmul", y, y), TensorType((4, 4), F32))

@@ -11,6 +11,7 @@ from engine.ops import (  # noqa: F401
     linear,
     loop,
     losses,
+    normalization,
     ordering,
     pooling,
     random,

@@ -25,13 +25,22 @@ Dims = tuple[int, ...]
 
 
 def _moments(x: Tensor, axes: Dims) -> tuple[Tensor, Tensor]:
-    """Mean and biased variance with their axes kept. The mean is taken off before squaring, so nothing cancels."""
-    mean = reducing.mean(x, axes, keepdim=True)
-    return mean, reducing.mean(call("square", x - mean), axes, keepdim=True)
+    """Mean and biased variance with their axes kept."""
+    mean, variance = call("moments", x, axes=axes)
+    return mean, variance
 
 
 def _scaled(x: Tensor, mean: Tensor, variance: Tensor, eps: float) -> Tensor:
-    return (x - mean) * call("rsqrt", variance + eps)
+    return call("standardise", x, mean, call("rsqrt", variance + eps))
+
+
+def _scaled_by_channel(
+    x: Tensor, mean: Tensor, variance: Tensor, eps: float, weight: Tensor | None, bias: Tensor | None
+) -> Tensor:
+    """A norm whose statistics are numbers of channels, as its weight is: one factor holds both."""
+    shape = _per_channel(x)
+    scale = _affine(call("rsqrt", variance + eps), weight, None, shape)
+    return _affine(call("standardise", x, mean, scale), None, bias, shape)
 
 
 def _affine(x: Tensor, weight: Tensor | None, bias: Tensor | None, shape: Sequence[SizeLike] | None = None) -> Tensor:
@@ -75,7 +84,7 @@ def batch_norm(
         if running_mean is None or running_var is None:
             raise TenonError("batch_norm needs running_mean and running_var when it is not training")
         mean, variance = (as_tensor(v).reshape(*shape) for v in (running_mean, running_var))
-        return _affine(_scaled(x, mean, variance, eps), weight, bias, shape)
+        return _scaled_by_channel(x, mean, variance, eps, weight, bias)
     axes = (0, *range(2, x.ndim))
     mean, variance = _moments(x, axes)
     count = product(plain(x.shape[a]) for a in axes)
@@ -85,7 +94,7 @@ def batch_norm(
     for running, batch in ((running_mean, mean), (running_var, unbiased)):
         if isinstance(running, Buffer):
             running.assign((running + momentum * (batch.reshape(-1).detach() - running)).to(running.dtype))
-    return _affine(_scaled(x, mean, variance, eps), weight, bias, shape)
+    return _scaled_by_channel(x, mean, variance, eps, weight, bias)
 
 
 def instance_norm(
