@@ -10,7 +10,8 @@ from engine import dims, dtypes
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.schedule import Access, Contraction, KernelSpec, Stmt
-from runtime.cpu.contraction import choose, lower_contraction
+from runtime.cpu import contraction
+from runtime.cpu.contraction import choose, lower_contraction, shared, shares
 from runtime.cpu.tiles import host_tile
 
 M, N, K, B = (dims.dim(name) for name in "MNKB")
@@ -101,6 +102,33 @@ def test_last_columns_that_fill_one_vector_and_single_rows(m: int, vectors: floa
     y = np.full((m, n), np.nan, np.float32)
     run(lowered, {"a": a, "b": np.ascontiguousarray(b.T) if transposed else b, "y": y}, splits=2)
     assert_close(y, a, b)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
+def test_three_short_vectors_hold_columns_that_would_half_fill_a_long_one(
+    transposed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contraction, "multiplies_halves", lambda: True)
+    tile = host_tile(dtypes.f32)
+    m, n, k = 37, tile.lanes * 3 // 2, 50
+    lowered = lower_contraction(product(m, n, k, b_transposed=transposed), ("b",))
+    assert f"x3x{tile.lanes // 2}" in lowered.kernels[-1].source
+    rng = np.random.default_rng(6)
+    a, b = random(rng, (m, k)), random(rng, (k, n))
+    y = np.full((m, n), np.nan, np.float32)
+    run(lowered, {"a": a, "b": np.ascontiguousarray(b.T) if transposed else b, "y": y}, splits=2)
+    assert_close(y, a, b)
+
+
+def test_blocks_leave_two_threads_similar_shares_of_five_panels() -> None:
+    tile = host_tile(dtypes.f32)
+    m, n = 6 * tile.rows + 1, 5 * tile.columns
+    spec = product(m * B, n, 960, b_transposed=True)
+    assert isinstance(spec.core, Contraction)
+    plan = choose(spec, spec.core, ("b",))
+    high, wide = shared(m, plan.block_rows, tile.rows), shared(n, plan.block_columns, tile.columns)
+    parts = shares([rows * columns for columns in wide for rows in high], 2)
+    assert max(parts) < 1.2 * min(parts)  # whole panels would be 1.5
 
 
 def test_a_batch_of_one_still_makes_tasks_for_several_threads() -> None:

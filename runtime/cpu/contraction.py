@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from itertools import product as pairs
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
@@ -21,7 +22,7 @@ from runtime.cpu.contraction_scalar import lower_scalar_contraction
 from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack, panel_lines
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tiles import Tile, host_tile
+from runtime.cpu.tiles import Tile, host_tile, multiplies_halves
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store, times, total
 from runtime.tasks import coordinates, typical
 
@@ -42,6 +43,8 @@ TASK_OVERHEAD = 400
 """What a task costs besides its products and its body, in vector multiply-adds."""
 THREADS = (2, 8)
 """The numbers of threads that tasks should suit."""
+FEW_TASKS = 32
+"""So few tasks are counted one by one: what a thread is left with matters."""
 ENOUGH_TASKS = 16
 LEAST_LANES = 4
 """The shortest vectors."""
@@ -152,10 +155,11 @@ def _readable(columns: Operand, rows: Operand, tile: Tile) -> bool:
 
 def fitting(tile: Tile, columns: Size) -> Tile:
     """``tile``, or the narrow one where all columns fit in that, of the shortest vectors that hold them: processors
-    with wide ones may multiply twice as many short ones at a time."""
-    if not isinstance(columns, int) or columns > tile.lanes:
-        return tile
+    with wide ones may multiply twice as many short ones at a time. Where this one does, three short ones may do."""
     lanes = tile.lanes
+    if not isinstance(columns, int) or columns > lanes:
+        three = isinstance(columns, int) and tile.vectors == 2 and 2 * columns <= 3 * lanes and multiplies_halves()
+        return replace(tile, vectors=3, lanes=lanes // 2) if three else tile
     while lanes > LEAST_LANES and 2 * columns <= lanes:
         lanes //= 2
     return replace(tile.narrow, lanes=lanes)
@@ -182,21 +186,43 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
         for batch, m, n, depth in cases:
             across, width = -(-n // (panels * tile.columns)), min(panels * tile.columns, n)
             tasks = batch * -(-m // height) * across
+
             # In vector multiply-adds: the products, and reading the panels, of which an eighth of a vector comes at a
             # time from the second cache.
-            products = (min(height, m) + tile.lanes / 8) * width * depth / tile.lanes
-            task = products + min(height, m) * width * body / tile.lanes + TASK_OVERHEAD
+            def cost(high: int, wide: int, depth: int = depth) -> float:
+                products = (high + tile.lanes / 8) * wide * depth / tile.lanes
+                return products + high * wide * body / tile.lanes + TASK_OVERHEAD
+
             ideal = batch * m * n * (depth + body) / tile.lanes
-            found += sum(-(-tasks // threads) * task * threads / ideal for threads in THREADS)
+            if tasks <= FEW_TASKS:
+                blocks = pairs(shared(n, panels * tile.columns, tile.columns), shared(m, height, tile.rows))
+                costs = [cost(high, wide) for wide, high in blocks] * batch
+                found += sum(max(shares(costs, threads)) * threads / ideal for threads in THREADS)
+            else:
+                task = cost(min(height, m), width)
+                found += sum(-(-tasks // threads) * task * threads / ideal for threads in THREADS)
         return found
 
     whole = -(-most_rows // tile.rows)
     heights = [whole] if near else range(1, min(BLOCK[0] // tile.rows, whole) + 1)
     widths = range(1, min(BLOCK[1], -(-most_columns // tile.columns)) + 1)
-    _, height, panels = min((time(h * tile.rows, p), -h, -p) for h in heights for p in widths)
-    tried = itertools.product(_halvings(heights, -height), _halvings(widths, -panels))
-    sizes = [(h * tile.rows, p * tile.columns) for h, p in ((-height, -panels), *tried)]
+    _, height, panels = min((time(h * tile.rows, p), h, p) for h in heights for p in widths)
+    tried = itertools.product(_halvings(heights, height), _halvings(widths, panels))
+    sizes = [(h * tile.rows, p * tile.columns) for h, p in ((height, panels), *tried)]
     return pick("block", {f"{height} x {width}": (height, width) for height, width in sizes})
+
+
+def shared(size: int, block: int, tile: int) -> list[int]:
+    """The lengths of the blocks that ``size`` comes to, as :func:`_share` has it."""
+    tiles, blocks = -(-size // tile), -(-size // block)
+    edges = [min(tiles * i // blocks * tile, size) for i in range(blocks + 1)]
+    return [end - first for first, end in itertools.pairwise(edges)]
+
+
+def shares(costs: Sequence[float], threads: int) -> list[float]:
+    """What each of ``threads`` gets of tasks of these ``costs``."""
+    edges = [len(costs) * i // threads for i in range(threads + 1)]
+    return [sum(costs[first:end]) for first, end in itertools.pairwise(edges)]
 
 
 def _halvings(counts: Sequence[int], best: int) -> list[int]:

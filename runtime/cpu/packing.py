@@ -7,6 +7,7 @@ what it reads is constant state.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -105,7 +106,7 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
     ]
     modules: dict[str, list[str]] = {}
     if panels.rows[-1].stride == 1 and panels.n.stride != 1 and dtype == panels.dtype and dtype.is_float:
-        lanes = min(host_tile(dtype).lanes, columns)
+        lanes = _square(dtype, columns)
         modules["runtime.cpu.transpose"] = [name := transpose_name(dtype, lanes)]
         at = total(*(f"{name} * {name}_stride" for name in list(rows)[:-1]), last)
         square = (
@@ -145,7 +146,7 @@ def panel_lines(dtype: DType, columns: int, n_stride: str, k_stride: str, read: 
                 scope: int) -> tuple[list[str], dict[str, list[str]]]:  # fmt: skip
     """Lines that pack ``deep`` rows of ``present`` columns from the address ``start``, of the alias scope ``read``,
     into the one panel at ``panel``, with zeros in its other columns; and what they import."""
-    size, lanes = dtype.itemsize, min(host_tile(dtype).lanes, columns)
+    size, lanes = dtype.itemsize, _square(dtype, columns)
     width = columns * size
     value = load(dtype, "start", total(times("t", k_stride), times("j", n_stride)), read)
 
@@ -164,6 +165,11 @@ def panel_lines(dtype: DType, columns: int, n_stride: str, k_stride: str, read: 
         f"panel + t * {width} + j * {size}, {width})",
         *loop("t", "squares", "deep", by_row),
     ], {"runtime.cpu.transpose": [turn]}
+
+
+def _square(dtype: DType, columns: int) -> int:
+    """The side of the squares of elements that are turned over, which fill the ``columns`` of a panel."""
+    return math.gcd(host_tile(dtype).lanes, columns)
 
 
 def _merged(rows: Sequence[Axis]) -> list[Axis]:
@@ -204,7 +210,7 @@ def _pack_taps(panels: Panels, target: str, label: str, nodes: tuple[str, ...]) 
     modules: dict[str, list[str]] = {}
     scratch = 0
     if _is_one_run(panels):
-        lanes = min(host_tile(dtype).lanes, columns)
+        lanes = _square(dtype, columns)
         modules["runtime.cpu.transpose"] = [turn := transpose_name(dtype, lanes)]
         scratch = share * typical(rows["k0"].size) * width
         before, fill = _run_lines(panels, table, target, turn, lanes)

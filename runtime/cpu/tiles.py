@@ -69,6 +69,15 @@ def host_vector_bytes() -> int:
     return 16
 
 
+@cache
+def multiplies_halves() -> bool:
+    """Whether vectors of the width that is used are multiplied half by half, so that two of half the width take no
+    longer than one: so the first of AMD's processors with AVX-512 do it."""
+    import llvmlite.binding as llvm
+
+    return host_vector_bytes() == 64 and llvm.get_host_cpu_name() == "znver4"
+
+
 def host_tile(dtype: DType) -> Tile:
     """The tile for ``dtype`` (f32 or f64) on this machine."""
     width = host_vector_bytes()
