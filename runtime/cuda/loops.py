@@ -121,7 +121,7 @@ def neighbour_lines(
     too, for each point."""
     loaded, values = loaded_together(emitter, spec, width, first, known)
     last = len(spec.axes) - 1
-    stores = [s for s in spec.body if s.op == "store" and _together(spec.writes[int(s.args[0])], width)]
+    stores = [s for s in spec.body if s.op == "store" and is_together(spec.writes[int(s.args[0])], width)]
     others = [s.name for s in spec.body if s.op in ("store", "check_index") and s not in stores]
     roots = [*others, *(str(a) for s in stores for a in s.args[1:] if isinstance(a, str))]
     lines = list(loaded)
@@ -135,9 +135,7 @@ def neighbour_lines(
         for s in stores:
             stored[s.name].append(point.stored(s))
     for s in stores:
-        pointer, offset, scope = place.written(int(s.args[0]))
-        dtype = spec.writes[int(s.args[0])].dtype
-        lines.append(f"store{width}_{dtype}({pointer}, {offset}, {', '.join(stored[s.name])}, {scope})")
+        lines.append(stored_together(place, spec, int(s.args[0]), stored[s.name]))
     return lines
 
 
@@ -153,7 +151,7 @@ def loaded_together(
     values: list[dict[str, str]] = [{} for _ in range(width)]
     seen: set[int] = set()
     for s in spec.body:
-        if s.name not in pending or not _together(spec.reads[int(s.args[0])], width):
+        if s.name not in pending or not is_together(spec.reads[int(s.args[0])], width):
             continue
         read = int(s.args[0])
         access = spec.reads[read]
@@ -167,6 +165,12 @@ def loaded_together(
     return lines, values
 
 
-def _together(access: Access, width: int) -> bool:
+def stored_together(place: BodyEmitter, spec: KernelSpec, write: int, values: Sequence[str]) -> str:
+    """The line that stores neighbours side by side, the first of them where ``place`` is."""
+    pointer, offset, scope = place.written(write)
+    return f"store{len(values)}_{spec.writes[write].dtype}({pointer}, {offset}, {', '.join(values)}, {scope})"
+
+
+def is_together(access: Access, width: int) -> bool:
     """Whether neighbours along the last axis are one access."""
     return access.strides[-1] == 1 and 4 <= width * access.dtype.itemsize <= _VECTOR_BYTES

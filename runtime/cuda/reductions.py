@@ -23,7 +23,7 @@ from engine.records import dataclass
 from engine.schedule import Access, KernelSpec, Stmt
 from runtime.axes import collapse
 from runtime.cuda.emit import kernel
-from runtime.cuda.loops import loaded_together, neighbours
+from runtime.cuda.loops import is_together, loaded_together, neighbours, stored_together
 from runtime.cuda.shuffles import SHUFFLES, shuffled
 from runtime.emit import ArgTable, BodyEmitter, call, indent, loop, times, total
 from runtime.reductions import combined, identity, without_arg_reductions
@@ -82,6 +82,9 @@ class _Reduction:
     group: int
     threads: int
     width = 1
+    """Neighbours that a thread takes together, in accesses of up to 16 bytes."""
+    if_whole = ""
+    """The condition under which it does, where lengths say at run time whether rows are whole numbers of them."""
 
     def __init__(self, spec: KernelSpec, shares: _Shares | None = None):
         self.spec = spec
@@ -282,9 +285,24 @@ class _Reduction:
 
     def _pass(self, step: Pass, names: Mapping[str, str]) -> list[str]:
         """The walk of a group over its points, and what its reductions come to, in ``names``."""
-        spec, table, width = self.spec, self.table, self.width
+        walk = self._walk(step, names, self.width)
+        if self.if_whole:
+            walk = [f"if {self.if_whole}:", *indent(walk), "else:", *indent(self._walk(step, names, 1))]
+        lines = [f"{names[s.name]} = {identity(s)}" for s in step.reductions]
+        return [*lines, *walk, *(line for s in step.reductions for line in self.joined(s, names[s.name]))]
+
+    def _walk(self, step: Pass, names: Mapping[str, str], width: int) -> list[str]:
+        """The loop over the points, of which a thread takes ``width`` neighbours at a time."""
+        spec, table = self.spec, self.table
         kept = [*self.places, *self.lent]
-        roots = [str(a) for s in step.reductions for a in s.args] + list(step.effects) + [s.name for s in step.put]
+        wide = {name: w for name, w in self.lent.items() if width > 1 and is_together(spec.writes[w], width)}
+        effects = [s for s in spec.body if s.name in step.effects]
+        stores = [
+            s for s in effects if s.op == "store" and width > 1 and is_together(spec.writes[int(s.args[0])], width)
+        ]
+        roots = [str(a) for s in step.reductions for a in s.args] + [s.name for s in step.put]
+        roots += [s.name for s in effects if s not in stores]
+        roots += [a for s in stores for a in s.args[1:] if isinstance(a, str)]
         known = {s.name: f"kept{kept.index(s.name)}" for s in step.taken}
         inner = self.emitter.fork(only=roots, known=known)
         inner.release()
@@ -296,7 +314,16 @@ class _Reduction:
             body += inner.enter(axis, index)
         first_index = indices[-1] if indices else "at"
         loaded, values = loaded_together(inner, spec, width, first_index, known) if width > 1 else ([], [{}])
+        place = inner.fork(known=known)
+        if spec.reduced:
+            place.enter(spec.reduced[-1], first_index, inline=True)
         body += loaded
+        for s in step.taken:
+            if s.name in wide:
+                pointer, offset, scope = place.written(wide[s.name])
+                parts = ", ".join(f"{known[s.name]}_{e}" for e in range(width))
+                body.append(f"{parts} = load{width}_{s.dtype.computed}({pointer}, {offset}, {scope})")
+        made: dict[int, list[str]] = {}
         for e in range(width):
             here, point = known, inner
             if width > 1:
@@ -304,17 +331,19 @@ class _Reduction:
                 point = inner.fork(only=roots, known=here, tag=f"{e}_")
             index = total(first_index, str(e))
             walked = point.enter(spec.reduced[-1], f"({index})" if e else index, inline=True) if spec.reduced else []
-            body += [f"{here[s.name]} = {self._kept(point, s, e)}" for s in step.taken]
+            body += [f"{here[s.name]} = {self._kept(point, s, e)}" for s in step.taken if s.name not in wide]
             body += walked
-            body += [self._put(point, s, e) for s in step.put]
+            body += [self._put(point, s, e) for s in step.put if s.name not in wide]
+            for s in step.put:
+                if s.name in wide:
+                    made.setdefault(wide[s.name], []).append(point.value(s.name))
+            for s in stores:
+                made.setdefault(int(s.args[0]), []).append(point.stored(s))
             for s in step.reductions:
                 body.append(f"{names[s.name]} = {combined(s, names[s.name], point.value(str(s.args[0])))}")
-        lines = [f"{names[s.name]} = {identity(s)}" for s in step.reductions]
+        body += [stored_together(place, spec, write, found) for write, found in made.items()]
         first = total(*(["origin"] if self.shares else []), times("lane", str(width)))
-        lines += [f"for at in range({first}, count, {self.group * width}):", *indent(body)]
-        for s in step.reductions:
-            lines += self.joined(s, names[s.name])
-        return lines
+        return [f"for at in range({first}, count, {self.group * width}):", *indent(body)]
 
     def _kept(self, point: BodyEmitter, stmt: Stmt, element: int) -> str:
         dtype = stmt.dtype.computed
@@ -361,8 +390,11 @@ class _Rows(_Reduction):
     def __init__(self, spec: KernelSpec, shares: _Shares | None = None):
         super().__init__(spec, shares)
         self.width = self._width()
+        length = spec.axes[-1] if spec.axes else 0
+        if self.width > 1 and not isinstance(length, int):
+            self.if_whole = f"({self.table.size(length)} & {self.width - 1}) == 0"
         self.least_share = 4 * _SHARING_THREADS * self.width
-        turns = -(-typical(self.points) // self.width)
+        turns = -(-typical(self.points) // (1 if self.if_whole else self.width))
         rows = typical(self.groups)
         if shares is not None:
             self.group = self.threads = _SHARING_THREADS
@@ -374,13 +406,13 @@ class _Rows(_Reduction):
             self.group = self.threads = wanted
 
     def _width(self) -> int:
-        """Neighbours that a thread takes together: rows must be whole numbers of them."""
+        """Neighbours that a thread takes together: rows must be whole numbers of them, or may be for some lengths."""
         spec = self.spec
         if not spec.reduced:
             return 1
         whole = [spec.axes[-1], *([] if spec.split is None else [spec.split])]
         width = neighbours(spec, spec.reads)
-        while width > 1 and not all(isinstance(n, int) and n % width == 0 for n in whole):
+        while width > 1 and not all(n % width == 0 for n in whole if isinstance(n, int)):
             width //= 2
         return width
 

@@ -25,7 +25,9 @@ def test_what_it_takes(case, architecture):
         assert found.registers <= REGISTERS, kernel.source
 
 
-@pytest.mark.parametrize(("name", "wide"), [("tail of f32", 2), ("rows of a warp", 2), ("in place", 1)])
+@pytest.mark.parametrize(
+    ("name", "wide"), [("tail of f32", 2), ("rows of a warp", 2), ("rows of any length", 2), ("in place", 1)]
+)
 def test_accesses_are_of_16_bytes(name, wide):
     case = next(c for c in LOOPS if c.name == name)
     (kernel,) = lower(case.spec).kernels
