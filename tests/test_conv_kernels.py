@@ -92,6 +92,8 @@ def test_weight_gradient(name: str) -> None:
 @pytest.mark.parametrize("name", [
     "the CNN's second", "three channels, stride 2", "dilated groups", "pointwise", "depthwise, strided and dilated",
     "strides and dilations that share a factor", "rows", "depthwise rows", "depthwise rows, strided and dilated",
+    "small groups", "small groups that end within a vector", "small groups of few outputs",
+    "small groups of many outputs",
 ])  # fmt: skip
 def test_input_gradient_is_a_convolution_of_the_dilated_gradient(name: str) -> None:
     case = CASES[name]
@@ -225,6 +227,7 @@ PARTED = {
 @pytest.mark.parametrize("name, pool", [
     ("one channel", "halves"), ("three channels, stride 2", "padded"), ("wide", "overlapping"),
     ("many channels", "dilated"), ("the CNN's second", "halves"), ("strided", "padded"), ("groups", "overlapping"),
+    ("small groups", "halves"),
 ])  # fmt: skip
 def test_convolution_with_pooling(name: str, pool: str) -> None:
     """The inner body adds a bias and takes the relu; a NaN in the image reaches every window that sees it."""

@@ -252,15 +252,15 @@ def _lower_tiled(spec: KernelSpec, core: Contraction, plan: Plan) -> Lowered:
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def row_blocks(names: Sequence[str], sizes: Sequence[int], call: str, first: str = "0",
-               stop: str = "rows") -> list[str]:  # fmt: skip
+def row_blocks(names: Sequence[str], sizes: Sequence[int], call: str, first: str = "0", stop: str = "rows",
+               row: str = "r") -> list[str]:  # fmt: skip
     """Lines that run the microkernels ``names``, of ``sizes`` rows, largest first, over rows ``first`` to ``stop``;
-    ``call`` has a ``{tile}``. Inside it ``r`` is the first row. What is left at the end takes the smallest that it
+    ``call`` has a ``{tile}``. Inside it ``row`` is the first row. What is left at the end takes the smallest that it
     fits in."""
     smaller = [call.format(tile=names[-1])]
     for name, below in reversed(list(zip(names, sizes[1:], strict=False))):
-        smaller = [f"if {stop} - r > {below}:", *indent([call.format(tile=name)]), "else:", *indent(smaller)]
-    return [f"for r in range({first}, {stop}, {sizes[0]}):", *indent(smaller)]
+        smaller = [f"if {stop} - {row} > {below}:", *indent([call.format(tile=name)]), "else:", *indent(smaller)]
+    return [f"for {row} in range({first}, {stop}, {sizes[0]}):", *indent(smaller)]
 
 
 def block_height(sizes: Sequence[int], left: str) -> str:

@@ -9,6 +9,7 @@ built. The finished tile stays in the nearest caches while the body (conv_direct
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
@@ -19,6 +20,7 @@ from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 from runtime.choices import pick
 from runtime.cpu.contraction import block_height, ends_narrow, fitting, row_blocks
+from runtime.cpu.conv_groups import SmallGroups, pack_groups, small_groups
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_parts
@@ -46,7 +48,7 @@ PANELS = 4
 class ConvTile:
     """The blocking of a convolution. ``points`` is a tile in what is made of it (its outputs, or points that pool
     these), ``size`` in the outputs which that takes, ``channels`` how many output channels of a group a task
-    computes."""
+    computes. ``taken``: where groups are small, those that count as one in ``core``."""
 
     core: Conv2d
     tile: Tile
@@ -54,6 +56,19 @@ class ConvTile:
     points: tuple[int, int]
     size: tuple[int, int]
     channels: int
+    taken: SmallGroups | None = None
+
+    @property
+    def panel(self) -> tuple[int, int]:
+        """A panel of weights: its output channels, and its elements."""
+        if self.taken is None:
+            return self.tile.columns, self.depth * self.tile.columns
+        return self.taken.panel_outputs, self.core.kernel[0] * self.core.kernel[1] * self.taken.row
+
+    @property
+    def strips(self) -> int:
+        """Panels of a block of channels."""
+        return self.channels // self.tile.columns if self.taken is None else self.taken.panels
 
     @property
     def channel_blocks(self) -> int:
@@ -81,7 +96,8 @@ class ConvTile:
         """The byte offset of every part of the scratch memory, and its ``end``. The block holds ``points`` outputs;
         ``more`` parts are given by name and bytes."""
         sizes = {
-            "block": points * self.channels * self.dtype.itemsize, "patch": self.patch.bytes,
+            "block": points * self.channels * self.dtype.itemsize,
+            "patch": self.patch.bytes + self.tile.lanes * self.dtype.itemsize,
             "bases": (self.rows + self.tile.rows) * 8,
             "table": self.rows * self.core.kernel[0] * self.patch.runs()[0] * 8,
         }  # fmt: skip
@@ -105,13 +121,18 @@ def plan_tile(core: Conv2d, counts: tuple[Size, Size], span: Callable[[int, int]
     ``patch_bytes`` if the tile has more than a few points.
     """
     dtype = computed_dtype(core)
-    tile = fitting(host_tile(dtype), core.group_outputs)
-    panels = -(-core.group_outputs // tile.columns)
-    blocks = [tile.columns * -(-panels // -(-panels // most)) for most in (PANELS, 1, 2, 2 * PANELS)]
-    channels = pick("channels", {str(block): block for block in blocks})
+    taken = small_groups(core, dtype)
+    if taken is None:
+        tile = fitting(host_tile(dtype), core.group_outputs)
+        panels = -(-core.group_outputs // tile.columns)
+        blocks = [tile.columns * -(-panels // -(-panels // most)) for most in (PANELS, 1, 2, 2 * PANELS)]
+        channels = pick("channels", {str(block): block for block in blocks})
+    else:
+        core, tile = replace(core, groups=core.groups // taken.groups), taken.tile
+        channels = max(taken.panels * taken.panel_outputs, tile.lanes)  # the block may be turned over in squares
 
     def sized(points: tuple[int, int]) -> ConvTile:
-        return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels)
+        return ConvTile(core, tile, dtype, points, (span(0, points[0]), span(1, points[1])), channels, taken)
 
     def fits(rows: int) -> bool:
         trial = sized((rows, columns))
@@ -145,6 +166,8 @@ def pack_weights(spec: KernelSpec, plan: ConvTile) -> Packed:
     """The call that packs the weights of every group: ``[group][panel][kh, kw, ic][columns]``."""
     core = plan.core
     offset, taps = tap_axes(core)
+    if plan.taken is not None:
+        return pack_groups(spec, core, plan.taken, offset, taps, plan.dtype)
     oc_stride, ic_stride = core.w.strides[:2]
     panels = Panels(
         core.w.buffer, offset, core.w.dtype, [Axis(core.groups, core.w_group)],
@@ -158,12 +181,12 @@ def image_lines(plan: ConvTile, table: ArgTable, weights: str) -> list[str]:
     the first of these, and ``first_panel``, the address of their weights.
 
     ``n`` is the image's number; :func:`tile_tasks` sets that and which of the channels."""
-    core, columns = plan.core, plan.tile.columns
+    core, (columns, elements) = plan.core, plan.panel
     table.declare(
         x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), weights=Pointer(weights),
         x_n=core.x.strides[0], x_group=core.x.strides[3] * core.group_inputs, outputs=core.group_outputs,
         block_channels=plan.channels, panels=ceil_div(core.group_outputs, columns),
-        panel_bytes=plan.depth * columns * plan.dtype.itemsize,
+        panel_bytes=elements * plan.dtype.itemsize,
     )  # fmt: skip
     return [
         f"image = x + (n * x_n + group * x_group) * {core.x.dtype.itemsize}",
@@ -181,16 +204,19 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
     those of :func:`image_lines`, and set ``rows``, the number of points."""
     core, tile, patch = plan.core, plan.tile, plan.patch
     size, scope = plan.dtype.itemsize, table.scope(SCRATCH)
-    taps_across, run = patch.runs()
+    taps_across, run = (1, core.kernel[1]) if plan.taken else patch.runs()
     table.declare(
         taps=core.kernel[0] * taps_across, taps_h=core.kernel[0], taps_w=taps_across, run=run,
         step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
     )  # fmt: skip
     sizes = tile.heights
-    names = [tile.name(plan.dtype, height, True, True) for height in sizes]
+    step, origin, way = str(size), str(tile.columns * size), ""
+    if plan.taken:
+        step, origin, way = "tap_w", "origin", f"fold{plan.taken.lanes.inputs}"
+    names = [tile.name(plan.dtype, height, plan.taken is None, True, way) for height in sizes]
     address = f"{load(dtypes.i64, 'bases', 'r + i', scope)} + kh * tap_h + kw * tap_w"
     call = (
-        f"{{tile}}(taps, run, {size}, table + r * taps * 8, panel, {tile.columns * size}, "
+        f"{{tile}}(taps, run, {step}, table + r * taps * 8, panel, {origin}, "
         f"block + ((r - first_row) * block_channels + c) * {size}, block_channels * {size}, 0)"
     )
     lines = [
@@ -211,16 +237,18 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         ]))),
     ]  # fmt: skip
     blocks = row_blocks(names, sizes, call, "first_row", "stop_row")
-    if ends_narrow(core.group_outputs, tile):
+    if plan.taken is None and ends_narrow(core.group_outputs, tile):
         narrow = [tile.narrow.name(plan.dtype, height, True, False) for height in sizes]
         blocks = [f"if columns - c > {tile.lanes}:", *indent(blocks), "else:",
                   *indent(row_blocks(narrow, sizes, call, "first_row", "stop_row"))]  # fmt: skip
         names += narrow
     multiply = [
         "panel = first_panel",
-        f"for c in range(0, columns, {tile.columns}):",
+        *([f"origin = first_strip * {plan.taken.panel_inputs * size}"] if plan.taken else []),
+        f"for c in range(0, columns, {plan.panel[0]}):",
         *indent(blocks),
         "    panel += panel_bytes",
+        *([f"    origin += {plan.taken.panel_inputs * size}"] if plan.taken else []),
     ]
     return lines, multiply, names
 
@@ -236,7 +264,7 @@ def tile_tasks(plan: ConvTile, table: ArgTable, images: Size, points: tuple[Size
     ``first_strip`` and ``strip_count``, of the panels in ``channel_block``. Blocks of channels come first: so a thread
     stays with its part of the weights."""
     down, (tall, wide) = points[0], plan.points
-    strips = plan.channels // plan.tile.columns
+    strips = plan.strips
     space: dict[str, Size] = {
         "channel_block": plan.channel_blocks, "n": images, "group": plan.core.groups,
         "tile_column": ceil_div(points[1], wide), "tile_y": down, "first_strip": strips,

@@ -59,7 +59,7 @@ def parts_of(core: Conv2d) -> list[Part]:
 def worth_parting(plan: ConvTile) -> bool:
     """Whether the tiles of ``plan``, as wide as the image, leave out enough padding."""
     core = plan.core
-    if not is_known(core) or core.dilation[1] != 1 or core.group_inputs < LEAST_INPUTS:
+    if not is_known(core) or core.dilation[1] != 1 or core.group_inputs < LEAST_INPUTS or plan.taken:
         return False
     if plan.size[1] < _size(core.out_size[1]) or ends_narrow(core.group_outputs, plan.tile):
         return False

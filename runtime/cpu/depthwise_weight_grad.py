@@ -7,6 +7,11 @@ products of these points, and is stored again. A second call adds up the parts a
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+from typing import TypeVar
+
 from engine import dtypes
 from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
@@ -20,7 +25,7 @@ from runtime.cpu.depthwise import CHANNELS, MOST_TAPS, PATCH_BYTES, WIDEST
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile
-from runtime.cpu.turned import square_lines
+from runtime.cpu.turned import square_lines, turning
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store, total
 from runtime.tasks import coordinates, divisor, piece, typical
 
@@ -58,10 +63,21 @@ class DepthwiseGradTile:
         return Patch(self.core, self.size, self.channels, self.dtype)
 
     @property
+    def outputs(self) -> int:
+        """Channels of dy that a task reads."""
+        return self.channels
+
+    @property
     def turns(self) -> bool:
         """Whether the rows of dy lie along memory: a tile of it is copied too, and turned over."""
         dy = self.core.dy
-        return dy.strides[2] == 1 != dy.strides[3] and dy.dtype == self.dtype and self.patch.turns
+        turns = dy.strides[2] == 1 != dy.strides[3] and dy.dtype == self.dtype
+        return turns and self.outputs >= host_tile(self.dtype).lanes
+
+    @property
+    def copies(self) -> bool:
+        """Whether a tile of dy is copied at all."""
+        return self.turns
 
     @property
     def blocks(self) -> int:
@@ -79,21 +95,25 @@ class DepthwiseGradTile:
         return {"n": self.core.batch, "tile_y": down, "tile_x": across}
 
 
+Plan = TypeVar("Plan", bound=DepthwiseGradTile)
+
+
 def plan_depthwise_gradient(core: ConvWeightGrad) -> DepthwiseGradTile:
     """Tiles whose patches stay near, and enough parts for the threads."""
     dtype = dtypes.promote(core.x.dtype, core.dy.dtype).computed
-    channels = divisor(core.groups, CHANNELS)
-    width = piece(core.out_size[1], WIDEST)
+    plan = DepthwiseGradTile(core, dtype, (1, piece(core.out_size[1], WIDEST)), divisor(core.groups, CHANNELS), 1)
+    return planned(plan, PATCH_BYTES)
 
-    def sized(height: int, chunks: int = 1) -> DepthwiseGradTile:
-        return DepthwiseGradTile(core, dtype, (height, width), channels, chunks)
 
-    height = 1
-    while height < typical(core.out_size[0]) and sized(height + 1).patch.bytes <= PATCH_BYTES:
+def planned(plan: Plan, patch_bytes: int) -> Plan:
+    """``plan`` with tiles as high as ``patch_bytes`` allow, and enough chunks for the threads."""
+    size = plan.core.out_size[0]
+    height, width = plan.size
+    while height < typical(size) and replace(plan, size=(height + 1, width)).patch.bytes <= patch_bytes:
         height += 1
-    height = piece(core.out_size[0], height)
-    found = sized(height)
-    return sized(height, max(min(ENOUGH_TASKS // found.blocks, typical(product(found.units.values()))), 1))
+    plan = replace(plan, size=(piece(size, height), width))
+    units = typical(product(plan.units.values()))
+    return replace(plan, chunks=max(min(ENOUGH_TASKS // plan.blocks, units), 1))
 
 
 def lower_depthwise_weight_grad(spec: KernelSpec) -> Lowered:
@@ -102,24 +122,7 @@ def lower_depthwise_weight_grad(spec: KernelSpec) -> Lowered:
     assert isinstance(core, ConvWeightGrad)
     plan = plan_depthwise_gradient(core)
     partial = Buffer(f"{spec.name}.partial", "temp", plan.dtype, plan.chunks * plan.blocks * plan.block)
-    sums, sums_code = _sum_tiles(spec, plan, partial)
-    combine, combine_code = _combine(spec, plan, partial)
-    return Lowered((sums, combine), (sums_code, combine_code), (partial,))
-
-
-def _sum_tiles(spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer) -> tuple[Call, Kernel]:
-    core, patch, size = plan.core, plan.patch, plan.dtype.itemsize
     table = ArgTable()
-    units = product(plan.units.values())
-    table.declare(
-        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), x_n=core.x.strides[0],
-        x_channel=core.x.strides[3], dy=Pointer(core.dy.buffer, core.dy.offset * core.dy.dtype.itemsize),
-        partial=Pointer(partial.name), out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0],
-        wide=plan.size[1], step_h=patch.step(0), step_w=patch.step(1), block_size=plan.block, units=units,
-        per_chunk=ceil_div(units, plan.chunks), dilation_h=core.dilation[0],
-        **{f"dy_{name}": stride for name, stride in zip(("n", "h", "w", "c"), core.dy.strides, strict=True)},
-    )  # fmt: skip
-    zero = store(plan.dtype, "block", "v", constant(0, plan.dtype), table.scope(partial.name))
     row = [
         f"whole = quotient(tile_w, {plan.points}) * {plan.points}",
         f"for s in range(0, whole, {plan.points}):",
@@ -127,49 +130,76 @@ def _sum_tiles(spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer) -> tu
     ]
     if plan.points > 1:
         row += loop("s", "whole", "tile_w", _point_lines(plan, table, partial.name, 1))
+    row = [*(f"row_{kh} = {kh} * dilation_h * pitch" for kh in range(core.kernel[0])), *loop("r", "0", "tile_h", row)]
+    table.declare(dilation_h=core.dilation[0])
+    sums, sums_code = sum_tiles(spec, plan, partial, table, row)
+    combine, combine_code = _combine(spec, plan, partial)
+    return Lowered((sums, combine), (sums_code, combine_code), (partial,))
+
+
+def sum_tiles(spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer, table: ArgTable, walk: list[str],
+              start: Sequence[str] = (), parts: Mapping[str, int] = MappingProxyType({}),
+              modules: Mapping[str, list[str]] = MappingProxyType({})) -> tuple[Call, Kernel]:  # fmt: skip
+    """The call that adds up a chunk's tiles. The lines ``start`` come before all tasks, ``walk`` goes over a tile,
+    whose input is in ``patch``, and adds to the sums at ``block``; ``parts`` are what else of scratch they take."""
+    core, patch, size = plan.core, plan.patch, plan.dtype.itemsize
+    units = product(plan.units.values())
+    table.declare(
+        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), x_n=core.x.strides[0],
+        x_channel=core.x.strides[3], dy=Pointer(core.dy.buffer, core.dy.offset * core.dy.dtype.itemsize),
+        partial=Pointer(partial.name), out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0],
+        wide=plan.size[1], step_h=patch.step(0), step_w=patch.step(1), block_size=plan.block, units=units,
+        per_chunk=ceil_div(units, plan.chunks), outputs=plan.outputs,
+        **{f"dy_{name}": stride for name, stride in zip(("n", "h", "w", "c"), core.dy.strides, strict=True)},
+    )  # fmt: skip
+    zero = store(plan.dtype, "block", "v", constant(0, plan.dtype), table.scope(partial.name))
     unit = [
         *coordinates(table, "unit", plan.units),
         "oh0 = tile_y * tall",
         "ow0 = tile_x * wide",
         "tile_h = minimum(tall, out_h - oh0)",
         "tile_w = minimum(wide, out_w - ow0)",
-        f"image = x + (n * x_n + channel0 * x_channel) * {core.x.dtype.itemsize}",
+        f"image = x + (n * x_n + channel_block * channels * x_channel) * {core.x.dtype.itemsize}",
+        "channel0 = channel_block * outputs",
         *patch.copy_lines(table, table.scope(SCRATCH)),
-        *(_turn_lines(plan, table) if plan.turns else []),
-        *(f"row_{kh} = {kh} * dilation_h * pitch" for kh in range(core.kernel[0])),
-        *loop("r", "0", "tile_h", row),
+        *(_slope_lines(plan, table) if plan.copies else []),
+        *walk,
     ]
     task = [
         *coordinates(table, "task", {"chunk": plan.chunks, "channel_block": plan.blocks}),
-        "channel0 = channel_block * channels",
         f"block = partial + task * block_size * {size}",
         *loop("v", "0", "block_size", [zero]),
         *loop("unit", "chunk * per_chunk", "minimum((chunk + 1) * per_chunk, units)", unit),
     ]
-    sizes = {"patch": patch.bytes}
-    if plan.turns:
-        sizes["slopes"] = plan.size[0] * plan.size[1] * plan.channels * size
-    parts = scratch_parts(sizes)
-    lines = [*scratch_lines(parts, table), *loop("task", "lo", "hi", task)]
-    code = kernel(f"depthwise_weight_grad_{plan.dtype}", lines, table, modules=patch.modules)
+    slopes = plan.size[0] * plan.size[1] * plan.outputs * size if plan.copies else 0
+    offsets = scratch_parts({"patch": patch.bytes, "slopes": slopes, **parts})
+    lines = [*scratch_lines(offsets, table), *start, *loop("task", "lo", "hi", task)]
+    turned = turning(plan.dtype, host_tile(plan.dtype).lanes) if patch.turns or plan.turns else {}
+    code = kernel(f"depthwise_weight_grad_{plan.dtype}", lines, table, modules=turned | dict(modules))
     made = Call(code.key, f"{spec.name} tiles", table.args, plan.chunks * plan.blocks, (core.x.buffer, core.dy.buffer),
-                (partial.name,), parts["end"], spec.nodes)  # fmt: skip
+                (partial.name,), offsets["end"], spec.nodes)  # fmt: skip
     return made, code
 
 
-def _turn_lines(plan: DepthwiseGradTile, table: ArgTable) -> list[str]:
+def _slope_lines(plan: DepthwiseGradTile, table: ArgTable) -> list[str]:
     """Lines that copy the tile of dy into ``slopes``, its channels side by side."""
-    size, lanes, dy = plan.dtype.itemsize, host_tile(plan.dtype).lanes, plan.core.dy
-    value = load(dy.dtype, "line", "c * dy_c + s", table.scope(dy.buffer))
+    lanes, dy = host_tile(plan.dtype).lanes, plan.core.dy
+    at = total("c" if dy.strides[3] == 1 else "c * dy_c", "s" if dy.strides[2] == 1 else "s * dy_w")
+    value = cast(load(dy.dtype, "line", at, table.scope(dy.buffer)), dy.dtype.computed, plan.dtype)
+    copied = loop("s", "0", "tile_w", loop("c", "0", "outputs", [
+        store(plan.dtype, "turned", "s * outputs + c", value, table.scope(SCRATCH)),
+    ]))  # fmt: skip
+    if plan.turns:
+        copied = [
+            f"if tile_w >= {lanes}:",
+            *indent(square_lines(plan.dtype, lanes, "line", "dy_c", "turned", "outputs", "tile_w", "outputs")),
+            "else:",
+            *indent(copied),
+        ]
     return loop("r", "0", "tile_h", [
-        f"line = dy + (n * dy_n + (oh0 + r) * dy_h + ow0 + channel0 * dy_c) * {size}",
-        f"turned = slopes + r * wide * channels * {size}",
-        f"if tile_w >= {lanes}:",
-        *indent(square_lines(plan.dtype, lanes, "line", "dy_c", "turned", "channels", "tile_w", "channels")),
-        "else:",
-        *indent(loop("c", "0", "channels", loop("s", "0", "tile_w", [
-            store(plan.dtype, "turned", "s * channels + c", value, table.scope(SCRATCH)),
-        ]))),
+        f"line = dy + (n * dy_n + (oh0 + r) * dy_h + ow0 * dy_w + channel0 * dy_c) * {dy.dtype.itemsize}",
+        f"turned = slopes + r * wide * outputs * {plan.dtype.itemsize}",
+        *copied,
     ])  # fmt: skip
 
 

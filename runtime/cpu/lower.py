@@ -32,8 +32,11 @@ from runtime.cpu.attention import lower_attention
 from runtime.cpu.bundle import lower_bundle
 from runtime.cpu.columns import lower_columns
 from runtime.cpu.contraction import lower_contraction
+from runtime.cpu.conv import computed_dtype
 from runtime.cpu.conv_chain import lower_conv_chain
 from runtime.cpu.conv_direct import lower_conv2d
+from runtime.cpu.conv_groups import small_groups
+from runtime.cpu.conv_groups_grad import lower_groups_grad, small_gradient
 from runtime.cpu.conv_inside import lower_inside, reads_inside
 from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
 from runtime.cpu.conv_pool import lower_conv2d_pool
@@ -77,6 +80,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_depthwise_rows(item)
         case Conv2d() as core if is_depthwise(core):
             return lower_depthwise(item)
+        case Conv2d() as core if core.groups > 1 and small_groups(core, computed_dtype(core)):
+            return lower_conv2d(item)
         case Conv2d() as core if is_pointwise(core) and not core.x.dtype.storage_only:
             return lower_contraction(as_contraction(item), lasting)
         case Conv2d() as core if is_winograd(core, lasting) and pick("algorithm", WINOGRAD):
@@ -91,6 +96,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_contraction(gradient_as_contraction(item), lasting)
         case ConvWeightGrad() as core if is_depthwise_gradient(core):
             return lower_depthwise_weight_grad(item)
+        case ConvWeightGrad() as core if taken := small_gradient(core):
+            return lower_groups_grad(item, taken)
         case ConvWeightGrad() as core if is_small(core):
             return lower_inside_grad(item)
         case ConvWeightGrad():

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from functools import cache
+from functools import cache, reduce
 
 from llvmlite import ir
 from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
+
+from runtime.cpu.group_lanes import GroupLanes
 
 UNROLL = 4
 _INT = ir.IntType(64)
@@ -26,7 +28,7 @@ _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
 
 def __getattr__(name: str) -> Callable[..., None]:
     """The microkernel that :meth:`runtime.cpu.tiles.Tile.name` names, for ``from runtime.cpu.microkernel import``."""
-    found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?", name)
+    found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near|_fold\d+|_spread\d+)?", name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     dtype, rows, vectors, lanes, unit_k, packed = found.groups()
@@ -44,17 +46,45 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
     and ``b_step`` is the distance from the first row of one ``t`` to that of the next. Where it is ``_near`` they are
     packed, the rows of A are neighbours in memory, and ``table`` holds for each ``t`` two distances: that of A's first
     element from the address ``b_step``, and that of B's first row from ``b``.
+
+    Two ways are for convolutions of small groups (see group_lanes.py) of so many inputs and of ``vectors`` outputs: an
+    element of A is then a vector of the inputs of several groups. Where ``packed`` is ``_fold`` and the inputs' number,
+    rows of B are packed, ``b_step`` is added to all addresses of A, and the result's rows, which are overwritten, are
+    the outputs of these groups. Where it is ``_spread`` and that number, a row of B is the outputs of these groups, and
+    the sums stay apart for every input.
     """
     element, size = _ELEMENT[dtype]
     vector = ir.VectorType(element, lanes)
     width = size * lanes
     fused = f"llvm.fmuladd.v{lanes}{dtype}"
+    way = packed.rstrip("0123456789")
+    groups = GroupLanes(int(packed.removeprefix(way) or 1), vectors, lanes)
+    grouped = way in ("_fold", "_spread")
 
     def address(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
         return builder.gep(base, [offset], source_etype=_BYTE)
 
     def load_vector(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
         return builder.load(address(builder, base, offset), typ=vector, align=size)
+
+    def shuffled(builder: ir.IRBuilder, source: ir.Value, chosen: list[int], other: ir.Value | None = None) -> ir.Value:
+        """The ``chosen`` elements of ``source``, and of ``other``, which are counted on."""
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(chosen)), chosen)
+        return builder.shuffle_vector(source, other or ir.Constant(source.type, ir.Undefined), mask)
+
+    def folded(builder: ir.IRBuilder, sums: list[ir.Value]) -> ir.Value:
+        """The outputs of all groups, one group after the other."""
+        parts = []
+        for terms in groups.fold():
+            first, *others = (shuffled(builder, sums[q], chosen) for q, chosen in terms)
+            parts.append(reduce(builder.fadd, others, first))
+        run = groups.run
+        while len(parts) > 1:  # runs of two neighbours take turns
+            order = [p + at for p in range(0, groups.count * run, run) for half in (0, groups.count * run)
+                     for at in range(half, half + run)]  # fmt: skip
+            parts = [shuffled(builder, a, order, b) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+            run *= 2
+        return parts[0]
 
     def splat(builder: ir.IRBuilder, scalar: ir.Value) -> ir.Value:
         undefined = ir.Constant(vector, ir.Undefined)
@@ -66,7 +96,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         if unit_k:
             a_step = _INT(size)
         b_jump = a_origin = b_step
-        if packed:
+        if packed and way != "_spread":
             b_step = _INT(vectors * width)
         function, module = builder.function, builder.module
         multiply_add = get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), fused)
@@ -78,10 +108,17 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
 
         def step(k: ir.Value, row_of_b: ir.Value, bases: list[ir.Value], sums: list[ir.Value]) -> list[ir.Value]:
             """One k: the row of B at ``row_of_b`` times the elements of A at byte offset ``k``."""
-            b_values = [load_vector(builder, row_of_b, _INT(j * width)) for j in range(vectors)]
+            if way == "_spread":
+                outputs = builder.load(row_of_b, typ=ir.VectorType(element, groups.count * vectors), align=size)
+                b_values = [shuffled(builder, outputs, groups.spread(j)) for j in range(vectors)]
+            else:
+                b_values = [load_vector(builder, row_of_b, _INT(j * width)) for j in range(vectors)]
             result = list(sums)
             for i in range(rows):
-                a_value = splat(builder, builder.load(address(builder, bases[i], k), typ=element, align=size))
+                if grouped:
+                    a_value = load_vector(builder, bases[i], k)
+                else:
+                    a_value = splat(builder, builder.load(address(builder, bases[i], k), typ=element, align=size))
                 for j in range(vectors):
                     at = i * vectors + j
                     result[at] = builder.call(multiply_add, [a_value, b_values[j], result[at]])
@@ -96,6 +133,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
                 for i in range(width_of_entry)
             ]
             if packed != "_near":
+                words = [builder.add(word, a_origin) if way == "_fold" else word for word in words]
                 return [builder.inttoptr(word, _POINTER) for word in words], b_outer
             first = builder.inttoptr(builder.add(a_origin, words[0]), _POINTER)
             return [address(builder, first, _INT(i * size)) for i in range(rows)], address(builder, b, words[1])
@@ -108,6 +146,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
                 target.add_incoming(value, source)
 
         # Start from zero, or from what is there.
+        zero = ir.Constant(vector, [0.0] * lanes)
         offsets = []
         for i in range(rows):
             row = builder.mul(c_step, _INT(i))
@@ -115,11 +154,11 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         entry = builder.block
         builder.cbranch(builder.icmp_signed("!=", accumulate, _INT(0)), block["begin"], block["start"])
         builder.position_at_end(block["begin"])
-        present = [load_vector(builder, c, offset) for offset in offsets]
+        present = [zero if way == "_fold" else load_vector(builder, c, offset) for offset in offsets]
         builder.branch(block["start"])
         builder.position_at_end(block["start"])
         initial = phis(rows * vectors)
-        join(initial, [ir.Constant(vector, [0.0] * lanes)] * len(initial), entry)
+        join(initial, [zero] * len(initial), entry)
         join(initial, present, block["begin"])
         unrolled_end = builder.and_(inner, _INT(-UNROLL))
         a_steps = [builder.mul(a_step, _INT(u)) for u in range(UNROLL + 1)]
@@ -207,6 +246,9 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         final = phis(rows * vectors)
         join(final, initial, block["start"])
         join(final, sums_after, block["next"])
+        if way == "_fold":
+            final = [folded(builder, final[i : i + vectors]) for i in range(0, rows * vectors, vectors)]
+            offsets = offsets[::vectors]
         for value, offset in zip(final, offsets, strict=True):
             builder.store(value, address(builder, c, offset), align=size)
 

@@ -78,11 +78,15 @@ def multiplies_halves() -> bool:
     return host_vector_bytes() == 64 and llvm.get_host_cpu_name() == "znver4"
 
 
+def host_registers() -> int:
+    """How many vector registers there are."""
+    return 32 if host_vector_bytes() == 64 or host_features()[0] in ("aarch64", "arm64") else 16
+
+
 def host_tile(dtype: DType) -> Tile:
     """The tile for ``dtype`` (f32 or f64) on this machine."""
     width = host_vector_bytes()
-    registers = 32 if width == 64 or host_features()[0] in ("aarch64", "arm64") else 16
-    rows, vectors = _SHAPES[width, registers]
+    rows, vectors = _SHAPES[width, host_registers()]
     return Tile(rows, vectors, width // dtype.itemsize)
 
 
