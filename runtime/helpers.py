@@ -53,9 +53,9 @@ class Helper:
         return base64.b64decode(found["code"])
 
     def dismiss(self) -> None:
-        """End the process, once it is done with the kernel that it may have."""
-        with self._process:  # closes its stdin and waits
-            pass
+        """End the process, whose work nobody waits for."""
+        with self._process:  # closes its pipes and waits
+            self._process.kill()
 
 
 def _start(worker: str) -> subprocess.Popen[bytes]:
@@ -77,6 +77,15 @@ _idle: list[Helper] = []
 def idle(worker: str) -> int:
     """How many helpers of this kind wait for work."""
     return len(_waiting(worker))
+
+
+def call(worker: str, count: int) -> None:
+    """Have ``count`` helpers of this kind start, or wait: there will be work for them."""
+    try:
+        for _ in range(count - idle(worker)):
+            release(Helper(worker))
+    except OSError:
+        pass
 
 
 def hire(worker: str) -> Helper:

@@ -120,6 +120,7 @@ class Compiling:
         found = program is not None
         watch = _Stopwatch()
         if program is None:
+            self.expect(graph)
             program = self._compile(graph, options, watch)
             store.store_program(key, program)
         built = self._load(_located(program, graph), cells, found)
@@ -180,6 +181,9 @@ class Compiling:
         """Have the code of ``kernels`` in this process."""
         raise NotImplementedError
 
+    def expect(self, graph: Graph) -> None:
+        """``graph`` is about to be compiled: what takes time to start may start."""
+
     def target(self, options: Options) -> Target:
         """What passes may know of it."""
         raise NotImplementedError
@@ -235,6 +239,12 @@ class CPU(Compiling):
         start = time.perf_counter()
         executor.run(inputs)
         return time.perf_counter() - start
+
+    def expect(self, graph: Graph) -> None:
+        if settings.get("jit"):
+            from runtime.cpu.compile import expect
+
+            expect(len(graph.nodes))
 
     def load(self, kernels: Collection[Kernel]) -> None:
         from runtime import cache

@@ -151,7 +151,7 @@ def test_what_it_does_not_know(body):
     source = f"{CALLED}def kernel(args, lo, hi, scratch):\n    {body}\n"
     exec(source, globals_)
     with pytest.raises(Unknown):
-        translate(source, "kernel", globals_, "entry", compiling.FASTMATH)
+        translate(source, "kernel", globals_, "entry", compiling.FASTMATH, {})
 
 
 class Mixture(nn.Module):
@@ -192,4 +192,4 @@ def test_kernels_of_models_go_the_short_way():
     assert len(kernels) > 40
     for kernel in kernels:
         made = vars(compiling.load_source(kernel))
-        assert translate(kernel.source, kernel.name, made, symbol(kernel.name), compiling.FASTMATH)
+        assert translate(kernel.source, kernel.name, made, symbol(kernel.name), compiling.FASTMATH, {})

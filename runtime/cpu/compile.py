@@ -13,16 +13,22 @@ from typing import TYPE_CHECKING, Any
 
 from engine.errors import CompileError, TenonError
 from engine.program import Kernel
+from runtime import helpers
 from runtime.cpu.objects import externals, link, symbol
+from runtime.cpu.parts import parts_of
+from runtime.cpu.threads import thread_count
 from runtime.side_by_side import side_by_side
 from runtime.sources import load_source
 
 if TYPE_CHECKING:
-    from llvmlite.binding import ModuleRef, TargetMachine
+    from llvmlite.binding import ModulePassManager, ModuleRef, TargetMachine
 
 WORKER = "runtime.cpu.worker"
 _WORTH_A_HELPER = 3
 """Kernels for each helping process that must be started, at least: that takes about as long."""
+
+_NODES_OF_A_HELPER = 16
+"""Nodes of a traced graph for each helping process that is started before its kernels are known, at least."""
 
 FASTMATH = frozenset({"contract", "reassoc", "nsz"})
 """Never nnan or ninf: NaN and infinity propagate as in NumPy."""
@@ -73,19 +79,65 @@ def _translated(kernel: Kernel, made: ModuleType) -> ModuleRef | None:
     from llvmlite import binding
     from numba.core.compiler_lock import global_compiler_lock
 
-    from runtime.cpu.translate import Unknown, translate
+    from runtime.cpu.translate import Unknown
 
     _machine()
     with global_compiler_lock:
+        parts = parts_of(kernel)
         try:
-            text = translate(kernel.source, kernel.name, vars(made), symbol(kernel.name), FASTMATH)
+            text = _text(kernel, made, parts)
         except Unknown:
             return None
         module = binding.parse_assembly(text)
         module.name = symbol(kernel.name)
         module.verify()
         _optimise(module)
+        _put_in_place(parts, module)
         return module
+
+
+def _text(kernel: Kernel, made: ModuleType, parts: Sequence[Kernel] = ()) -> str:
+    """The LLVM IR of a kernel that calls its ``parts``. Raises Unknown."""
+    from runtime.cpu.translate import translate
+
+    symbols = {part.name: symbol(part.name) for part in parts}
+    return translate(kernel.source, kernel.name, vars(made), symbol(kernel.name), FASTMATH, symbols)
+
+
+@cache
+def _part(part: Kernel) -> str:
+    """The LLVM IR of a part of kernels, as it is put in place of calls."""
+    from llvmlite import binding
+
+    module = binding.parse_assembly(_text(part, load_source(part)))
+    module.get_function(symbol(part.name)).add_function_attribute("alwaysinline")
+    _tidy(module, binding.create_new_module_pass_manager())
+    return str(module)
+
+
+def _put_in_place(parts: Sequence[Kernel], module: ModuleRef) -> None:
+    """The code of ``parts`` instead of their calls."""
+    from llvmlite import binding
+
+    if not parts:
+        return
+    for part in parts:
+        module.link_in(binding.parse_assembly(_part(part)))
+        module.get_function(symbol(part.name)).linkage = "internal"
+    passes = binding.create_new_module_pass_manager()
+    passes.add_always_inliner_pass()
+    _tidy(module, passes)
+
+
+def _tidy(module: ModuleRef, passes: ModulePassManager) -> None:
+    """Run ``passes``, and few others: they find what has become constant, or is not needed any more."""
+    from llvmlite import binding
+
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_global_dead_code_eliminate_pass()
+    passes.run(module, binding.create_pass_builder(_machine(), binding.create_pipeline_tuning_options(speed_level=3)))
 
 
 def _lower(function: Any, name: str) -> ModuleRef:
@@ -159,6 +211,19 @@ def _optimise(module: ModuleRef) -> None:
     options.slp_vectorization = False
     builder = binding.create_pass_builder(_machine(), options)
     builder.getModulePassManager().run(module, builder)
+
+
+def expect(nodes: int) -> None:
+    """A graph of so many nodes is about to be compiled: helpers may start while passes run."""
+    helpers.call(WORKER, min(thread_count() - 1, nodes // _NODES_OF_A_HELPER))
+
+
+def get_ready() -> None:
+    """Import and set up now what the first kernel would have to wait for."""
+    from runtime.cpu import translate
+
+    translate.get_ready(FASTMATH)
+    _machine()
 
 
 def compile_kernels(

@@ -161,8 +161,6 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         join(initial, [zero] * len(initial), entry)
         join(initial, present, block["begin"])
         unrolled_end = builder.and_(inner, _INT(-UNROLL))
-        a_steps = [builder.mul(a_step, _INT(u)) for u in range(UNROLL + 1)]
-        b_steps = [builder.mul(b_step, _INT(u)) for u in range(UNROLL + 1)]
         some = builder.and_(builder.icmp_signed(">", outer, _INT(0)), builder.icmp_signed(">", inner, _INT(0)))
         builder.cbranch(some, block["outer"], block["store"])
 
@@ -184,11 +182,11 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         b_unrolled = builder.phi(_POINTER)
         sums_unrolled = phis(rows * vectors)
         sums: list[ir.Value] = list(sums_unrolled)
-        for u in range(UNROLL):
-            sums = step(builder.add(k_offset, a_steps[u]), address(builder, b_unrolled, b_steps[u]), bases, sums)
-        b_next = address(builder, b_unrolled, b_steps[UNROLL])
+        offset_next, b_next = k_offset, b_unrolled
+        for _ in range(UNROLL):
+            sums = step(offset_next, b_next, bases, sums)
+            offset_next, b_next = builder.add(offset_next, a_step), address(builder, b_next, b_step)
         k_next = builder.add(k, _INT(UNROLL))
-        offset_next = builder.add(k_offset, a_steps[UNROLL])
         for source, values in ((block["outer"], (_INT(0), _INT(0), b_first)),
                                (block["unrolled"], (k_next, offset_next, b_next))):  # fmt: skip
             for target, value in zip((k, k_offset, b_unrolled), values, strict=True):

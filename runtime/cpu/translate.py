@@ -17,7 +17,7 @@ from __future__ import annotations
 import ast
 import builtins
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -78,14 +78,22 @@ class _Loop:
     end: ir.Block
 
 
-def translate(source: str, name: str, globals_: dict[str, Any], entry: str, fastmath: frozenset[str]) -> str:
-    """LLVM IR in which ``entry`` is the function ``name`` of ``source``, ``void(i64, i64, i64, i64)``.
+def translate(
+    source: str, name: str, globals_: dict[str, Any], entry: str, fastmath: frozenset[str], parts: Mapping[str, str]
+) -> str:
+    """LLVM IR in which ``entry`` is the function ``name`` of ``source``; its parameters are i64.
 
-    ``globals_`` are the names of the module that the source makes. Raises Unknown.
+    ``globals_`` are the names of the module that the source makes. What ``parts`` names is called, by the symbol given
+    there, and stays outside. Raises Unknown.
     """
     functions = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
     with _contexts(fastmath)[1].push_code_library(_Alone()):
-        return _Function(name, functions, globals_, entry, fastmath).text()
+        return _Function(name, functions, globals_, entry, fastmath, parts).text()
+
+
+def get_ready(fastmath: frozenset[str]) -> None:
+    """Set up Numba's contexts."""
+    _contexts(fastmath)
 
 
 class _Alone:
@@ -126,14 +134,15 @@ class _Function:
         globals_: dict[str, Any],
         entry: str,
         fastmath: frozenset[str],
+        parts: Mapping[str, str],
     ):
         self.functions = functions
         self.globals = globals_
         self.fastmath = fastmath
+        self.parts = parts
         self.typing, self.context = _contexts(fastmath)
         self.module = self.context.create_module(entry)
-        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_WORD] * 4), entry)
-        function.attributes.add("nounwind")
+        function = self._declared(entry, len(functions[name].args.args))
         self.slots = ir.IRBuilder(function.append_basic_block("entry"))
         self.builder = ir.IRBuilder(function.append_basic_block("body"))
         self.variables: dict[str, tuple[types.Type, ir.Value]] = {}
@@ -145,6 +154,11 @@ class _Function:
             self.builder.ret_void()
         self.slots.position_at_end(function.entry_basic_block)  # Numba's own slots have come behind
         self.slots.branch(function.blocks[1])
+
+    def _declared(self, symbol: str, parameters: int) -> ir.Function:
+        function = ir.Function(self.module, ir.FunctionType(ir.VoidType(), [_WORD] * parameters), symbol)
+        function.attributes.add("nounwind")
+        return function
 
     def text(self) -> str:
         rewrite_module(self.module, self.context.fastmath)
@@ -316,6 +330,8 @@ class _Function:
                 return self._choice(test, body, orelse)
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name not in self.variables:
                 function, given = self._global(name), [self._value(a) for a in args]
+                if name in self.parts:
+                    return self._call_part(self.parts[name], given)
                 if isinstance(function, Dispatcher) and name in self.functions:
                     return self._in_place(self.functions[name], given)
                 return self._call(function, given)
@@ -421,6 +437,11 @@ class _Function:
         signature, emit = found
         values = [self._as(a, kind) for a, kind in zip(args, signature.args, strict=True)]
         return _Typed(signature.return_type, emit(self.context, self.builder, signature, values))
+
+    def _call_part(self, symbol: str, args: list[_Typed]) -> _Typed:
+        function = self.module.globals.get(symbol) or self._declared(symbol, len(args))
+        self.builder.call(function, [self._as(a, _INT64) for a in args])
+        return _Typed(types.void, self.context.get_dummy_value())
 
     def _convert(self, value: _Typed, dtype: np.dtype) -> _Typed:
         kind = getattr(types, {"bool": "boolean"}.get(dtype.name, dtype.name))

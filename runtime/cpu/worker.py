@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from runtime.cpu.compile import compile_kernel
+from runtime.cpu.compile import compile_kernel, get_ready
 from runtime.worker import main
 
 if __name__ == "__main__":
+    get_ready()
     main(compile_kernel)
