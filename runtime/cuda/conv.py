@@ -187,7 +187,7 @@ def lower_conv_weight_grad(spec: KernelSpec, lower: Lower, architecture: str) ->
     copied, gradient = _evenly_spaced(spec, core, dtype, lower)
     core = replace(core, x=image, dy=gradient)
     tile, chunks = _parts(core)
-    way = weight_grad_way(core, tile, chunks) if architecture == "sm_90a" else None
+    way = weight_grad_way(core, spec.products, tile, chunks) if architecture == "sm_90a" else None
     if way is not None and by_wgmma():
         partial, made = hopper_weight_grad(spec, core, *way)
     else:

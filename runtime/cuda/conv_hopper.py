@@ -19,14 +19,11 @@ from runtime.cuda.copies import copy_width
 from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import staged_value
 from runtime.cuda.hopper import (
-    BOX,
     MODULES,
     PIECE,
     ROW_BYTES,
     ROWS,
     THREADS,
-    TILES,
-    Hopper,
     HopperTile,
     depth_of,
     hopper_work,
@@ -188,12 +185,13 @@ def _called(name: str, spec: KernelSpec, tile: HopperTile, table: ArgTable, line
 # --- the weight gradient -------------------------------------------------------------------------------------
 
 
-def weight_grad_way(core: ConvWeightGrad, other: Tile, parts: int) -> tuple[HopperTile, int] | None:
-    """The tile with which wgmma is expected soonest, and into how many parts the pixels go, or None where mma.sync,
-    with tile ``other`` in so many ``parts``, is sooner or must do."""
+def weight_grad_way(core: ConvWeightGrad, exactness: str, other: Tile,
+                    parts: int) -> tuple[HopperTile, int] | None:  # fmt: skip
+    """The tile with which wgmma is expected soonest for products so exact, and into how many parts the pixels go, or
+    None where mma.sync, with tile ``other`` in so many ``parts``, is sooner or must do."""
     size, gradient = core.x.dtype.itemsize, core.dy
     steps = (gradient.offset, gradient.strides[2], core.group_outputs)
-    if size != 2 or _window(core) is None or not _is_readable(core, "highest") or copy_width(steps, size) != CHUNK:
+    if _window(core) is None or not _is_readable(core, exactness) or copy_width(steps, size) != CHUNK:
         return None
     rows, outputs = _rows(core), core.group_outputs
 
@@ -202,14 +200,14 @@ def weight_grad_way(core: ConvWeightGrad, other: Tile, parts: int) -> tuple[Hopp
         count = max(min(PROCESSORS // blocks, most_parts(core)), 1)
         return hopper_work(tile, core.groups * count, rows, outputs) / count, count
 
-    best = min(TILES, key=found)
+    best = min(tiles_of(core.x.dtype, exactness, b_along_k=False), key=found)
     by_mma = work(size, core.groups * parts, prod(core.kernel) * core.group_inputs, outputs) / parts
     return (best, found(best)[1]) if found(best)[0] < by_mma else None
 
 
 def _rows(core: ConvWeightGrad) -> int:
     """Rows of the sums: a group's channels, filled up to whole pieces, a tap."""
-    return prod(core.kernel) * _channel_blocks(core) * BOX
+    return prod(core.kernel) * _channel_blocks(core) * depth_of(core.x.dtype)
 
 
 def hopper_weight_grad(spec: KernelSpec, core: ConvWeightGrad, tile: HopperTile, parts: int,
@@ -218,24 +216,25 @@ def hopper_weight_grad(spec: KernelSpec, core: ConvWeightGrad, tile: HopperTile,
     dtype, size = core.x.dtype, core.x.dtype.itemsize
     window, rows, outputs = _window(core), _rows(core), core.group_outputs
     assert window is not None
-    width = _channel_blocks(core) * BOX
+    hopper = hopper_of(dtype, tile, False, False, walks=True)
+    box = hopper.depth
+    width = _channel_blocks(core) * box
     each = core.groups * rows * outputs
     buffer = Buffer(f"{spec.name}.partial", "temp", dtype.computed, parts * each)
     strides = (rows * outputs, core.kernel[1] * width * outputs, width * outputs, outputs, 1)
     partial = Partial(buffer, parts, each, strides)
     sums = sums_of_parts(spec, partial, (core.groups, rows, outputs))
     pixels = core.batch * product(core.out_size)
-    hopper = Hopper(dtype, tile, False, False)
     m_blocks, n_blocks = ceil_div(rows, ROWS), ceil_div(outputs, tile.columns)
     tiles = parts * core.groups * m_blocks * n_blocks
     gradient = BoxMap(
         Pointer(core.dy.buffer, core.dy.offset * size), (pixels, core.out_channels), (core.dy.strides[2] * size,), size,
-        (BOX, BOX),
+        (box, box),
     )  # fmt: skip
     table = ArgTable()
     table.declare(
-        a_map=_image(core, core.batch, window, BOX), b_map=gradient, pixels=pixels, rows=rows, outputs=outputs,
-        per_part=ceil_div(ceil_div(pixels, parts), BOX) * BOX, channel_blocks=_channel_blocks(core),
+        a_map=_image(core, core.batch, window, box), b_map=gradient, pixels=pixels, rows=rows, outputs=outputs,
+        per_part=ceil_div(ceil_div(pixels, parts), box) * box, channel_blocks=_channel_blocks(core),
         last_tap=prod(core.kernel) - 1, m_blocks=m_blocks, n_blocks=n_blocks, tiles=tiles,
     )  # fmt: skip
     _declare_image(table, core)
@@ -243,32 +242,31 @@ def hopper_weight_grad(spec: KernelSpec, core: ConvWeightGrad, tile: HopperTile,
         *coordinates(table, "number", {"part": parts, "group": core.groups, "tile": m_blocks * n_blocks}),
         *place_tile(ROWS, tile.columns),
         "first_pixel = part * per_part",
-        f"k_tiles = (min(per_part, pixels - first_pixel) + {BOX - 1}) // {BOX}",
+        f"k_tiles = (min(per_part, pixels - first_pixel) + {box - 1}) // {box}",
     ]
     aim = [
         # Where the boxes of this tile are in a patch; behind its end they are the last tap's again, and not stored.
-        f"from_channel = cuda.local.array({ROWS // BOX}, int64)",
-        f"right = cuda.local.array({ROWS // BOX}, int64)",
-        f"down = cuda.local.array({ROWS // BOX}, int64)",
-        f"for box in range({ROWS // BOX}):",
-        f"    block_number = tile_row // {BOX} + box",
+        f"from_channel = cuda.local.array({ROWS // box}, int32)",
+        f"further = cuda.local.array({ROWS // box}, int32)",  # rows down and columns right, in one number
+        f"for box in range({ROWS // box}):",
+        f"    block_number = tile_row // {box} + box",
         "    tap = quotient(block_number, channel_blocks)",
-        f"    from_channel[box] = group * inputs + (block_number - tap * channel_blocks) * {BOX}",
+        f"    from_channel[box] = group * inputs + (block_number - tap * channel_blocks) * {box}",
         "    tap = min(tap, last_tap)",
         "    tap_row = quotient(tap, kernel_w)",
-        "    down[box] = tap_row * dilation_h",
-        "    right[box] = (tap - tap_row * kernel_w) * dilation_w",
+        "    further[box] = tap_row * dilation_h << 16 | (tap - tap_row * kernel_w) * dilation_w",
         # How far one stage's pixels are from the next one's.
-        f"lines_on = quotient({BOX}, out_w)",
-        f"columns_on = {BOX} - lines_on * out_w",
+        f"lines_on = quotient({box}, out_w)",
+        f"columns_on = {box} - lines_on * out_w",
         "images_on = quotient(lines_on, out_h)",
         "rows_on = lines_on - images_on * out_h",
         *_first_pixel("first_pixel"),
     ]
     fetch = [
-        *hopper.boxes("a", f"tma_load_patches(to, a_map, from_channel[box], {_AT_PIXEL}, right[box], down[box])"),
-        *hopper.boxes("b", f"tma_load_2d(to, b_map, group * outputs + tile_column + {BOX} * box, "
-                           f"first_pixel + {BOX} * k_tile, arrived)"),
+        *hopper.boxes("a", f"tma_load_patches(to, a_map, from_channel[box], {_AT_PIXEL}, further[box] & 0xFFFF, "
+                           "further[box] >> 16)"),
+        *hopper.boxes("b", f"tma_load_2d(to, b_map, group * outputs + tile_column + {box} * box, "
+                           f"first_pixel + {box} * k_tile, arrived)"),
         "out_column += columns_on",
         "out_row += rows_on",
         "image += images_on",

@@ -116,12 +116,13 @@ def is_multiplied(dtype: DType, exactness: str) -> bool:
 @dataclass(frozen=True)
 class Hopper:
     """The lines of such a kernel, for elements of ``dtype`` in tiles of ``tile``. The two flags say whether an operand
-    has k along its rows in a stage."""
+    has k along its rows in a stage; ``registers`` are those of the threads that fetch and of those that multiply."""
 
     dtype: DType
     tile: HopperTile
     a_along_k: bool
     b_along_k: bool
+    registers: tuple[int, int] = (FEW_REGISTERS, MANY_REGISTERS)
 
     @property
     def depth(self) -> int:
@@ -159,7 +160,7 @@ class Hopper:
             "cuda.syncthreads()",
             "slot = 0",
             "if thread < 128:",
-            f"    setmaxnreg_dec({self._registers[0]})",
+            f"    setmaxnreg_dec({self.registers[0]})",
             "    if thread == 0:",
             "        fence_tensor_map(a_map)",
             "        fence_tensor_map(b_map)",
@@ -174,7 +175,7 @@ class Hopper:
             *indent([*fetch, *self._next()], 4),
             *indent(self._beside(place)),
             "else:",
-            f"    setmaxnreg_inc({self._registers[1]})",
+            f"    setmaxnreg_inc({self.registers[1]})",
             "    warpgroup = (thread >> 7) - 1",
             "    warp = thread >> 5 & 3",
             *(f"    {sums} = cuda.local.array({tile.columns // 2}, float32)" for sums in self._sums),
@@ -187,9 +188,10 @@ class Hopper:
             *indent([*place, *self._multiply(), *multiplied], 2),
         ]
 
-    _registers = FEW_REGISTERS, MANY_REGISTERS
-    _sums = ("acc",)
-    """The names of the accumulators."""
+    @property
+    def _sums(self) -> tuple[str, ...]:
+        """The names of the accumulators."""
+        return ("acc",)
 
     def _more_barriers(self) -> list[str]:
         """Lines that make the mbarriers of stage ``i`` besides ``full`` and ``empty``."""

@@ -31,18 +31,21 @@ PREPARING = 3
 
 SOME_REGISTERS, MOST_REGISTERS = 56, 224
 """Of threads that fetch or prepare, and of those that multiply."""
+_WALKING = {True: (88, 208), False: (104, 200)}
+"""The same where boxes are fetched along the pixels of an image, with lower parts and without."""
 
 EXACT_TILES = (HopperTile(128, 4, 1.5, lower=True), HopperTile(64, 5, 1.1, lower=True))
-"""Of three products. The small ones have sums of their own, so a tile is half as large as others."""
+"""Of three products. The small ones have sums of their own, so a tile is half as large as others. There is room for
+three mbarriers of five stages."""
+TURNED_TILES = (HopperTile(256, 4, 1.1), HopperTile(128, 5, 0.8))
+"""Of one product, with k across the rows of b: turning it over takes longer than multiplying it."""
 
 
 class HopperSingle(Hopper):
     """The lines of such a kernel."""
 
-    _registers = SOME_REGISTERS, MOST_REGISTERS
-
     @property
-    def _sums(self) -> tuple[str, ...]:  # type: ignore[override]
+    def _sums(self) -> tuple[str, ...]:
         return ("acc", "acc_low") if self.tile.lower else ("acc",)
 
     @property
@@ -197,12 +200,17 @@ class HopperSingle(Hopper):
         return lines
 
 
-def tiles_of(dtype: DType, exactness: str) -> tuple[HopperTile, ...]:
+def tiles_of(dtype: DType, exactness: str, b_along_k: bool = True) -> tuple[HopperTile, ...]:
     """The tiles for ``dtype`` with products that are to be so exact."""
-    return EXACT_TILES if dtype == dtypes.f32 and exactness == "highest" else TILES
+    if dtype != dtypes.f32:
+        return TILES
+    return EXACT_TILES if exactness == "highest" else TILES if b_along_k else TURNED_TILES
 
 
-def hopper_of(dtype: DType, tile: HopperTile, a_along_k: bool, b_along_k: bool) -> Hopper:
-    """What writes the lines of a kernel for such operands in tiles of ``tile``."""
-    single = dtype == dtypes.f32 and not (a_along_k and b_along_k and not tile.lower)
-    return (HopperSingle if single else Hopper)(dtype, tile, a_along_k, b_along_k)
+def hopper_of(dtype: DType, tile: HopperTile, a_along_k: bool, b_along_k: bool, walks: bool = False) -> Hopper:
+    """What writes the lines of a kernel for such operands in tiles of ``tile``. It ``walks`` where boxes are fetched
+    along the pixels of an image."""
+    if dtype != dtypes.f32 or (a_along_k and b_along_k and not tile.lower):
+        return Hopper(dtype, tile, a_along_k, b_along_k)
+    registers = _WALKING[tile.lower] if walks else (SOME_REGISTERS, MOST_REGISTERS)
+    return HopperSingle(dtype, tile, a_along_k, b_along_k, registers)

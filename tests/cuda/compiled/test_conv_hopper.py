@@ -12,7 +12,7 @@ from cuda_harness import check_hopper as check
 from engine.program import Kernel
 from runtime.cuda import conv
 from runtime.cuda.hopper import TILES, HopperTile
-from runtime.cuda.hopper_single import EXACT_TILES
+from runtime.cuda.hopper_single import EXACT_TILES, TURNED_TILES
 from runtime.cuda.lower import lower
 
 DEEP = Case((14, 14), (64, 64))
@@ -44,3 +44,10 @@ def test_every_tile_with_tf32(tile: HopperTile, monkeypatch: pytest.MonkeyPatch)
 
 def test_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     check(kernel_of(forward("float32", DEEP, F32), monkeypatch, EXACT_TILES[0]))
+
+
+@pytest.mark.parametrize("tile", [*EXACT_TILES, TURNED_TILES[0]])
+def test_weight_gradients_in_float32(tile: HopperTile, monkeypatch: pytest.MonkeyPatch) -> None:
+    case = weight_gradient("float32", DEEP, F32)
+    case = replace(case, spec=replace(case.spec, products="highest" if tile.lower else "high"))
+    check(kernel_of(case, monkeypatch, tile))

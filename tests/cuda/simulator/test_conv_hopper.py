@@ -15,7 +15,7 @@ from engine.program import Lowered
 from runtime.cuda import conv
 from runtime.cuda.conv_hopper import hopper_convolution, hopper_weight_grad
 from runtime.cuda.hopper import TILES, HopperTile
-from runtime.cuda.hopper_single import EXACT_TILES
+from runtime.cuda.hopper_single import EXACT_TILES, TURNED_TILES
 from runtime.cuda.lower import lower
 
 RAGGED = Case((5, 6), (24, 72), kernel=(3, 1), padding=(1, 0))
@@ -66,9 +66,22 @@ def test_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     check(case, on_hopper(monkeypatch, case, TILES[2]), 1)
 
 
-def test_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    case = forward("float32", Case((5, 4), (36, 16)), F32)
-    check(case, on_hopper(monkeypatch, case, EXACT_TILES[1]), 2)
+FLOAT32 = [
+    (forward("float32", Case((5, 4), (36, 16)), F32), EXACT_TILES[1]),
+    (weight_gradient("float32 dw", Case((4, 5), (12, 40), (2, 1), padding=(1, 0)), F32), EXACT_TILES[1]),
+    (weight_gradient("float32 groups dw", Case((6, 5), (64, 32), (2, 2), (1, 2), groups=2), F32), EXACT_TILES[0]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("case, tile", FLOAT32, ids=[case.name for case, _ in FLOAT32])
+def test_float32(case: Kernel, tile: HopperTile, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(case, on_hopper(monkeypatch, case, tile), 2)
+
+
+def test_a_weight_gradient_in_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = replace(weight_gradient("tf32 dw", Case((5, 4), (12, 40)), F32), tolerance=4e-3)
+    case = replace(case, spec=replace(case.spec, products="high"))
+    check(case, on_hopper(monkeypatch, case, TURNED_TILES[1]), 1)
 
 
 def names(case: Kernel, **changed: object) -> list[str]:
@@ -85,6 +98,9 @@ def test_hopper_is_chosen_where_it_can_and_pays() -> None:
     assert "conv2d_hopper_f32" in names(forward("", large, F32))
     assert "conv2d_hopper_f32" in names(forward("", large, F32), products="high")
     assert "conv2d_f32" in names(forward("", large, F32), products="medium")
+    deep = Case((56, 56), (64, 256))
+    for exactness, kernel in (("highest", "_hopper_f32"), ("high", "_hopper_f32"), ("medium", "_f32")):
+        assert f"conv_weight_grad{kernel}" in names(weight_gradient("", deep, F32), products=exactness)
 
 
 FAULTS = {
