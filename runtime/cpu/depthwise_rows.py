@@ -115,6 +115,7 @@ def lower_depthwise_rows(spec: KernelSpec) -> Lowered:
 
 def _sort_columns(dtype: DType, stride: int, lane: int, read: int, written: int) -> list[str]:
     """Lines that copy every row of ``patch`` into ``sorted``: ``lane`` columns of each remainder by ``stride``."""
+
     def column(remainder: int) -> str:
         value = load(dtype, "line", f"q * {stride} + {remainder}", read)
         return store(dtype, "out", f"{remainder * lane} + q", value, written)
