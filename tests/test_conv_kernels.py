@@ -16,6 +16,7 @@ from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec, MaxPool2
 from runtime.cpu.conv_direct import lower_conv2d
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.lower import lower
+from runtime.cpu.tiles import host_tile
 
 
 def taps(case: Case, x: np.ndarray) -> dict[tuple[int, int], np.ndarray]:
@@ -60,6 +61,26 @@ def test_convolution(name: str) -> None:
         written, found = case.empty(n, case.out_size, case.channels[1])
         run(lowered, {"x": stored, "w": w, "bias": b, "y": written}, {"B": n}, splits=2)
         np.testing.assert_allclose(found, convolved(case, x, w) + b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["planes", "planes, pointwise", "planes, pointwise over images"])
+def test_planes_are_written_where_they_lie(name: str) -> None:
+    case = CASES[name]
+    y = Access("y", F32, case.strides(case.out_size, case.channels[1]))
+    spec = KernelSpec("conv", (B, *case.out_size, case.channels[1]), (), (y,), finish(F32), convolution(case))
+    lowered = lower(spec)
+    assert [k.name for k in lowered.kernels] == ["conv2d_planes_f32_kernel"]
+    tile = host_tile(F32)
+    rest = case.out_size[0] * case.out_size[1] % tile.columns
+    whole = case.channels[1] % tile.rows in (0, *tile.heights) and rest in (0, 4, tile.lanes // 2, tile.lanes)
+    assert ("claim" in lowered.kernels[0].source) == whole
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(case.weight_shape).astype(np.float32)
+    for n in (1, 5):
+        stored, x = case.image(rng, n, case.size, case.channels[0])
+        written, found = case.empty(n, case.out_size, case.channels[1])
+        run(lowered, {"x": stored, "w": w, "y": written}, {"B": n}, splits=3)
+        np.testing.assert_allclose(found, convolved(case, x, w), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", [n for n in CASES if not n.startswith(("strides", "wide"))])

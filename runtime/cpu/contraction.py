@@ -272,7 +272,7 @@ def block_height(sizes: Sequence[int], left: str) -> str:
     return text
 
 
-def _share(axis: str, tiles: str, size: int, length: str) -> list[str]:
+def share_lines(axis: str, tiles: str, size: int, length: str) -> list[str]:
     """Lines that set where a task's block begins along ``axis``, and its ``length``: the blocks share out the tiles, of
     ``size`` elements, as evenly as can be, so that no thread is left with what remains."""
     first, end = (f"quotient({number} * {tiles}, {axis}_blocks) * {size}" for number in
@@ -357,8 +357,8 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
     for axis, name in enumerate(batch):
         task += emitter.enter(axis, name)
     task += [
-        *_share("m", "m_tiles", tile.rows, "rows"),
-        *_share("n", "n_panels", width, "columns"),
+        *share_lines("m", "m_tiles", tile.rows, "rows"),
+        *share_lines("n", "n_panels", width, "columns"),
         f"left_first = left + ({total(*(f'{name} * left_{name}' for name in batch), 'm0 * left_m')}) * {size}",
         f"right_first = right + {right_first}",
     ]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 from llvmlite import ir
 from numba.core import types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from runtime import scalar_ir
@@ -130,6 +131,21 @@ def slot(typingctx, args, index):
         return builder.load(_address(builder, values[0], values[1], _I64))
 
     return types.int64(types.int64, types.int64), codegen
+
+
+@intrinsic
+def claim(typingctx, pointer):
+    """Have the cache line at ``pointer``, which will be written, on its way: a store waits for its line."""
+
+    def codegen(context, builder, signature, args):
+        i32 = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), i32, i32, i32])
+        prefetch = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        to_write, nearest, of_data = i32(1), i32(3), i32(1)
+        builder.call(prefetch, [builder.inttoptr(args[0], ir.PointerType()), to_write, nearest, of_data])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
 
 
 @intrinsic

@@ -39,6 +39,7 @@ from runtime.cpu.conv_groups import small_groups
 from runtime.cpu.conv_groups_grad import lower_groups_grad, small_gradient
 from runtime.cpu.conv_inside import lower_inside, reads_inside
 from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
+from runtime.cpu.conv_planes import goes_by_planes, lower_planes
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.conv_winograd import is_winograd, lower_winograd
@@ -82,6 +83,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_depthwise(item)
         case Conv2d() as core if core.groups > 1 and small_groups(core, computed_dtype(core)):
             return lower_conv2d(item)
+        case Conv2d() if goes_by_planes(item):
+            return lower_planes(item)
         case Conv2d() as core if is_pointwise(core) and not core.x.dtype.storage_only:
             return lower_contraction(as_contraction(item), lasting)
         case Conv2d() as core if is_winograd(core, lasting) and pick("algorithm", WINOGRAD):

@@ -46,6 +46,9 @@ class _Words:
             setattr(self, f"load_{name}", self._loader(dtype))
             setattr(self, f"store_{name}", self._storer(dtype))
 
+    def claim(self, pointer: int) -> None:
+        """Nothing: there are no caches here."""
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?", name):
             rows, columns = int(found[2]), int(found[3]) * int(found[4])
