@@ -64,11 +64,11 @@ class Case:
 
 
 CASES = {
-    "planes": Case((12, 20), (3, 20), channels_last=False),
+    "planes": Case((12, 20), (3, 24), channels_last=False),
     "planes over images": Case((7, 5), (3, 21), channels_last=False),
     "planes, strided and dilated": Case((19, 23), (4, 33), (3, 5), (2, 3), (2, 3), (2, 1), channels_last=False),
     "planes, many channels": Case((5, 9), (40, 100), channels_last=False),
-    "planes, pointwise": Case((8, 10), (40, 25), (1, 1), padding=(0, 0), channels_last=False),
+    "planes, pointwise": Case((8, 12), (40, 25), (1, 1), padding=(0, 0), channels_last=False),
     "planes, pointwise over images": Case((6, 3), (300, 24), (1, 1), padding=(0, 0), channels_last=False),
     "planes, pointwise, strided": Case((15, 31), (150, 40), (1, 1), (2, 2), (0, 0), channels_last=False),
     "one channel": Case((28, 28), (1, 32)),

@@ -18,7 +18,7 @@ from engine.records import dataclass
 from engine.schedule import Conv2d, KernelSpec
 from runtime.axes import all_strides, regroup
 from runtime.choices import pick
-from runtime.cpu.contraction import STRIP, TASK_OVERHEAD, THREADS, ends_narrow, fitting, row_blocks, share_lines
+from runtime.cpu.contraction import STRIP, TASK_OVERHEAD, THREADS, fitting, row_blocks, share_lines
 from runtime.cpu.conv_planes_copy import LINE, Copy, by_image
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
@@ -250,10 +250,11 @@ def _strip_lines(plan: _Plan, flat: KernelSpec, table: ArgTable, pixels: Size) -
         return [first, *indent(claim), *rest], names
 
     multiply, names = blocks(tile)
-    if ends_narrow(pixels, tile):
-        last = fitting(tile, typical(pixels) % tile.columns)
+    rest = pixels % tile.columns if isinstance(pixels, int) else 0
+    last = fitting(tile, rest) if rest else tile
+    if last != tile:
         narrow, more = blocks(last)
-        multiply = [f"if columns - c > {last.lanes}:", *indent(multiply), "else:", *indent(narrow)]
+        multiply = [f"if columns - c > {last.columns}:", *indent(multiply), "else:", *indent(narrow)]
         names += more
     return [f"for c in range(0, columns, {tile.columns}):", *indent([*corner, *multiply])], names
 
