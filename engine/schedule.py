@@ -291,6 +291,7 @@ class Attention:
     scale: float
     dropout: float
     stream: int
+    empty: float
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     batch: Size

@@ -282,7 +282,7 @@ def _attention(spec: KernelSpec, core: Attention, memory: Memory) -> None:
     arrays = [
         np.broadcast_to(memory.view(a, shapes[n]), shapes[n]) for n, a in zip(core.reads, spec.reads, strict=True)
     ]
-    attrs = {k: getattr(core, k) for k in ("causal", "scale", "dropout", "stream")}
+    attrs = {k: getattr(core, k) for k in ("causal", "scale", "dropout", "stream", "empty")}
     made = _reference(record.name, arrays, given=" ".join(core.reads[len(fixed) :]), **attrs)
     named = dict(zip(("dq", "dk", "dv") if core.backward else ("out", "lse"), made, strict=True))
     _write(spec, memory, [named[n] for n in core.writes])

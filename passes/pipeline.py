@@ -25,7 +25,7 @@ from passes.loops import hoist
 from passes.mixed_precision import mix_precision
 from passes.rematerialise import rematerialise
 from passes.schedule import schedule
-from passes.simplify import relax, remove_dead, simplify, simplify_traced
+from passes.simplify import compose, relax, remove_dead, simplify, simplify_traced
 
 Observe = Callable[[str, object], None]
 Pass = tuple[str, Callable[[Graph], Graph]]
@@ -35,14 +35,15 @@ def graph_passes(target: Target, options: Options = DEFAULT, lower: Lower | None
     """The passes over the graph, by name, in order.
 
     Level 0 lowers every op that is needed by itself; 1 simplifies; 2 chooses layouts and fuses too; 3 rounds otherwise
-    where that is faster. Precision is chosen first: the backward graph then follows the dtypes of the forward one, and
-    gradients arrive in those of the parameters. Under a limit of memory values are computed again where ``lower`` makes
-    programs that take too much.
+    where that is faster. Precision is chosen before autodiff: the backward graph then follows the dtypes of the forward
+    one, and gradients arrive in those of the parameters. Under a limit of memory values are computed again where
+    ``lower`` makes programs that take too much.
     """
     level, limit = options.level, options.limit
-    yield from precision_passes(options)
     if level >= 1:
-        yield "simplify", inside_out(simplify_traced)
+        composing = level >= 2 and "attention" in target.claims
+        yield "simplify", inside_out(compose if composing else simplify_traced)
+    yield from precision_passes(options)
     yield "autodiff", expand_gradients
     if level >= 1:
         yield "simplify", inside_out(simplify)

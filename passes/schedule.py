@@ -391,7 +391,7 @@ class _Scheduler(Places):
         writes = tuple(self.fresh(v) for v in wanted.values())
         core = Attention(
             backward=backward,
-            **{k: node.attrs[k] for k in ("causal", "scale", "dropout", "stream")},
+            **{k: node.attrs[k] for k in ("causal", "scale", "dropout", "stream", "empty")},
             reads=tuple(known),
             writes=tuple(wanted),
             batch=batch,

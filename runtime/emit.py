@@ -11,7 +11,6 @@ Floats of the storage types f16 and bf16 are float32 values in the source.
 from __future__ import annotations
 
 import hashlib
-import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -123,8 +122,7 @@ def constant(value: int | float | bool, dtype: DType) -> str:
         if dtype.kind == "i" and wrapped >> (bits - 1):
             wrapped -= 1 << bits
         return f"{computed_type(dtype)}({wrapped})"
-    number = float(value)
-    return f"{computed_type(dtype)}({'nan' if math.isnan(number) else number!r})"
+    return f"{computed_type(dtype)}({float(value)!r})"
 
 
 def cast(value: str, source: DType, target: DType) -> str:

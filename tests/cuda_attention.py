@@ -17,7 +17,7 @@ from engine.schedule import Access, KernelSpec
 def attention(batch: int = 1, heads: int = 2, queries: int = 40, keys: int = 70, features: int = 16, width: int = 16, *,
               dtype: str = "bf16", backward: bool = False, causal: bool = False, ratio: int = 1, given: str = "",
               dropout: float = 0.0, scale: float = 0.3, by_position: bool = False, products: str = "highest",
-              **arrays: np.ndarray) -> Case:  # fmt: skip
+              empty: float = 0.0, **arrays: np.ndarray) -> Case:  # fmt: skip
     """A case; ``arrays`` are taken instead of random ones. With ``by_position`` the heads of an array lie inside its
     positions, as layers leave them."""
     few, kind = heads // ratio, as_dtype(dtype)
@@ -39,7 +39,7 @@ def attention(batch: int = 1, heads: int = 2, queries: int = 40, keys: int = 70,
         known["mask"] = known["mask"].astype(kind.numpy)
     dtypes["mask"] = bool_ if known["mask"].dtype == bool else kind
     more = tuple(given.split())
-    attrs: dict[str, Any] = {"causal": causal, "scale": scale, "dropout": dropout, "stream": 3}
+    attrs: dict[str, Any] = {"causal": causal, "scale": scale, "dropout": dropout, "stream": 3, "empty": empty}
     if backward:  # the gradient at what the forward pass gives
         inputs = [np.broadcast_to(known[n], shapes[n]) for n in ("q", "k", "v", *more)]
         record = op.get("attention")

@@ -29,8 +29,8 @@ def line_of(function, offset):
 def plant_rule(monkeypatch, name, wrong):
     """A rule that makes ``wrong`` of sigmoid(x)."""
     broken = Rule(name, op("sigmoid", Var("x")), wrong)
-    for table in ("_BEFORE_AUTODIFF", "_AFTER_AUTODIFF"):
-        rules = simplify._RULES if table == "_BEFORE_AUTODIFF" else simplify._PLAIN
+    for table in ("_BEFORE_AUTODIFF", "_COMPOSING", "_AFTER_AUTODIFF"):
+        rules = simplify._PLAIN if table == "_AFTER_AUTODIFF" else simplify._RULES
         monkeypatch.setattr(simplify, table, RuleTable((*rules, broken)))
 
 

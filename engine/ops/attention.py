@@ -13,8 +13,8 @@ With ``causal`` query i sees keys up to ``offset + i``. ``dropout`` is the proba
 are depends on the element's row-major number in (B, H, L, S), as in ``random_uniform``.
 
 The outputs are the result (B, H, L, V) and ``lse`` (B, H, L), the logarithm of the sum of a row's exponentials, from
-which the gradient makes the weights again. **A query that sees no key gives zeros**, and no gradient flows from it. Its
-``lse`` is infinity, not minus infinity, so that ``exp(score - lse)`` is zero.
+which the gradient makes the weights again. **A query that sees no key gives** ``empty``, zeros or NaN; from zeros no
+gradient flows. Its ``lse`` is infinity, not minus infinity, so that ``exp(score - lse)`` is zero.
 
 ``attention_backward`` takes ``q``, ``k``, ``v``, the gradient ``g`` of the result, ``lse``, ``delta`` (B, H, L) = sum
 of g * result over V, less the gradient of ``lse``, and what is ``given``. With p the weights and d the factors of
@@ -170,8 +170,8 @@ def _array_dropout(known: Arrays, shape: tuple[int, ...], dropout: float, stream
     return kept.astype(dtype.numpy) * dtype.numpy.type(1 / (1 - dropout))
 
 
-def _reference(*arrays: np.ndarray, given: str, causal: bool, scale: float, dropout: float,
-               stream: int) -> tuple[np.ndarray, ...]:  # fmt: skip
+def _reference(*arrays: np.ndarray, given: str, causal: bool, scale: float, dropout: float, stream: int,
+               empty: float) -> tuple[np.ndarray, ...]:  # fmt: skip
     known = dict(zip((*FORWARD, *given.split()), arrays, strict=True))
     scores = _array_scores(known, causal, scale)
     top = scores.max(-1, keepdims=True, initial=-INFINITY)
@@ -180,11 +180,11 @@ def _reference(*arrays: np.ndarray, given: str, causal: bool, scale: float, drop
     total = np.where(nowhere, 1, e.sum(-1, keepdims=True)).astype(top.dtype)
     weights = e / total * _array_dropout(known, scores.shape, dropout, stream)
     v = np.repeat(widened(known["v"]), scores.shape[1] // known["v"].shape[1], 1)
-    return weights @ v, np.where(nowhere, INFINITY, np.log(total) + top)[..., 0]
+    return np.where(nowhere, empty, weights @ v), np.where(nowhere, INFINITY, np.log(total) + top)[..., 0]
 
 
-def _backward_reference(*arrays: np.ndarray, given: str, causal: bool, scale: float, dropout: float,
-                        stream: int) -> tuple[np.ndarray, ...]:  # fmt: skip
+def _backward_reference(*arrays: np.ndarray, given: str, causal: bool, scale: float, dropout: float, stream: int,
+                        empty: float) -> tuple[np.ndarray, ...]:  # fmt: skip
     known = dict(zip((*BACKWARD, *given.split()), arrays, strict=True))
     scores = _array_scores(known, causal, scale)
     p = np.exp(scores - known["lse"][..., None])
@@ -255,13 +255,15 @@ def _dropped(known: Values, x: Value, dropout: float, stream: int) -> Value:
     return apply("where", apply("ge", drawn, dropout), x * (1 / (1 - dropout)), 0.0)
 
 
-def _parts(*values: Value, given: str, causal: bool, scale: float, dropout: float, stream: int) -> tuple[Value, ...]:
+def _parts(*values: Value, given: str, causal: bool, scale: float, dropout: float, stream: int,
+           empty: float) -> tuple[Value, ...]:  # fmt: skip
     known = dict(zip((*FORWARD, *given.split()), values, strict=True))
     scores = _scores(known, causal, scale)
     top = apply("max", scores, axes=(3,), keepdims=True)
     nowhere = apply("eq", top, -INFINITY)
     e = apply("exp", scores - apply("where", nowhere, 0.0, top))
-    total = apply("where", nowhere, 1.0, apply("sum", e, axes=(3,), keepdims=True))
+    total = apply("sum", e, axes=(3,), keepdims=True)
+    total = total if empty else apply("where", nowhere, 1.0, total)  # 0 / 0 is NaN
     v = _many_heads(_wide(known["v"]), sharing("attention", known["q"], known["k"]))
     out = apply("matmul", _dropped(known, e / total, dropout, stream), v)
     lse = apply("where", nowhere, INFINITY, apply("log", total) + top)
@@ -323,7 +325,7 @@ def _second_gradient(node: Node, *grads: Value | None) -> list[Value | None]:
 
 # --- records -----------------------------------------------------------------------------------------------------
 
-_ATTRS = {"given": "", "causal": False, "scale": REQUIRED, "dropout": 0.0, "stream": 0}
+_ATTRS = {"given": "", "causal": False, "scale": REQUIRED, "dropout": 0.0, "stream": 0, "empty": 0.0}
 
 
 def _flops(node: Node) -> Size:

@@ -2,7 +2,8 @@
 
 The rules stand in tables: ``constants``, ``algebra``, ``casts``, ``views``, ``pads``, ``products``, ``pooling``
 and ``recurrences``. None changes dtypes, random numbers or where NaN and infinity appear. ``affine`` joins numbers of
-the state after autodiff: that rounds otherwise. Those in ``relaxed`` change roundings further, and are for level 3.
+the state after autodiff: that rounds otherwise. So does ``attention``, which puts what is written out into one op, from
+level 2. Those in ``relaxed`` change roundings further, and are for level 3.
 """
 
 from __future__ import annotations
@@ -11,12 +12,24 @@ from collections import Counter
 from collections.abc import Hashable
 
 from engine.graph import Graph, Node, Rewriter, Value
-from passes.simplify import affine, algebra, casts, constants, pads, pooling, products, recurrences, relaxed, views
+from passes.simplify import (
+    affine,
+    algebra,
+    attention,
+    casts,
+    constants,
+    pads,
+    pooling,
+    products,
+    recurrences,
+    relaxed,
+    views,
+)
 from passes.simplify.common import computation
 from passes.simplify.dead import remove_dead
 from passes.simplify.patterns import Match, Rule, RuleTable, Var, op
 
-__all__ = ["relax", "remove_dead", "simplify", "simplify_traced", "simplify_with_report"]
+__all__ = ["compose", "relax", "remove_dead", "simplify", "simplify_traced", "simplify_with_report"]
 
 SWEEPS = 20
 """Far more than a graph needs; a bound in case two rules undo each other."""
@@ -27,6 +40,7 @@ MANY = 1 << 30
 _TABLES = (constants, algebra, casts, views, pads, products, pooling, recurrences)
 _RULES = tuple(rule for table in _TABLES for rule in table.RULES)
 _BEFORE_AUTODIFF = RuleTable(_RULES)
+_COMPOSING = RuleTable((*_RULES, *attention.RULES))
 _PLAIN = (*_RULES, Rule("detach", op("detach", Var("x")), lambda x: x), *affine.RULES)
 _AFTER_AUTODIFF = RuleTable(_PLAIN)
 _RELAXED = RuleTable((*_PLAIN, *relaxed.RULES))
@@ -40,6 +54,11 @@ def simplify(graph: Graph) -> Graph:
 def simplify_traced(graph: Graph) -> Graph:
     """As :func:`simplify`, while gradients are still to be taken: in the body of a loop nothing else says so."""
     return simplify_with_report(graph, _BEFORE_AUTODIFF)[0]
+
+
+def compose(graph: Graph) -> Graph:
+    """As :func:`simplify_traced`, and attention that is written out becomes one op."""
+    return simplify_with_report(graph, _COMPOSING)[0]
 
 
 def relax(graph: Graph) -> Graph:

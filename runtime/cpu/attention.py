@@ -116,11 +116,12 @@ def _finish(b: Blocks, core: Attention, inf: str) -> list[str]:
     lines = [f"row = result + r * {b.width * b.size}", f"total = {b.get('sums', 'r')}"]
     empty = f"total == {b.zero()}"
     if "out" in core.writes:
+        result = f"{b.get('result', 'e', 'row')} * inverse"
         lines += [
             f"inverse = {b.number(1.0)} / total",
             f"at = {b.place('out', b='b', h='h', i='(first + r)')}",
             *loop("e", "0", "width", [
-                b.write("out", "at", "e", f"select({empty}, {b.zero()}, {b.get('result', 'e', 'row')} * inverse)")]),
+                b.write("out", "at", "e", f"select({empty}, {b.number(core.empty)}, {result})")]),
         ]  # fmt: skip
     if "lse" in core.writes:
         lines += [

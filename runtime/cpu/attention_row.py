@@ -79,7 +79,7 @@ def lower_attention_row(spec: KernelSpec, core: Attention) -> Lowered:
         *indent(block),
     ]
     if "out" in core.writes:
-        value = f"select({empty}, {zero}, {b.get('result', 'e')} / sum)"
+        value = f"select({empty}, {b.number(core.empty)}, {b.get('result', 'e')} / sum)"
         body += [f"row = {b.place('out', b='b', h='h')}", *loop("e", "0", width, [b.write("out", "row", "e", value)])]
     if "lse" in core.writes:
         body += [

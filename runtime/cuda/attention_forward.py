@@ -33,7 +33,7 @@ def lower_attention_forward(spec: KernelSpec, core: Attention) -> Lowered:
         f"blocks = quotient(limit + {t.columns - 1}, {t.columns})",
         *t.copied("q", "first", "queries"),
         *weighted_sums(t, "own", "0", "minimum(keys, first + shift + 1)" if core.causal else "keys"),
-        *t.each_row([*row_total(t), *(write_lse(t) if "lse" in core.writes else [])]),
+        *t.each_row([*row_total(t, core.empty), *(write_lse(t) if "lse" in core.writes else [])]),
     ]
     if "out" in core.writes:
         lines += t.written("out", "queries", t.place("out", b="b", h="h"), "result[{}] * sums[t]")
@@ -107,14 +107,14 @@ def scaled(t: Tiles) -> list[str]:
     ])))  # fmt: skip
 
 
-def row_total(t: Tiles) -> list[str]:
+def row_total(t: Tiles, nothing: float = 0.0) -> list[str]:
     """For one own row: sets ``total`` to the sum of exponentials, ``empty`` where there are none, ``sums[t]`` to the
-    factor of the result."""
+    factor of the result, which is ``nothing`` then."""
     return [
         "total = sums[t]",
         *t.over_lanes("total", "{} + {}"),
         "empty = total == float32(0.0)",
-        "sums[t] = select(empty, float32(0.0), float32(1.0) / total)",
+        f"sums[t] = select(empty, float32({nothing}), float32(1.0) / total)",
     ]
 
 

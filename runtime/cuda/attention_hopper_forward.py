@@ -68,7 +68,7 @@ def _multiply(t: HopperTiles) -> tuple[list[str], list[str]]:
         *t.arrive("empty_v + 8 * slot"),
         *t.next(),
     ]  # fmt: skip
-    rows = [*row_total(t), *(write_lse(t) if "lse" in t.core.writes else [])]
+    rows = [*row_total(t, t.core.empty), *(write_lse(t) if "lse" in t.core.writes else [])]
     work = [*nothing(t), "if blocks > 0:", *indent(walk), *t.each_row(rows)]
     if "out" in t.core.writes:
         work += t.written("out", "queries", t.place("out", b="b", h="h"), "result[{}] * sums[t]")

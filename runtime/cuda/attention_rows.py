@@ -144,7 +144,7 @@ def _forward(spec: KernelSpec, core: Attention) -> Lowered:
         f"empty = sum == {zero}",
     ]
     if "out" in core.writes:
-        value = f"select(empty, {zero}, result[e] / sum)"
+        value = f"select(empty, {r.number(core.empty)}, result[e] / sum)"
         body += [f"at = {r.place('out', b='b', h='h', i='i')}", *r.each(core.width, r.write("out", "at", "c", value))]
     if "lse" in core.writes:
         value = f"select(empty, {inf}, peak + log(sum))"

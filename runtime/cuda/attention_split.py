@@ -108,7 +108,7 @@ def _together(spec: KernelSpec, core: Attention, sums: Buffer, logs: Buffer) -> 
         ]),
     ]  # fmt: skip
     if "out" in core.writes:
-        value = "select(empty, float32(0.0), sum / total)"
+        value = f"select(empty, {a.number(core.empty)}, sum / total)"
         lines += indent([
             f"at = {a.place('out', b='b', h='h')}",
             f"for e in range(lane, {core.width}, 32):",

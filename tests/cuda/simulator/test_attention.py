@@ -36,6 +36,17 @@ def test_lengths_and_features_may_be_anything(dtype, backward):
     checked(1, 1, 10, 20, 7, 9, dtype=dtype, backward=backward)
 
 
+@pytest.mark.parametrize(
+    "shape, dtype",
+    [((1, 1, 20, 40, 8, 8), "bf16"), ((1, 1, 3, 40, 8, 8), "f64"), ((1, 1, 1, 300, 8, 8), "bf16")],
+    ids=["tiles", "rows", "parts"],
+)
+def test_a_query_that_sees_nothing_may_give_nan(shape, dtype):
+    seen = mask(1, 1, *shape[2:4])
+    seen[0, 0, -1] = False
+    checked(*shape, dtype=dtype, given="mask", mask=seen, empty=float("nan"))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("order", [0, 1, 2])
 def test_the_order_of_warps_does_not_matter(order):
