@@ -7,6 +7,7 @@ alone multiply some padding. Parts follow one another in the block of results: a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import chain
 
 from engine import dtypes
@@ -14,7 +15,7 @@ from engine.dims import Size
 from engine.records import dataclass
 from engine.schedule import Conv2d
 from runtime.conv_taps import Run, is_known, runs_of
-from runtime.cpu.contraction import block_height, ends_narrow, row_blocks
+from runtime.cpu.contraction import ends_narrow
 from runtime.cpu.conv import ConvTile
 from runtime.emit import SCRATCH, ArgTable, indent, load, loop, store
 
@@ -33,11 +34,11 @@ class Part:
 
     def products(self, tile: ConvTile) -> int:
         """Taps multiplied in all tiles of an image, with the rows that fill the last microkernel of each."""
-        half = max(tile.tile.rows // 2, 1)
+        least = tile.tile.short_heights[-2]
         found = 0
         for top in range(0, _size(tile.core.out_size[0]), tile.size[0]):
             rows = min(self.down.first + self.down.count, top + tile.size[0]) - max(self.down.first, top)
-            found += -(-max(rows, 0) * self.across.count // half) * half
+            found += -(-max(rows, 0) * self.across.count // least) * least
         return found * self.down.taps * self.across.taps
 
 
@@ -86,7 +87,7 @@ def part_lines(plan: ConvTile, table: ArgTable) -> tuple[list[str], list[str]]:
         part_count=len(told) // 2, step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
         taps_w=core.kernel[1], inputs=core.group_inputs,
     )  # fmt: skip
-    names = [tile.name(plan.dtype, height, True, True, "jumps") for height in tile.heights]
+    names = {height: tile.name(plan.dtype, height, True, True, "jumps") for height in tile.short_heights}
     call = (
         f"{{tile}}(run_h, run_w * inputs, {size}, table + r * run_h * 8, panel, tap_row, "
         f"block + ((filled + r) * block_channels + c) * {size}, block_channels * {size}, 0)"
@@ -115,17 +116,26 @@ def part_lines(plan: ConvTile, table: ArgTable) -> tuple[list[str], list[str]]:
                 store(dtypes.i64, "bases", "r", load(dtypes.i64, "bases", "here - 1", scope), scope),
             ])),
             "at = 0",
-            f"for r in range(0, here, {tile.rows}):",
-            f"    high = {block_height(tile.heights, 'here - r')}",
-            *indent(loop("kh", "0", "run_h", [
-                *loop("i", "0", "high", [store(dtypes.i64, "table", "at + i", entry, scope)]),
-                "at += high",
+            *_short_blocks(tile.short_heights, lambda high: loop("kh", "0", "run_h", [
+                *loop("i", "0", str(high), [store(dtypes.i64, "table", "at + i", entry, scope)]),
+                f"at += {high}",
             ])),
             f"panel = first_panel + first_tap_h * tap_row + first_tap_w * inputs * {tile.columns * size}",
             f"for c in range(0, columns, {tile.columns}):",
-            *indent(row_blocks(names, tile.heights, call, "0", "here")),
+            *indent(_short_blocks(tile.short_heights, lambda high: [call.format(tile=names[high])])),
             "    panel += panel_bytes",
             "filled += here",
         ]),
     ]  # fmt: skip
-    return lines, names
+    return lines, list(names.values())
+
+
+def _short_blocks(heights: Sequence[int], lines: Callable[[int], list[str]]) -> list[str]:
+    """Lines that walk ``here`` rows in blocks of ``heights``; ``lines(high)`` are those of one of them, whose first row
+    is ``r``. A block is filled up where two smaller ones would not do."""
+    *larger, smallest = heights
+    walk = [*lines(smallest), f"r += {smallest}"]
+    for i, high in reversed(list(enumerate(larger))):
+        block = [*lines(high), f"r += {high}"]
+        walk = [f"if here - r > {sum(heights[i + 1 : i + 3])}:", *indent(block), "else:", *indent(walk)]
+    return ["r = 0", "while r < here:", *indent(walk)]

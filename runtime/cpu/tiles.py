@@ -27,6 +27,11 @@ class Tile:
         return tuple(dict.fromkeys(n for n in (self.rows, self.rows // 2, 1) if n))
 
     @property
+    def short_heights(self) -> tuple[int, ...]:
+        """The same for short blocks, of which what they end with is a good part."""
+        return tuple(dict.fromkeys(n for n in (self.rows, self.rows // 2, self.rows // 4, 1) if n))
+
+    @property
     def narrow(self) -> Tile:
         """One vector wide, for columns that fill no more."""
         return replace(self, vectors=1)
