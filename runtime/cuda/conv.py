@@ -22,6 +22,7 @@ from runtime.cuda.copies import MatrixLoader, copy_width
 from runtime.cuda.dense import Lower, dense_copy, dense_strides, is_dense
 from runtime.cuda.emit import kernel
 from runtime.cuda.epilogue import body_lines, stage_lines, staged_bytes, staged_value, warp_region
+from runtime.cuda.hopper import HopperTile
 from runtime.cuda.mainloop import MODULES, MainLoop, place_threads, place_warps
 from runtime.cuda.products import Products, product_kind
 from runtime.cuda.tiles import CHUNK, PROCESSORS, SharedTile, Tile, by_wgmma, choose_tile, tuned_tile
@@ -52,35 +53,60 @@ def lower_conv2d(spec: KernelSpec, lower: Lower, architecture: str) -> Lowered:
     core = spec.core
     assert isinstance(core, Conv2d)
     dtype = dtypes.promote(core.x.dtype, core.w.dtype)
-    before, image = _channels_together(spec, core, spec.axes[0], dtype, lower)
-    packed, weights = _rows_of_weights(spec, core, dtype, lower)
-    core = replace(core, x=image)
-    tile = convolution_tile(spec, core, weights) if architecture == "sm_90a" else None
-    if tile is not None and by_wgmma():
-        made = hopper_convolution(spec, core, weights, tile)
-    else:
-        made = _convolve(spec, core, weights)
-    return joined([before, packed, made])
+    found = _way_by_wgmma(spec, core, dtype, lower) if architecture == "sm_90a" else None
+    if found is not None and by_wgmma():
+        before, read, tile = found
+        return joined([before, hopper_convolution(spec, *read, tile)])
+    before, read = _copied(spec, core, dtype, lower)
+    return joined([before, _convolve(spec, *read)])
 
 
-def _channels_together(spec: KernelSpec, core: Conv2d | ConvWeightGrad, batch: Size, dtype: DType,
-                       lower: Lower) -> tuple[Lowered, Access]:  # fmt: skip
-    """The image as the kernels read it, in ``dtype``, and the call that makes it so, if one is needed."""
-    if core.x.dtype == dtype and (core.x.strides[3] == 1 or core.group_inputs < FEW_INPUTS):
+def _way_by_wgmma(spec: KernelSpec, core: Conv2d, dtype: DType,
+                  lower: Lower) -> tuple[Lowered, tuple[Conv2d, Access], HopperTile] | None:  # fmt: skip
+    """The copies that wgmma needs, what it multiplies, and its tile, or None where mma.sync is sooner or must do. TMA
+    wants pixels that begin at whole chunks: where they do not, their channels are ``padded``."""
+    padded = core.groups == 1 and core.in_channels * dtype.itemsize % CHUNK != 0
+    before, read = _copied(spec, core, dtype, lower, padded)
+    tile = convolution_tile(spec, *read, padded, _patch_width(read[0]) < CHUNK)
+    return None if tile is None else (before, read, tile)
+
+
+def _copied(spec: KernelSpec, core: Conv2d, dtype: DType, lower: Lower,
+            padded: bool = False) -> tuple[Lowered, tuple[Conv2d, Access]]:  # fmt: skip
+    """The calls that copy what lies otherwise than kernels read it; the core with its image, and the weights."""
+    before, image = _channels_together(spec, core, spec.axes[0], dtype, lower, padded)
+    packed, weights = _rows_of_weights(spec, core, dtype, lower, padded)
+    return joined([before, packed]), (replace(core, x=image), weights)
+
+
+def _whole(count: Size, dtype: DType) -> Size:
+    """So many elements, filled up to whole chunks."""
+    chunk = CHUNK // dtype.itemsize
+    return ceil_div(count, chunk) * chunk
+
+
+def _channels_together(spec: KernelSpec, core: Conv2d | ConvWeightGrad, batch: Size, dtype: DType, lower: Lower,
+                       padded: bool = False) -> tuple[Lowered, Access]:  # fmt: skip
+    """The image as the kernels read it, in ``dtype``, and the call that makes it so, if one is needed. Where it is to
+    be ``padded`` each pixel begins at a whole chunk."""
+    if core.x.dtype == dtype and not padded and (core.x.strides[3] == 1 or core.group_inputs < FEW_INPUTS):
         return Lowered((), ()), core.x
-    copy, buffer, image = dense_copy(spec, core.x, (batch, *core.in_size, core.in_channels), dtype, "image")
+    pixel = _whole(core.in_channels, dtype) if padded else core.in_channels
+    shape, room = (batch, *core.in_size, core.in_channels), (batch, *core.in_size, pixel)
+    copy, buffer, image = dense_copy(spec, core.x, shape, dtype, "image", dense_strides(room), product(room))
     return joined([Lowered((), (), (buffer,)), lower(copy)]), image
 
 
-def _rows_of_weights(spec: KernelSpec, core: Conv2d, dtype: DType, lower: Lower) -> tuple[Lowered, Access]:
+def _rows_of_weights(spec: KernelSpec, core: Conv2d, dtype: DType, lower: Lower,
+                     padded: bool = False) -> tuple[Lowered, Access]:  # fmt: skip
     """The weights over (groups, outputs, kh, kw, inputs), of each output side by side, and the call that makes them so,
-    if one is needed. It begins each output's at a whole chunk."""
+    if one is needed. It begins each output's at a whole chunk, and each tap's where they are to be ``padded``."""
     weights, shape = weights_by_output(core)
-    if weights.dtype == dtype and is_dense(shape[2:], weights.strides[2:]):
-        return Lowered((), ()), weights
-    chunk = CHUNK // dtype.itemsize
-    row = ceil_div(product(shape[2:]), chunk) * chunk
-    strides = (shape[1] * row, row, *dense_strides(shape[2:]))
+    if weights.dtype == dtype and not padded and is_dense(shape[2:], weights.strides[2:]):
+        return Lowered((), ()), replace(weights, strides=(*weights.strides[:2], *dense_strides(shape[2:])))
+    taps = (*shape[2:4], _whole(shape[4], dtype) if padded else shape[4])
+    row = _whole(product(taps), dtype)
+    strides = (shape[1] * row, row, *dense_strides(taps))
     copy, buffer, packed = dense_copy(spec, weights, shape, dtype, "weights", strides, shape[0] * shape[1] * row)
     return joined([Lowered((), (), (buffer,)), lower(copy)]), packed
 

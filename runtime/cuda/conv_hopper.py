@@ -14,6 +14,7 @@ from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.program import BoxMap, Call, Lowered, Pointer, Window
 from engine.schedule import Access, Conv2d, ConvWeightGrad, KernelSpec
+from runtime.cuda.contraction_split import NARROW, SPEED, copying
 from runtime.cuda.conv_specs import Partial, by_pixel, most_parts, sums_of_parts
 from runtime.cuda.copies import copy_width
 from runtime.cuda.emit import kernel
@@ -62,7 +63,7 @@ def _window(core: Conv2d | ConvWeightGrad) -> Window | None:
 def _is_readable(core: Conv2d | ConvWeightGrad, exactness: str) -> bool:
     """Whether TMA reads the image, with the channels of each group apart from the others', and wgmma multiplies it."""
     x, size = core.x, core.x.dtype.itemsize
-    steps = (x.offset, *x.strides[:3], core.group_inputs)
+    steps = (x.offset, *x.strides[:3])
     return (
         is_multiplied(x.dtype, exactness) and x.strides[3] == 1 and copy_width(steps, size) == CHUNK
         and not any(isinstance(step, int) and step <= 0 for step in x.strides[:3])
@@ -105,17 +106,25 @@ def _first_pixel(output: str) -> list[str]:
 _AT_PIXEL = "out_column * stride_w - pad_w, out_row * stride_h - pad_h, image, arrived"
 
 
-def convolution_tile(spec: KernelSpec, core: Conv2d, weights: Access) -> HopperTile | None:
+def convolution_tile(spec: KernelSpec, core: Conv2d, weights: Access, padded: bool,
+                     narrow: bool) -> HopperTile | None:  # fmt: skip
     """The tile with which wgmma is expected soonest, or None where mma.sync is sooner or must do. ``weights`` runs over
-    (groups, outputs, kh, kw, inputs)."""
+    (groups, outputs, kh, kw, inputs). Where they are ``padded`` image and weights are copied for wgmma alone, and
+    mma.sync may be ``narrow``: copies to shared memory are of less than a chunk."""
     size = core.x.dtype.itemsize
-    steps = (weights.offset, *weights.strides[:2], core.group_inputs)
+    steps = (weights.offset, *weights.strides[:2], weights.strides[3])
     if _window(core) is None or not _is_readable(core, spec.products) or copy_width(steps, size) != CHUNK:
         return None
     sizes = core.groups, product(spec.axes[:3]), core.group_outputs
-    padded = _channel_blocks(core) * depth_of(core.x.dtype)  # channels that are not there are multiplied all the same
+    filled = _channel_blocks(core) * depth_of(core.x.dtype)  # channels that are not there are multiplied all the same
     best = min(tiles_of(core.x.dtype, spec.products), key=lambda tile: hopper_work(tile, *sizes))
-    return best if hopper_work(best, *sizes) * padded < work(size, *sizes) * core.group_inputs else None
+    taps, before = prod(core.kernel), 0.0
+    if padded:
+        pixels = spec.axes[0] * product(core.in_size)
+        before = copying(pixels * core.in_channels, size) + copying(core.in_channels * core.group_outputs * taps, size)
+    found = before + hopper_work(best, *sizes) * taps * filled / SPEED[size]
+    by_mma = work(size, *sizes) * taps * core.group_inputs / SPEED[size] * (NARROW if narrow else 1)
+    return best if found < by_mma else None
 
 
 def hopper_convolution(spec: KernelSpec, core: Conv2d, weights: Access, tile: HopperTile,
@@ -126,12 +135,12 @@ def hopper_convolution(spec: KernelSpec, core: Conv2d, weights: Access, tile: Ho
     assert window is not None
     hopper = hopper_of(dtype, tile, True, True)
     pixels, taps = product(spec.axes[:3]), prod(core.kernel)
-    group_stride, row_stride = weights.strides[:2]
+    group_stride, row_stride, _, tap_stride, _ = weights.strides
     groups = [(core.groups, group_stride)] if core.groups > 1 else []
     rows = BoxMap(
         Pointer(weights.buffer, weights.offset * size),
         (*(n for n, _ in groups), core.group_outputs, taps, core.group_inputs),
-        tuple(stride * size for stride in (*(s for _, s in groups), row_stride, core.group_inputs)), size,
+        tuple(stride * size for stride in (*(s for _, s in groups), row_stride, tap_stride)), size,
         (*(1 for _ in groups), tile.columns, 1, hopper.depth),
     )  # fmt: skip
     m_blocks, n_blocks = ceil_div(pixels, ROWS), ceil_div(core.group_outputs, tile.columns)

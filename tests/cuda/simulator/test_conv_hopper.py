@@ -60,6 +60,19 @@ def test_it_does_what_its_spec_says(case: Kernel, tile: int, monkeypatch: pytest
     check(case, on_hopper(monkeypatch, case, TILES[tile]), order)
 
 
+@pytest.mark.parametrize("case, tile", [
+    (forward("bf16", Case((4, 5), (10, 16)), BF16), TILES[2]),
+    (forward("float32", Case((4, 5), (6, 16), (3, 1), padding=(1, 0)), F32), EXACT_TILES[1]),
+    (input_gradient("dx", Case((4, 5), (12, 10), channels_last=False), BF16), TILES[2]),
+], ids=lambda given: given.name if isinstance(given, Kernel) else "")  # fmt: skip
+def test_channels_that_do_not_fill_chunks_are_padded(
+    case: Kernel, tile: HopperTile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lowered = on_hopper(monkeypatch, case, tile)
+    assert len(lowered.calls) == 3  # copies of the image and of the weights
+    check(case, lowered, 1)
+
+
 def test_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     case = replace(forward("tf32", Case((5, 4), (36, 16)), F32), tolerance=4e-3)
     case = replace(case, spec=replace(case.spec, products="high"))
@@ -94,6 +107,9 @@ def test_hopper_is_chosen_where_it_can_and_pays() -> None:
     assert "conv2d_hopper_bf16" in names(input_gradient("", large, BF16))
     assert "conv_weight_grad_hopper_bf16" in names(weight_gradient("", large, BF16))
     assert "conv2d_bf16" in names(forward("", odd, BF16))
+    for channels, kernel in ((126, "conv2d_hopper_bf16"), (36, "conv2d_hopper_bf16"), (12, "conv2d_bf16")):
+        found = names(forward("", Case((28, 28), (channels, 256)), BF16))
+        assert found == [*(["conv_image"] if "hopper" in kernel else []), "conv_weights", kernel]
     assert "conv_weight_grad_bf16" in names(weight_gradient("", odd, BF16))
     assert "conv2d_hopper_f32" in names(forward("", large, F32))
     assert "conv2d_hopper_f32" in names(forward("", large, F32), products="high")
