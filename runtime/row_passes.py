@@ -16,8 +16,8 @@ from runtime.reductions import is_reduction, phases
 Varies = Callable[[str], bool]
 """Whether the statement of this name differs along the reduced axes."""
 
-_COSTLY = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf",
-                     "pow", "div", "sqrt", "floordiv", "mod", "uniform"})  # fmt: skip
+COSTLY = frozenset({"exp", "expm1", "log", "log1p", "sin", "cos", "tan", "atan", "atan2", "tanh", "sigmoid", "erf",
+                    "pow", "div", "sqrt", "floordiv", "mod", "uniform"})  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class RowPasses:
         stack = [name]
         while stack:
             stmt = self.by_name[stack.pop()]
-            if stmt.op in _COSTLY:
+            if stmt.op in COSTLY:
                 return True
             if not is_reduction(stmt):
                 stack += [a for a in stmt.args if isinstance(a, str) and self.varies(a)]

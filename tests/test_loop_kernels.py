@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from engine.errors import UnsupportedError
 from engine.program import ERROR
 from engine.schedule import Access, Bundle, KernelSpec, Stmt
 from runtime.axes import collapse
+from runtime.cpu.compile import inspect_kernel
 from runtime.cpu.lower import lower
 
 B = dim("B")
@@ -383,6 +385,32 @@ def test_softmax_takes_three_passes_over_a_row(size: Size, classes: int) -> None
     e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
     np.testing.assert_allclose(y, e / e.sum(1, keepdims=True), rtol=2e-6)
     np.testing.assert_allclose(z, np.log(e.sum(1)) + x.max(1), rtol=1e-6)
+
+
+def test_a_row_is_divided_once_and_multiplied_often() -> None:
+    """LLVM would rather move a reassociable division into the loop of the products, which made softmax slower."""
+    body = (
+        load("x", 0), Stmt("total", "reduce_sum", ("x",), f32), Stmt("inverse", "div", (1.0, "total"), f32),
+        Stmt("y", "mul", ("x", "inverse"), f32), store(0, "y"),
+    )  # fmt: skip
+    shape = (6, 100)
+    (made,) = lower(KernelSpec("scaled", shape, (over("x", shape),), (over("y", shape),), body, reduced=(1,))).kernels
+    llvm, _ = inspect_kernel(made)
+    assert " fdiv nsz float" in llvm and "x float> " in llvm
+    assert not re.search("fdiv.* <", llvm)
+
+
+def test_costly_rows_and_points_make_more_tasks() -> None:
+    def tasks(op: str, reduced: tuple[int, ...]) -> Size:
+        body = [load("x", 0), Stmt("y", op, ("x",), f32)]
+        body += [Stmt("sum", "reduce_sum", ("y",), f32)] if reduced else []
+        written = Access("y", f32, (1, 0)) if reduced else over("y", (256, 64))
+        body.append(store(0, "sum" if reduced else "y"))
+        spec = KernelSpec("k", (256, 64), (over("x", (256, 64)),), (written,), tuple(body), reduced=reduced)
+        return lower(spec).calls[0].tasks
+
+    for reduced in ((), (1,)):
+        assert (tasks("neg", reduced), tasks("exp", reduced)) == (1, 4)
 
 
 def test_rows_may_be_written_in_place_and_labels_checked() -> None:

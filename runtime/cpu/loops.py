@@ -5,19 +5,27 @@ The space is collapsed first, so that a chain over contiguous arrays is one loop
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from engine import dims
 from engine.dims import Size
 from engine.program import Lowered
 from engine.records import dataclass
-from engine.schedule import KernelSpec
+from engine.schedule import KernelSpec, Stmt
 from runtime.axes import collapse
 from runtime.cpu.emit import kernel
 from runtime.cpu.turned import lower_turned, turned_axis
 from runtime.emit import ArgTable, BodyEmitter, call, loop, times
+from runtime.row_passes import COSTLY
 from runtime.tasks import outer_indices
 
 TASK_POINTS = 16384
 """Points of the iteration space in a task: some ten microseconds of work, and 64 KiB of float32."""
+
+
+def task_points(body: Iterable[Stmt]) -> int:
+    """Points in a task of ``body``: a quarter where they take an exp or the like, which costs as much as many loads."""
+    return TASK_POINTS // 4 if any(stmt.op in COSTLY for stmt in body) else TASK_POINTS
 
 
 @dataclass(frozen=True)
@@ -76,6 +84,6 @@ def lower_loops(spec: KernelSpec) -> Lowered:
     if turned is not None:
         return lower_turned(spec, flat, turned)
     table = ArgTable()
-    cut = partition(flat.axes)
+    cut = partition(flat.axes, task_points(flat.body))
     code = kernel(spec.name, loop_lines(flat, table, cut), table)
     return Lowered((call(spec, code, table, cut.tasks),), (code,))

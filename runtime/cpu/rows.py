@@ -14,7 +14,7 @@ from engine import dims
 from engine.program import Lowered
 from engine.schedule import KernelSpec, Stmt
 from runtime.cpu.emit import kernel
-from runtime.cpu.loops import TASK_POINTS
+from runtime.cpu.loops import task_points
 from runtime.cpu.reductions import SUM_BLOCK, ReductionKernel
 from runtime.emit import SCRATCH, BodyEmitter, call, indent, load, loop, store, times, total
 from runtime.reductions import combined, identity, without_arg_reductions
@@ -41,7 +41,7 @@ class _RowKernel(ReductionKernel):
     def lowered(self) -> Lowered:
         spec, table = self.spec, self.table
         rows = dims.product(spec.axes[a] for a in self.kept)
-        per_task = max(1, TASK_POINTS // max(1, typical(self.points())))
+        per_task = max(1, task_points(spec.body) // max(1, typical(self.points())))
         blocks = dims.ceil_div(rows, per_task)
         start = self.emitter.start()
         row, names = outer_indices(table, tuple(spec.axes[a] for a in self.kept), "row")

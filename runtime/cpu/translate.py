@@ -380,7 +380,10 @@ class _Function:
     def _apply(self, function: Callable[..., Any], operands: list[_Typed]) -> _Typed:
         signature, emit = _operation(self.fastmath, function, tuple(o.type for o in operands))
         values = [self._as(o, kind) for o, kind in zip(operands, signature.args, strict=True)]
-        return _Typed(signature.return_type, emit(self.builder, values))
+        value = emit(self.builder, values)
+        if isinstance(value, ir.Instruction) and value.opname == "fdiv":
+            value.flags.append("nsz")  # reassociated with a product behind it, it would move into that one's loop
+        return _Typed(signature.return_type, value)
 
     def _choice(self, test: ast.expr, body: ast.expr, orelse: ast.expr) -> _Typed:
         """``body if test else orelse``, of which only one is computed."""
