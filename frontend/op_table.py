@@ -102,9 +102,10 @@ def title(module_docstring: str) -> str:
 
 
 def exports() -> Iterator[tuple[str, str, str]]:
-    """What ``tenon/__init__.py`` offers, read as text, for the frontend knows nothing of tenon: the module that it
-    comes from, its name there, and the public name."""
-    for statement in ast.parse((ROOT / "tenon" / "__init__.py").read_text(encoding="utf-8")).body:
+    """What ``tenon`` offers, read as text, for the frontend knows nothing of tenon: the module that it comes from, its
+    name there, and the public name."""
+    texts = [(ROOT / "tenon" / name).read_text(encoding="utf-8") for name in ("__init__.py", "_tools.py")]
+    for statement in (s for text in texts for s in ast.parse(text).body):
         if isinstance(statement, ast.ImportFrom) and statement.module:
             for alias in statement.names:
                 if alias.name == "*":

@@ -4,6 +4,8 @@ A model is traced once into a static graph; gradients, fusion, a schedule and a 
 is compiled to machine code through Numba. Each stage can be printed, run and dumped.
 """
 
+import typing as _typing
+
 from tenon import _packages
 
 _packages.check()
@@ -196,30 +198,22 @@ from frontend.shaping import concat as cat
 from frontend.shaping import concat as concatenate
 from frontend.tensor import Tensor, as_tensor
 from frontend.tensor import as_tensor as from_numpy
-from tenon import cache, callbacks, data, metrics
+from tenon import cache
 from tenon.beam_search import Hypothesis, beam_search
-from tenon.callbacks import Callback, History
 from tenon.checkpoints import load, save
 from tenon.compiling import compile
 from tenon.custom import custom_op
 from tenon.exactness import get_float32_matmul_precision, set_float32_matmul_precision
 from tenon.executable import Executable
 from tenon.functions import Function, function, train_step
-from tenon.generation import generate
 from tenon.gradients import grad, value_and_grad
-from tenon.inspection.attribution import attribute
-from tenon.inspection.bisect import Difference, bisect
 from tenon.inspection.counting import flops, memory
-from tenon.inspection.diff import GraphDiff, diff
-from tenon.inspection.explain import explain
-from tenon.inspection.nonfinite import NonFinite, check_nan
-from tenon.inspection.pictures import plot_attention, plot_attribution
-from tenon.inspection.summary import Summary, summary
 from tenon.machine import Device, devices
-from tenon.pretrained import load_pretrained
 from tenon.specs import TensorSpec, spec
 from tenon.threads import get_num_threads, set_num_threads
-from tenon.trainer import Trainer
+
+if _typing.TYPE_CHECKING:
+    from tenon._tools import *
 
 __version__ = "0.1.0"
 
@@ -230,7 +224,19 @@ int8, int32, int64, uint8 = i8, i32, i64, u8
 def __getattr__(name: str) -> object:
     import sys
 
+    import tenon._tools as tools  # not "from tenon": that would ask this function
+
+    if name in tools.__all__:
+        found = globals()[name] = getattr(tools, name)
+        return found
+
     from frontend.absent import FUNCTIONS
     from frontend.absent import explain as error
 
     raise error(name, sys.modules[__name__], FUNCTIONS)
+
+
+def __dir__() -> list[str]:
+    import tenon._tools as tools
+
+    return sorted({*globals(), *tools.__all__})
