@@ -108,3 +108,12 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(_packages, "PARTS", ("no_such_package",))
     with pytest.raises(ImportError, match="'no_such_package' is not installed beside"):
         _packages.check()
+
+
+def test_what_is_asked_for_seldom_is_imported_when_it_is(python):
+    code = (
+        "import sys, tenon as tn; assert 'tenon.trainer' not in sys.modules and 'Trainer' in dir(tn); "
+        "assert tn.Trainer.__module__ == 'tenon.trainer' and tn.bisect.__module__ == 'tenon.inspection.bisect'; "
+        "assert callable(tn.memory) and callable(tn.beam_search) and tn.metrics is sys.modules['tenon.metrics']"
+    )
+    python("-c", code)
