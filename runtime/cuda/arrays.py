@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from runtime.cuda.intrinsics import skipped
-from runtime.cuda.simulator.thread import current
+from runtime.cuda.simulator.watched import watched
 from runtime.cuda.toolkit import array_of, cuda, device
 
 compiled = device
@@ -28,7 +28,7 @@ def _maker(name: str) -> Callable[..., Any]:
         strides = [dtype.itemsize]
         for n in shape[:0:-1]:
             strides.insert(0, strides[0] * n)
-        return current().block.memory.view(address, tuple(shape), tuple(strides[: len(shape)]), dtype, "holds")
+        return watched(address, tuple(shape), tuple(strides[: len(shape)]), dtype)
 
     return array_of(name, array)
 

@@ -19,7 +19,7 @@ from llvmlite import ir
 from engine import dtypes
 from engine.dtypes import DType
 from runtime import scalar_ir
-from runtime.cuda.simulator.memory import global_bytes, load_global, store_global, swap_global
+from runtime.cuda.simulator.memory import global_bytes, load_atomic, store_global, swap_global
 from runtime.cuda.simulator.thread import current
 from runtime.cuda.toolkit import typed
 from runtime.irvalue import EXACT, call_llvm
@@ -272,8 +272,8 @@ def _skipped(builder: Any, kind: str, guard: Any, error: Any) -> Any:
 def skipped(guard: int, error: int) -> bool:
     """Whether a kernel must not run: the byte at ``guard`` is zero, or the number at ``error`` is not; an address 0
     stands for none."""
-    off = guard != 0 and load_global(guard, np.dtype(np.uint8)) == 0
-    return bool(off or (error != 0 and load_global(error, np.dtype(np.int64)) != 0))
+    off = guard != 0 and load_atomic(guard, np.dtype(np.uint8)) == 0
+    return bool(off or (error != 0 and load_atomic(error, np.dtype(np.int64)) != 0))
 
 
 def _report(builder: Any, kind: str, word: Any, failed: Any, code: Any, value: Any) -> None:

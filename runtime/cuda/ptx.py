@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from runtime.cuda.simulator import copies, warp
-from runtime.cuda.simulator.memory import load_global, load_shared, store_global, store_shared, swap_global
+from runtime.cuda.simulator.memory import load_atomic, load_global, load_shared, store_global, store_shared, swap_global
 from runtime.cuda.simulator.shared import BASE
 from runtime.cuda.simulator.thread import barrier, together, until
 from runtime.cuda.toolkit import f32, f64, intrinsic, literal, ptx, u16, u32, u64
@@ -321,7 +321,7 @@ def atom_cas_global_u64(address: u64, expected: u64, value: u64) -> u64:
 @ptx("atom.global.add.u32 $0, [$address], $value;")
 def atom_add_global_u32(address: u64, value: u32) -> u32:
     """Add to what is there; what was there."""
-    return swap_global(address, _U32, load_global(address, _U32) + value)
+    return swap_global(address, _U32, load_atomic(address, _U32) + value)
 
 
 @ptx(
@@ -330,7 +330,7 @@ def atom_add_global_u32(address: u64, value: u32) -> u32:
 )
 def wait_global_u32(address: u64, count: u32) -> None:
     """Wait until at least ``count`` is there, which other blocks, that run at the same time, add up."""
-    until(lambda: load_global(address, _U32) >= count, "other blocks")
+    until(lambda: load_atomic(address, _U32) >= count, "other blocks")
 
 
 @ptx("fence.acq_rel.gpu;")

@@ -92,6 +92,7 @@ class _Reduction:
         self.table = ArgTable()
         self.kept = [a for a in range(len(spec.axes)) if a not in spec.reduced]
         effects = [s.name for s in spec.body if s.op in ("store", "check_index")]
+        effects += self._replaced()
         self.emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), self.table,
                                    chunk="chunk" if spec.split is not None else "0", reduced=spec.reduced,
                                    later=effects)  # fmt: skip
@@ -99,6 +100,14 @@ class _Reduction:
         self.places: dict[str, int] = {}  # what is kept in shared memory, and where
         self.lent: dict[str, int] = {}  # what is kept in a result, and in which of the writes
         self.shared = 0
+
+    def _replaced(self) -> list[str]:
+        """Loads of what the kernel writes anew, an element for each kept point: they are for the one thread that writes
+        it. Another that read it before, to no purpose, might read while it is written."""
+        spec = self.spec
+        written = {w.buffer for w in spec.writes}
+        loads = [(s.name, spec.reads[int(s.args[0])]) for s in spec.body if s.op == "load"]
+        return [n for n, a in loads if a.buffer in written and not any(a.strides[r] != 0 for r in spec.reduced)]
 
     def varies(self, name: str) -> bool:
         return bool(self.emitter.depends_on(name) & set(self.spec.reduced))

@@ -2,8 +2,8 @@
 
 Threads are greenlets, which run until they have to meet others: a warp's lanes for an instruction that they execute
 together, a block's threads at a barrier. Which runs first is up to an ``order``, so that kernels that rely on one are
-found out. Memory is checked bytes: global memory by buffers, shared memory against its size, against threads that do
-not wait for one another, and against copies that have not arrived.
+found out. Memory is checked bytes: global memory by buffers, shared memory against its size and against copies that
+have not arrived, and both against threads that do not wait for one another; of a launch, blocks never do.
 """
 
 from __future__ import annotations

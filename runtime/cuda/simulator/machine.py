@@ -15,6 +15,7 @@ from runtime.checked_memory import CheckedMemory
 from runtime.cuda.simulator.clocks import Clocks
 from runtime.cuda.simulator.conflicts import Conflicts
 from runtime.cuda.simulator.mbarriers import MBarrier
+from runtime.cuda.simulator.races import GlobalRaces
 from runtime.cuda.simulator.shared import RaceError, SharedMemory
 from runtime.cuda.simulator.thread import LANES, Barrier, Thread, Together, Until, run_as
 from runtime.cuda.simulator.warpgroup import Warpgroup
@@ -53,18 +54,20 @@ def launch(
     order: int = 0,
     conflicts: Conflicts | None = None,
     cooperative: bool = False,
+    watched: bool = False,
 ) -> None:
     """Run ``blocks`` blocks of ``threads`` threads, one block after the other, or where they are ``cooperative`` each
     as far as it gets without the others. ``args`` are numbers and addresses in ``memory``; ``conflicts`` counts those
-    of shared memory. Raises BoundsError, RaceError or DivergenceError where the kernel does what a GPU leaves
-    undefined."""
+    of shared memory. Races in global memory are found where it is ``watched``. Raises BoundsError, RaceError or
+    DivergenceError where the kernel does what a GPU leaves undefined."""
     if threads <= 0 or threads % LANES:
         raise DivergenceError(f"a block of {threads} threads; expected a multiple of {LANES}")
     which = Order(order)
+    races = GlobalRaces(cooperative) if watched else None
     with np.errstate(all="ignore"):
         running = []
         for number in which.of(blocks):
-            block = Block(number, blocks, threads, shared, memory, which, conflicts)
+            block = Block(number, blocks, threads, shared, memory, which, conflicts, races)
             if cooperative:
                 running.append(block)
                 continue
@@ -102,12 +105,13 @@ class Block:
 
     def __init__(
         self, number: int, blocks: int, threads: int, shared: int, memory: CheckedMemory, order: Order,
-        conflicts: Conflicts | None = None,
+        conflicts: Conflicts | None, races: GlobalRaces | None,
     ):  # fmt: skip
         self.number = number
         self.blocks = blocks
         self.size = threads
         self.memory = memory
+        self.races = races
         self.clocks = Clocks(threads)
         self.shared = SharedMemory(shared, threads, self.clocks, conflicts)
         self.threads = [Thread(self, i) for i in range(threads)]

@@ -12,7 +12,23 @@ from runtime.cuda.simulator.thread import current, kernel_line
 
 
 def global_bytes(address: int, nbytes: int, what: str, multiple: int = 0) -> np.ndarray:
-    """The bytes themselves at ``address``, a multiple of their number or of ``multiple``. Raises BoundsError."""
+    """The bytes themselves at ``address``, a multiple of their number or of ``multiple``. Raises BoundsError, and
+    RaceError where other threads touch them at the same time."""
+    found = atomic_bytes(address, nbytes, what, multiple)
+    touched(address, nbytes, what == "writes")
+    return found
+
+
+def touched(address: int, nbytes: int, written: bool) -> None:
+    """The running thread reads or writes these bytes. Raises RaceError where others do at the same time."""
+    thread = current()
+    races = thread.block.races
+    if races is not None:
+        (races.write if written else races.read)(thread, int(address), nbytes)
+
+
+def atomic_bytes(address: int, nbytes: int, what: str, multiple: int = 0) -> np.ndarray:
+    """The same for an operation that no other thread's comes between."""
     region, start = current().block.memory.place(int(address), nbytes, what)
     if start % (multiple or nbytes):
         raise BoundsError(f"{what} {nbytes} bytes at byte {start} of {region.name}, misaligned: line {kernel_line()}")
@@ -26,13 +42,18 @@ def load_global(address: int, dtype: np.dtype, count: int = 1) -> Any:
     return _numbers(global_bytes(address, dtype.itemsize * count, "reads"), dtype)
 
 
+def load_atomic(address: int, dtype: np.dtype) -> Any:
+    """A number that others may write at any time."""
+    return _numbers(atomic_bytes(address, dtype.itemsize, "reads"), dtype)
+
+
 def store_global(address: int, dtype: np.dtype, *values: Any) -> None:
     global_bytes(address, dtype.itemsize * len(values), "writes")[:] = _raw(values, dtype)
 
 
 def swap_global(address: int, dtype: np.dtype, value: int, expected: int | None = None) -> int:
     """Write ``value`` if what is there is ``expected`` (None: in any case); what was there."""
-    place = global_bytes(address, dtype.itemsize, "writes")
+    place = atomic_bytes(address, dtype.itemsize, "writes")
     found: int = _numbers(place, dtype)
     if expected is None or found == int(expected) % (1 << (8 * dtype.itemsize)):
         place[:] = _raw((value,), dtype)

@@ -24,7 +24,7 @@ _LATER = np.iinfo(np.int32).max
 
 
 class RaceError(BoundsError):
-    """Threads that touch the same bytes of shared memory, one of them writing, with nothing between to order them."""
+    """Threads that touch the same bytes, one of them writing, with nothing between to order them."""
 
 
 class SharedMemory:

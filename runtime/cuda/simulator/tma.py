@@ -8,7 +8,7 @@ import numpy as np
 
 from engine.errors import BoundsError
 from runtime.cuda.simulator import mbarriers
-from runtime.cuda.simulator.memory import global_bytes
+from runtime.cuda.simulator.memory import global_bytes, touched
 from runtime.cuda.simulator.shared import BASE
 from runtime.cuda.simulator.swizzle import swizzled
 from runtime.cuda.simulator.thread import current, kernel_line
@@ -121,6 +121,9 @@ def _chunks(tensor_map: int, corner: Sequence[int], place: int) -> Iterator[tupl
 
 def _reader(source: int, inside: int) -> Callable[[], np.ndarray]:
     memory = current().block.memory
+    if inside:
+        memory.place(int(source), inside, "copies")
+        touched(source, inside, written=False)
 
     def data() -> np.ndarray:
         found = np.zeros(_CHUNK, np.uint8)
@@ -134,6 +137,7 @@ def _reader(source: int, inside: int) -> Callable[[], np.ndarray]:
 
 def _writer(at: slice, target: int, inside: int) -> Callable[[], None]:
     thread = current()
+    touched(target, inside, written=True)
 
     def finish() -> None:
         if inside:

@@ -13,14 +13,16 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from cuda_attention import attention
-from cuda_harness import Case, compare, reference, simulate
-from kernel_harness import finish
-from loop_cases import reductions, turned
+from cuda_harness import Case, compare, dtype_of, reference, simulate
+from indexed_cases import merged_sorts
+from kernel_harness import finish, over
+from loop_cases import elementwise, reductions, turned
 
-from engine import dtypes
+from engine import dtypes, op
 from engine.errors import BoundsError
 from engine.program import Lowered
-from engine.schedule import Access, Contraction, KernelSpec
+from engine.schedule import Access, Contraction, Custom, KernelSpec
+from runtime.cuda import sort
 from runtime.cuda.lower import lower
 from runtime.cuda.simulator.machine import DivergenceError
 from runtime.cuda.simulator.shared import RaceError
@@ -139,3 +141,46 @@ def test_a_barrier_that_some_threads_pass_by():
     wrong = SOURCE.replace("        cuda.syncthreads()", "        if warp == 0:\n            cuda.syncthreads()", 1)
     errors = found(CASE, changed(LOWERED, wrong))
     assert errors and errors <= {DivergenceError, RaceError}
+
+
+def test_blocks_that_overlap():
+    """Two blocks update the same elements: the second starts from what the first has made of them."""
+    case = next(c for c in elementwise() if c.name == "in place")
+    lowered = lower(case.spec)
+    wrong = lowered.kernels[0].source.replace("cuda.blockIdx.x * 128", "cuda.blockIdx.x * 64")
+    assert wrong != lowered.kernels[0].source
+    assert found(case, changed(lowered, wrong)) == {RaceError}
+
+
+def test_pieces_of_a_merge_that_overlap(monkeypatch):
+    monkeypatch.setattr(sort, "_RUN", 64)
+    case = merged_sorts()[0]
+    lowered = lower(case.spec)
+    source = lowered.kernels[1].source
+    wrong = source.replace("stop = min(begin + 64, length)", "stop = min(begin + 65, length)")
+    assert wrong != source
+    assert found(case, changed(lowered, wrong, 1), (0,)) & {RaceError, BoundsError}
+
+
+def ctc(name: str) -> Case:
+    """An example of 4 steps and 41 states, for two warps."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((4, 1, 3)).astype(np.float32)
+    known = [x, rng.integers(1, 3, (1, 20)), np.array([4]), np.array([2])]
+    read = known if name == "ctc_loss" else [np.ones(1, np.float32), *known]
+    written = [(1,), (1, 4, 41)] if name == "ctc_loss" else [(1, 4, 3), (1, 4, 41), (1, 4, 41)]
+    arrays = [*read, *(np.zeros(shape, np.float32) for shape in written)]
+    accesses = [over(f"b{i}", a.shape, dtype_of(a)) for i, a in enumerate(arrays)]
+    core = Custom(op.get(name).kernel, tuple(a.shape for a in arrays), (("blank", 0),))
+    spec = KernelSpec(name, (1,), tuple(accesses[: len(read)]), tuple(accesses[len(read) :]), (), core)
+    return Case(name, spec, {f"b{i}": a for i, a in enumerate(arrays)}, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("name", ["ctc_loss", "ctc_loss_grad"])
+def test_a_team_that_does_not_meet(name: str):
+    """Threads go on to the next step of a CTC loss before the others have written their states."""
+    case = ctc(name)
+    lowered = lower(case.spec)
+    assert found(case, lowered) == set()
+    wrong = lowered.kernels[0].source.replace("meet = _tenon.meet", "meet = _tenon.compiled(meet)")
+    assert found(case, changed(lowered, wrong)) == {RaceError}

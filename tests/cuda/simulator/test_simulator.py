@@ -28,7 +28,7 @@ def run(body: str, threads: int = 32, shared: int = 0, blocks: int = 1, order: i
     function = load_source(Kernel("kernel", "0" * 16, source)).kernel
     memory = CheckedMemory()
     addresses = [memory.add(name, a) for name, a in arrays.items()]
-    launch(function, blocks, threads, shared, addresses, memory, order)
+    launch(function, blocks, threads, shared, addresses, memory, order, watched=True)
 
 
 ORDERS = pytest.mark.parametrize("order", [0, 1, 2, 3])
@@ -219,3 +219,43 @@ st_global_v2_f32(at + 4 * 64, c2, c3)
         shared=768, order=order, a=halves(a, kind), b=halves(b, kind), out=out,
     )  # fmt: skip
     np.testing.assert_array_equal(out, (a @ b).astype(np.float32))
+
+
+def test_nothing_orders_blocks_of_a_launch():
+    """Global memory: by atomic operations alone may blocks touch what others write."""
+    head = "t = cuda.threadIdx.x\n"
+    for body in (
+        "st_global_u32(out + 4 * t, t)",
+        "if cuda.blockIdx.x == 0:\n    st_global_u32(out + 4 * t, t)\nelse:\n    ld_global_u32(out + 4 * t)",
+        "if cuda.blockIdx.x:\n    ld_global_u16(out + 14)\nelif t == 0:\n    st_global_v4_u32(out, 1, 2, 3, 4)",
+    ):
+        for order in (0, 1):
+            with pytest.raises(RaceError, match=r"(reads|writes) byte \d+ of out, which block . (reads|writes)"):
+                run(head + body, blocks=2, order=order, out=np.zeros(32, np.uint32))
+    out = np.zeros(32, np.uint32)
+    run("atom_add_global_u32(out, 1)", blocks=2, out=out)
+    run("ld_global_u32(out)", blocks=2, out=out)
+    assert out[0] == 64
+
+
+def test_threads_meet_before_they_read_global_memory():
+    body = """
+t = cuda.threadIdx.x
+st_global_u32(out + 4 * t, t)
+{meet}
+x = ld_global_u32(out + 4 * ((t + {distance}) % 64))
+cuda.syncthreads()
+st_global_u32(out + 4 * t, x)
+"""
+    out = np.zeros(64, np.uint32)
+    for meet, distance in (("cuda.syncthreads()", 33), ("cuda.syncwarp()", 0)):
+        run(body.format(meet=meet, distance=distance), threads=64, out=out)
+        assert (out == (np.arange(64) + distance) % 64).all()
+    for meet, distance in (("pass", 1), ("cuda.syncwarp()", 33)):
+        with pytest.raises(
+            RaceError, match="byte .* of out, which thread .* no barrier between: line [79] of the kernel"
+        ):
+            run(body.format(meet=meet, distance=distance), threads=64, out=out)
+    late = body.format(meet="cuda.syncthreads()", distance=33).replace("cuda.syncthreads()\nst_", "st_")
+    with pytest.raises(RaceError, match="byte .* of out, which .* with no barrier between: line (9|11) of the kernel"):
+        run(late, threads=64, out=out)
