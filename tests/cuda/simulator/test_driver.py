@@ -67,7 +67,7 @@ def test_tensor_maps_are_encoded_as_they_are_meant(window: Window | None):
 
 @pytest.mark.parametrize("late", ORDERS)
 def test_training_by_the_driver_is_training_on_the_cpu(late):
-    data = batches([4, 4, 2, 7, 4])
+    data = batches([4, 4, 2, 70, 4])
     model, expected = trained("cpu")
     wanted = [expected(*batch) for batch in data]
     other, exe = trained("cuda")
