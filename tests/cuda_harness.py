@@ -121,8 +121,7 @@ def simulate(
         conflicts = Conflicts()
         function = getattr(load_source(kernel), kernel.name)
         blocks = dims.evaluate(call.tasks, sizes)
-        launch(function, blocks, kernel.threads, kernel.shared, args, memory, order, conflicts, kernel.cooperative,
-               watched=True)  # fmt: skip
+        launch(function, blocks, kernel.threads, kernel.shared, args, memory, order, conflicts, kernel.cooperative)
         found.append(conflicts)
     return found
 

@@ -54,16 +54,16 @@ def launch(
     order: int = 0,
     conflicts: Conflicts | None = None,
     cooperative: bool = False,
-    watched: bool = False,
 ) -> None:
     """Run ``blocks`` blocks of ``threads`` threads, one block after the other, or where they are ``cooperative`` each
     as far as it gets without the others. ``args`` are numbers and addresses in ``memory``; ``conflicts`` counts those
-    of shared memory. Races in global memory are found where it is ``watched``. Raises BoundsError, RaceError or
-    DivergenceError where the kernel does what a GPU leaves undefined."""
+    of shared memory. Raises BoundsError, RaceError or DivergenceError where the kernel does what a GPU leaves
+    undefined.
+    """
     if threads <= 0 or threads % LANES:
         raise DivergenceError(f"a block of {threads} threads; expected a multiple of {LANES}")
     which = Order(order)
-    races = GlobalRaces(cooperative) if watched else None
+    races = GlobalRaces(cooperative)
     with np.errstate(all="ignore"):
         running = []
         for number in which.of(blocks):
@@ -105,7 +105,7 @@ class Block:
 
     def __init__(
         self, number: int, blocks: int, threads: int, shared: int, memory: CheckedMemory, order: Order,
-        conflicts: Conflicts | None, races: GlobalRaces | None,
+        conflicts: Conflicts | None, races: GlobalRaces,
     ):  # fmt: skip
         self.number = number
         self.blocks = blocks

@@ -23,8 +23,7 @@ def touched(address: int, nbytes: int, written: bool) -> None:
     """The running thread reads or writes these bytes. Raises RaceError where others do at the same time."""
     thread = current()
     races = thread.block.races
-    if races is not None:
-        (races.write if written else races.read)(thread, int(address), nbytes)
+    (races.write if written else races.read)(thread, int(address), nbytes)
 
 
 def atomic_bytes(address: int, nbytes: int, what: str, multiple: int = 0) -> np.ndarray:

@@ -28,7 +28,7 @@ def run(body: str, threads: int = 32, shared: int = 0, blocks: int = 1, order: i
     function = load_source(Kernel("kernel", "0" * 16, source)).kernel
     memory = CheckedMemory()
     addresses = [memory.add(name, a) for name, a in arrays.items()]
-    launch(function, blocks, threads, shared, addresses, memory, order, watched=True)
+    launch(function, blocks, threads, shared, addresses, memory, order)
 
 
 ORDERS = pytest.mark.parametrize("order", [0, 1, 2, 3])
