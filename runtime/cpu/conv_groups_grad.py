@@ -9,17 +9,15 @@ from __future__ import annotations
 
 from engine import dtypes
 from engine.buffers import Buffer
-from engine.program import Call, Kernel, Lowered, Pointer
+from engine.program import Call, Kernel, Lowered
 from engine.records import dataclass
 from engine.schedule import ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import row_blocks
 from runtime.cpu.conv_groups import SmallGroups, small_groups
 from runtime.cpu.depthwise import PATCH_BYTES, WIDEST
-from runtime.cpu.depthwise_weight_grad import DepthwiseGradTile, planned, sum_tiles
-from runtime.cpu.emit import kernel
-from runtime.cpu.scratch import scratch_lines, scratch_parts
+from runtime.cpu.depthwise_weight_grad import DepthwiseGradTile, add_chunks, planned, sum_tiles
 from runtime.cpu.tiles import Tile, host_registers
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, loop, store
 from runtime.tasks import coordinates, piece
 
 
@@ -109,47 +107,28 @@ def _sums(spec: KernelSpec, plan: GroupGradTile, partial: Buffer) -> tuple[Call,
 
 def _combine(spec: KernelSpec, plan: GroupGradTile, partial: Buffer) -> tuple[Call, Kernel]:
     """The call that adds up the chunks and runs the body on the total, for the groups of one panel a task."""
-    taken, lanes, size = plan.taken, plan.taken.lanes, plan.dtype.itemsize
+    taken, lanes = plan.taken, plan.taken.lanes
     table = ArgTable()
-    scope, read = table.scope(SCRATCH), table.scope(partial.name)
-    panel = plan.rows * taken.row
-    table.declare(
-        partial=Pointer(partial.name), panel_size=panel, chunks=plan.chunks, groups=taken.groups,
-        chunk_bytes=plan.blocks * plan.block * size, kernel_h=plan.core.kernel[0], kernel_w=plan.core.kernel[1],
-    )  # fmt: skip
-    parts = scratch_parts({"sums": panel * size})
-    held, element = load(plan.dtype, "sums", "v", scope), load(plan.dtype, "part", "v", read)
-    at = f"(kh * kernel_w + kw) * {taken.row} + o * {lanes.lanes} + g * {lanes.inputs} + i"
-    emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
-                          core={0: load(plan.dtype, "sums", at, scope)})  # fmt: skip
-    start = [*scratch_lines(parts, table), *emitter.start()]
-    walk = loop("g", "0", "present", [
-        *emitter.enter(0, f"block * groups + panel * {lanes.count} + g"),
-        *loop("o", "0", str(lanes.outputs), [
-            *emitter.enter(4, "o"),
-            *loop("i", "0", str(lanes.inputs), [
-                *emitter.enter(3, "i"),
-                *loop("kh", "0", "kernel_h", [
-                    *emitter.enter(1, "kh"),
-                    *loop("kw", "0", "kernel_w", emitter.enter(2, "kw", inline=True)),
+    table.declare(groups=taken.groups, kernel_h=plan.core.kernel[0], kernel_w=plan.core.kernel[1])
+
+    def body(emitter: BodyEmitter) -> list[str]:
+        return [
+            *coordinates(table, "task", {"block": plan.blocks, "panel": taken.panels}),
+            f"present = minimum({lanes.count}, groups - panel * {lanes.count})",
+            *loop("g", "0", "present", [
+                *emitter.enter(0, f"block * groups + panel * {lanes.count} + g"),
+                *loop("o", "0", str(lanes.outputs), [
+                    *emitter.enter(4, "o"),
+                    *loop("i", "0", str(lanes.inputs), [
+                        *emitter.enter(3, "i"),
+                        *loop("kh", "0", "kernel_h", [
+                            *emitter.enter(1, "kh"),
+                            *loop("kw", "0", "kernel_w", emitter.enter(2, "kw", inline=True)),
+                        ]),
+                    ]),
                 ]),
             ]),
-        ]),
-    ])  # fmt: skip
-    task = [
-        *coordinates(table, "task", {"block": plan.blocks, "panel": taken.panels}),
-        f"part = partial + task * panel_size * {size}",
-        f"present = minimum({lanes.count}, groups - panel * {lanes.count})",
-        *loop("v", "0", "panel_size", [store(plan.dtype, "sums", "v", element, scope)]),
-        *loop("chunk", "1", "chunks", [
-            "part += chunk_bytes",
-            *loop("v", "0", "panel_size", [store(plan.dtype, "sums", "v", f"{held} + {element}", scope)]),
-        ]),
-        *walk,
-    ]  # fmt: skip
-    code = kernel(f"depthwise_weight_grad_total_{plan.dtype}", [*start, *loop("task", "lo", "hi", task)], table)
-    reads = dict.fromkeys([partial.name, *(access.buffer for access in spec.reads)])
-    writes = dict.fromkeys(access.buffer for access in spec.writes)
-    made = Call(code.key, spec.name, table.args, plan.blocks * taken.panels, tuple(reads), tuple(writes), parts["end"],
-                spec.nodes)  # fmt: skip
-    return made, code
+        ]  # fmt: skip
+
+    place = f"(kh * kernel_w + kw) * {taken.row} + o * {lanes.lanes} + g * {lanes.inputs} + i"
+    return add_chunks(spec, plan, partial, table, plan.rows * taken.row, plan.blocks * taken.panels, place, body)

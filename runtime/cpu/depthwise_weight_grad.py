@@ -7,7 +7,7 @@ products of these points, and is stored again. A second call adds up the parts a
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
@@ -235,35 +235,45 @@ def _point_lines(plan: DepthwiseGradTile, table: ArgTable, partial: str, points:
 
 
 def _combine(spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer) -> tuple[Call, Kernel]:
-    """The call that adds up the chunks and runs the body on the total."""
+    """The call that adds up the chunks and runs the body on the total, for the channels of one block a task."""
     table = ArgTable()
-    scope, read = table.scope(SCRATCH), table.scope(partial.name)
+    table.declare(channels=plan.channels, kernel_w=plan.core.kernel[1], taps=len(plan.taps))
+
+    def body(emitter: BodyEmitter) -> list[str]:
+        tap = ["kh = quotient(tap, kernel_w)", *emitter.enter(1, "kh"), *emitter.enter(2, "tap - kh * kernel_w")]
+        tap += [*emitter.enter(3, "0"), *emitter.enter(4, "0")]
+        inside = emitter.enter(0, "task * channels + j", inline=True)
+        return loop("tap", "0", "taps", [*tap, *loop("j", "0", "channels", inside)])
+
+    return add_chunks(spec, plan, partial, table, plan.block, plan.blocks, "tap * channels + j", body)
+
+
+def add_chunks(
+    spec: KernelSpec, plan: DepthwiseGradTile, partial: Buffer, table: ArgTable, count: int, tasks: Size, place: str,
+    body: Callable[[BodyEmitter], list[str]],
+) -> tuple[Call, Kernel]:  # fmt: skip
+    """The call that adds up ``count`` sums of every chunk in each of ``tasks``, and runs ``body`` on their total, of
+    which it meets the element at ``place``."""
+    scope, read, size = table.scope(SCRATCH), table.scope(partial.name), plan.dtype.itemsize
     table.declare(
-        partial=Pointer(partial.name), channels=plan.channels, block_size=plan.block, chunks=plan.chunks,
-        chunk_bytes=plan.blocks * plan.block * plan.dtype.itemsize, kernel_w=plan.core.kernel[1], taps=len(plan.taps),
+        partial=Pointer(partial.name), part_size=count, chunks=plan.chunks, chunk_bytes=plan.blocks * plan.block * size,
     )  # fmt: skip
-    parts = scratch_parts({"sums": plan.block * plan.dtype.itemsize})
-    held, element = load(plan.dtype, "sums", "v", scope), load(plan.dtype, "block", "v", read)
+    parts = scratch_parts({"sums": count * size})
+    held, element = load(plan.dtype, "sums", "v", scope), load(plan.dtype, "part", "v", read)
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
-                          core={0: load(plan.dtype, "sums", "tap * channels + j", scope)})  # fmt: skip
+                          core={0: load(plan.dtype, "sums", place, scope)})  # fmt: skip
     start = [*scratch_lines(parts, table), *emitter.start()]
-    tap = ["kh = quotient(tap, kernel_w)", *emitter.enter(1, "kh"), *emitter.enter(2, "tap - kh * kernel_w")]
-    tap += [*emitter.enter(3, "0"), *emitter.enter(4, "0")]
     task = [
-        f"block = partial + task * block_size * {plan.dtype.itemsize}",
-        *loop("v", "0", "block_size", [store(plan.dtype, "sums", "v", element, scope)]),
+        f"part = partial + task * part_size * {size}",
+        *loop("v", "0", "part_size", [store(plan.dtype, "sums", "v", element, scope)]),
         *loop("chunk", "1", "chunks", [
-            "block += chunk_bytes",
-            *loop("v", "0", "block_size", [store(plan.dtype, "sums", "v", f"{held} + {element}", scope)]),
+            "part += chunk_bytes",
+            *loop("v", "0", "part_size", [store(plan.dtype, "sums", "v", f"{held} + {element}", scope)]),
         ]),
-        *loop("tap", "0", "taps", [
-            *tap,
-            *loop("j", "0", "channels", emitter.enter(0, "task * channels + j", inline=True)),
-        ]),
+        *body(emitter),
     ]  # fmt: skip
-    code = kernel(f"depthwise_weight_grad_total_{plan.dtype}", [*start, *loop("task", "lo", "hi", task)], table)
+    code = kernel(f"grouped_weight_grad_total_{plan.dtype}", [*start, *loop("task", "lo", "hi", task)], table)
     reads = dict.fromkeys([partial.name, *(access.buffer for access in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
-    made = Call(code.key, spec.name, table.args, plan.blocks, tuple(reads), tuple(writes), parts["end"],
-                spec.nodes)  # fmt: skip
+    made = Call(code.key, spec.name, table.args, tasks, tuple(reads), tuple(writes), parts["end"], spec.nodes)
     return made, code
