@@ -23,7 +23,18 @@ def blocks(page: Path) -> str:
     return "\n".join(program)
 
 
-@pytest.mark.parametrize("page", [p for p in PAGES if BLOCK.search(p.read_text("utf-8"))], ids=lambda p: p.name)
+# Pages whose programs compile for seconds.
+LONG = {"generation.md", "explaining-a-model.md", "profiling.md", "debugging.md", "training.md", "mixed-precision.md"}
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(p, marks=pytest.mark.slow if p.name in LONG else (), id=p.name)
+        for p in PAGES
+        if BLOCK.search(p.read_text("utf-8"))
+    ],
+)
 def test_the_code_blocks_run(page, python, tmp_path):
     script = tmp_path / f"{page.stem}.py"
     script.write_text(blocks(page), encoding="utf-8")

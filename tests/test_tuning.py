@@ -205,6 +205,7 @@ def test_every_way_of_a_product_gives_the_same_bits(m, n, k, lasting):
     assert all((y == results[0]).all() for y in results)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in CASES if not n.startswith("strides")])
 def test_every_way_of_a_convolution_gives_the_same_bits(name):
     case = CASES[name]
