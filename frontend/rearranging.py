@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from engine import dtypes
 from engine.dims import broadcast, shape_text
 from engine.errors import ShapeError
 from engine.rules import normal_axis
@@ -261,12 +262,17 @@ def _offsets(x: Tensor, op: str) -> Tensor:
     return call("iota", shape=shape, axis=1) - call("iota", shape=shape, axis=0)
 
 
+def _zero(x: Tensor) -> int:
+    """Zero, of a kind that leaves ``x`` beside it its dtype."""
+    return False if x.dtype == dtypes.bool_ else 0
+
+
 def tril(x: Tensor, diagonal: int = 0) -> Tensor:
     """What lies on and under a diagonal of the last two axes; zeros elsewhere.
 
     PyTorch: torch.tril.
     """
-    return call("where", _offsets(x, "tril") <= diagonal, x, 0)
+    return call("where", _offsets(x, "tril") <= diagonal, x, _zero(x))
 
 
 def triu(x: Tensor, diagonal: int = 0) -> Tensor:
@@ -274,7 +280,7 @@ def triu(x: Tensor, diagonal: int = 0) -> Tensor:
 
     PyTorch: torch.triu.
     """
-    return call("where", _offsets(x, "triu") >= diagonal, x, 0)
+    return call("where", _offsets(x, "triu") >= diagonal, x, _zero(x))
 
 
 def diagonal(x: Tensor, offset: int = 0, dim1: int = 0, dim2: int = 1) -> Tensor:

@@ -75,6 +75,25 @@ CASES: dict[str, tuple[Callable, tuple[np.ndarray, ...], str]] = {
 }
 
 
+SEEN: dict[str, Callable] = {
+    "a triangle of ones": lambda n: tn.tril(tn.ones(n, n)) != 0,
+    "a triangle of bools": lambda n: tn.tril(tn.ones(n, n, dtype="bool")),
+    "not what is above": lambda n: ~tn.triu(tn.ones(n, n, dtype="bool"), 1),
+    "a view with more axes": lambda n: tn.tril(tn.ones(n, n)).view(1, 1, n, n) == 1,
+    "positions": lambda n: tn.arange(n)[:, None] >= tn.arange(n),
+    "positions the other way": lambda n: tn.arange(n) - tn.arange(n).view(1, 1, n, 1) < 1,
+}
+NOT_CAUSAL: dict[str, Callable] = {
+    "without itself": lambda n: tn.tril(tn.ones(n, n), -1) != 0,
+    "one more": lambda n: tn.arange(n)[:, None] >= tn.arange(n) - 1,
+    "later keys": lambda n: tn.arange(n)[:, None] <= tn.arange(n),
+    "twice as far": lambda n: tn.arange(n)[:, None] * 2 >= tn.arange(n),
+    "a band": lambda n: tn.tril(tn.triu(tn.ones(n, n), -4)) != 0,
+    "other axes": lambda n: (tn.tril(tn.ones(n, n)) != 0).view(n, 1, n, 1)[0],
+    "sums that turn over": lambda n: tn.arange(n, dtype="i8")[:, None] - tn.arange(n, dtype="i8") >= 0,
+}
+
+
 def specs(arrays):
     return [tn.spec(*a.shape, dtype=str(a.dtype)) for a in arrays]
 
@@ -102,6 +121,21 @@ def test_written_out_it_is_the_op_with_the_same_results_and_gradients(name):
         assert len(nodes(trained)) == 1
         for found, expected in zip(trained(*arrays), tn.compile(slopes, *specs(arrays), level=0)(*arrays), strict=True):
             np.testing.assert_allclose(found, expected, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", [*SEEN, *NOT_CAUSAL])
+def test_a_causal_mask_is_known_at_any_length(name):
+    seen = (SEEN | NOT_CAUSAL)[name]
+
+    def attend(q, k, v):
+        return F.softmax((q @ k.mT * 0.25).masked_fill(~seen(q.shape[-2]), -INFINITY), -1) @ v
+
+    qkv = [tn.spec("B", 2, "T", 16)] * 3
+    exe = tn.compile(attend, *qkv)
+    (line,) = nodes(exe)
+    assert ("causal=True" in line, "given" in line) == ((True, False) if name in SEEN else (False, True))
+    q, k, v = (drawn(1, 2, 130, 16) for _ in range(3))
+    np.testing.assert_allclose(exe(q, k, v), tn.compile(attend, *qkv, level=0)(q, k, v), rtol=1e-4, atol=2e-6)
 
 
 def test_a_query_that_sees_nothing_gives_what_was_written():

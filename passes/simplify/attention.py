@@ -1,8 +1,8 @@
 """Attention that is written out, as one op: ``softmax(q @ k.T * scale + mask) @ v`` makes no matrix of all scores then.
 
 The scores are found behind the softmax: a product, times or divided by numbers, behind masks. A mask is a ``where``
-that puts a number far below any score, or numbers that are added. One that is known while compiling and lets query i
-see the keys up to i is ``causal``. What a query that sees no key gives stays what it was: NaN behind minus infinity, as
+that puts a number far below any score, or numbers that are added. One that is known to be causal (passes/simplify/
+causal.py) is an attribute. What a query that sees no key gives stays what it was: NaN behind minus infinity, as
 softmax has it; the mean of the values behind a finite number; zeros where a ``where`` around the softmax puts them.
 
 Nobody else may read the weights or the scores, for they are not made any more. Of few keys the matrix is small, and
@@ -16,13 +16,10 @@ from collections.abc import Callable
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from engine import dims
 from engine.dims import Shape
-from engine.dtypes import bool_
 from engine.graph import Node, Value, apply
 from engine.rules import keep_axes, transposed
+from passes.simplify.causal import is_causal
 from passes.simplify.patterns import Rule, Var, number_of, op
 
 LEAST_KEYS = {"inference": 32, "training": 128}
@@ -30,8 +27,6 @@ LEAST_KEYS = {"inference": 32, "training": 128}
 without it; with a gradient, which makes the weights again, the op draws level at about 128."""
 LOWEST = -1e4
 """Numbers up to this one mask a score: beside a score that is greater by 104, an exponential in float32 is zero."""
-KNOWN_ELEMENTS = 1 << 22
-"""The largest mask that is looked at while compiling."""
 
 Uses = Callable[[Value], int]
 Opaque = AbstractSet[Value]
@@ -202,12 +197,12 @@ def _mask(scores: _Scores) -> Value | None:
 
 def _with_causal(scores: _Scores) -> _Scores:
     """A mask that is known to be causal as that."""
-    if scores.added is not None and _is_causal(scores.added):
+    if scores.added is not None and is_causal(scores.added):
         scores = replace(scores, added=None, causal=True)
     if scores.seen is None:
         return scores
     conditions = _conditions(scores.seen)
-    others = [c for c in conditions if not _is_causal(c)]
+    others = [c for c in conditions if not is_causal(c)]
     if len(others) == len(conditions):
         return scores
     seen = None
@@ -224,35 +219,6 @@ def _conditions(seen: Value, negated: bool = False) -> list[Value]:
     if node.op.name in (("or_", "bitor") if negated else ("and_", "bitand")):
         return [c for x in node.inputs for c in _conditions(x, negated)]
     return [apply("not_", seen) if negated else seen]
-
-
-def _is_causal(mask: Value) -> bool:
-    """Whether a mask is known, and lets query i see the keys up to i and no others, in every head."""
-    if len(mask.shape) < 2 or dims.product(mask.shape[:-2]) != 1:
-        return False
-    found = _known(mask)
-    if found is None:
-        return False
-    below = np.tri(*found.shape[-2:]) != 0
-    expected = below if mask.dtype == bool_ else np.where(below, 0, -math.inf)
-    return np.array_equal(found.reshape(expected.shape), expected)
-
-
-def _known(value: Value) -> np.ndarray | None:
-    """The array that ``value`` is for every input, where it is made of numbers and indices alone."""
-    node = value.node
-    size = dims.product(value.shape)
-    if not isinstance(size, int) or size > KNOWN_ELEMENTS or len(node.outputs) != 1:
-        return None
-    if node.op.name == "constant":
-        return node.attrs["value"]
-    if node.op.kind not in ("index", "elementwise", "view"):
-        return None
-    arrays = [a for a in map(_known, node.inputs) if a is not None]
-    if len(arrays) < len(node.inputs):
-        return None
-    (found,) = node.op.evaluate(arrays, (value.type,), node.attrs)
-    return found
 
 
 RULES = (Rule("attention", op("matmul", Var("weights"), Var("v")), _written_out),)

@@ -40,6 +40,7 @@ CASES: list[Case | ModuleCase] = [
     *(same(f"movedim/{s}/{d}", lambda t, x, s=s, d=d: t.movedim(x, s, d), X) for s, d in ((0, 2), ((0, 1), (-1, 0)))),
     *(same(f"{n}/{k}", lambda t, x, n=n, k=k: getattr(t, n)(x, k), normal(2, 3, 4))
       for n in ("tril", "triu") for k in (0, 1, -2)),
+    *(same(f"{n}/bool", lambda t, x, n=n: getattr(t, n)(x > 0), normal(3, 4), grads=False) for n in ("tril", "triu")),
     *(same(f"diagonal/{o}/{d}", lambda t, x, o=o, d=d: t.diagonal(x, o, *d), normal(3, 4, 5))
       for o in (0, 1, -2, 9) for d in ((0, 1), (-1, 0))),
     *(same(f"diag/{o}", lambda t, x, o=o: (t.diag(x, o), t.diag(x[0], o)), normal(3, 4)) for o in (0, 2, -1)),
