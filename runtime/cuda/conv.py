@@ -65,7 +65,7 @@ def _way_by_wgmma(spec: KernelSpec, core: Conv2d, dtype: DType,
                   lower: Lower) -> tuple[Lowered, tuple[Conv2d, Access], HopperTile] | None:  # fmt: skip
     """The copies that wgmma needs, what it multiplies, and its tile, or None where mma.sync is sooner or must do. TMA
     wants pixels that begin at whole chunks: where they do not, their channels are ``padded``."""
-    padded = core.groups == 1 and core.in_channels * dtype.itemsize % CHUNK != 0
+    padded = core.groups == 1 and not _fills_chunks(core.in_channels, dtype)
     before, read = _copied(spec, core, dtype, lower, padded)
     tile = convolution_tile(spec, *read, padded, _patch_width(read[0]) < CHUNK)
     return None if tile is None else (before, read, tile)
@@ -77,6 +77,11 @@ def _copied(spec: KernelSpec, core: Conv2d, dtype: DType, lower: Lower,
     before, image = _channels_together(spec, core, spec.axes[0], dtype, lower, padded)
     packed, weights = _rows_of_weights(spec, core, dtype, lower, padded)
     return joined([before, packed]), (replace(core, x=image), weights)
+
+
+def _fills_chunks(count: int, dtype: DType) -> bool:
+    """Whether so many elements are whole chunks."""
+    return count * dtype.itemsize % CHUNK == 0
 
 
 def _whole(count: Size, dtype: DType) -> Size:
@@ -209,18 +214,38 @@ def lower_conv_weight_grad(spec: KernelSpec, lower: Lower, architecture: str) ->
     core = spec.core
     assert isinstance(core, ConvWeightGrad)
     dtype = dtypes.promote(core.x.dtype, core.dy.dtype)
-    before, image = _channels_together(spec, core, core.batch, dtype, lower)
-    copied, gradient = _evenly_spaced(spec, core, dtype, lower)
-    core = replace(core, x=image, dy=gradient)
-    tile, chunks = _parts(core)
-    way = weight_grad_way(core, spec.products, tile, chunks) if architecture == "sm_90a" else None
-    if way is not None and by_wgmma():
+    found = _weight_grad_by_wgmma(spec, core, dtype, lower) if architecture == "sm_90a" else None
+    if found is not None and by_wgmma():
+        before, core, way = found
         partial, made = hopper_weight_grad(spec, core, *way)
     else:
+        before, core = _multiplicands(spec, core, dtype, lower)
+        tile, chunks = _parts(core)
         partial = partial_sums(spec, dtype.computed, chunks)
         depth = product(core.kernel) * core.group_inputs
         made = _sum_pixels(sums_of_parts(spec, partial, (core.groups, depth, core.group_outputs)), core, tile)
-    return joined([before, copied, Lowered((), (), (partial.buffer,)), made, lower(total_of(spec, partial))])
+    return joined([before, Lowered((), (), (partial.buffer,)), made, lower(total_of(spec, partial))])
+
+
+def _weight_grad_by_wgmma(spec: KernelSpec, core: ConvWeightGrad, dtype: DType,
+                          lower: Lower) -> tuple[Lowered, ConvWeightGrad, tuple[HopperTile, int]] | None:  # fmt: skip
+    """As :func:`_way_by_wgmma`: of image and gradient that is padded whose pixels do not begin at whole chunks."""
+    padded = (
+        core.groups == 1 and not _fills_chunks(core.in_channels, dtype),
+        not _fills_chunks(core.out_channels, dtype),
+    )
+    before, read = _multiplicands(spec, core, dtype, lower, padded)
+    narrow = min(_patch_width(read), _gradient_width(read)) < CHUNK
+    way = weight_grad_way(read, spec.products, _parts(read)[1], padded, narrow)
+    return None if way is None else (before, read, way)
+
+
+def _multiplicands(spec: KernelSpec, core: ConvWeightGrad, dtype: DType, lower: Lower,
+                   padded: tuple[bool, bool] = (False, False)) -> tuple[Lowered, ConvWeightGrad]:  # fmt: skip
+    """The calls that copy what lies otherwise than kernels read it, and the core with its image and its gradient."""
+    before, image = _channels_together(spec, core, core.batch, dtype, lower, padded[0])
+    copied, gradient = _evenly_spaced(spec, core, dtype, lower, padded[1])
+    return joined([before, copied]), replace(core, x=image, dy=gradient)
 
 
 def _parts(core: ConvWeightGrad) -> tuple[Tile, int]:
@@ -231,16 +256,25 @@ def _parts(core: ConvWeightGrad) -> tuple[Tile, int]:
     return tile, max(min(2 * PROCESSORS // typical(blocks), most), 1)
 
 
-def _evenly_spaced(spec: KernelSpec, core: ConvWeightGrad, dtype: DType, lower: Lower) -> tuple[Lowered, Access]:
-    """The gradient as a matrix, a row a pixel, in ``dtype``, and the call that makes it so, if one is needed."""
+def _evenly_spaced(spec: KernelSpec, core: ConvWeightGrad, dtype: DType, lower: Lower,
+                   padded: bool = False) -> tuple[Lowered, Access]:  # fmt: skip
+    """The gradient as a matrix, a row a pixel, in ``dtype``, and the call that makes it so, if one is needed. Where it
+    is to be ``padded`` each row begins at a whole chunk."""
     n, h, w, c = core.dy.strides
     height, width = core.out_size
-    if core.dy.dtype == dtype and c == 1 and h == width * w and n == height * h:
+    if core.dy.dtype == dtype and not padded and c == 1 and h == width * w and n == height * h:
         return Lowered((), ()), core.dy
+    pixels = core.batch, height, width
+    room = (*pixels, _whole(core.out_channels, dtype) if padded else core.out_channels)
     copy, buffer, gradient = dense_copy(
-        spec, core.dy, (core.batch, height, width, core.out_channels), dtype, "gradient"
+        spec, core.dy, (*pixels, core.out_channels), dtype, "gradient", dense_strides(room), product(room)
     )
     return joined([Lowered((), (), (buffer,)), lower(copy)]), gradient
+
+
+def _gradient_width(core: ConvWeightGrad) -> int:
+    """Bytes of a row of the gradient that one copy may move."""
+    return copy_width((core.dy.offset, core.dy.strides[2], core.group_outputs), core.dy.dtype.itemsize)
 
 
 def _sum_pixels(parts: KernelSpec, core: ConvWeightGrad, tile: Tile) -> Lowered:
@@ -254,8 +288,7 @@ def _sum_pixels(parts: KernelSpec, core: ConvWeightGrad, tile: Tile) -> Lowered:
     )  # fmt: skip
     shared = tile.side(tile.rows, size, False), tile.side(tile.columns, size, False)
     patches = PixelLoader(shared[0], tile.threads, _patch_width(core), _stages(tile, shared))
-    width = copy_width((core.dy.offset, core.dy.strides[2], core.group_outputs), size)
-    rows = MatrixLoader("b", shared[1], tile.threads, "tile_column", "outputs", "count", width)
+    rows = MatrixLoader("b", shared[1], tile.threads, "tile_column", "outputs", "count", _gradient_width(core))
     emitter = BodyEmitter(parts.body, parts.reads, parts.writes, 4, table, core={0: staged_value(tile.warp_columns)})
     lines = [
         "first_pixel = chunk * per_chunk",

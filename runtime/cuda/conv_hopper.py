@@ -34,9 +34,9 @@ from runtime.cuda.hopper_single import hopper_of, tiles_of
 from runtime.cuda.mainloop import place_tile
 from runtime.cuda.operands import nonzero
 from runtime.cuda.tensor_map import LARGEST_STEP
-from runtime.cuda.tiles import CHUNK, PROCESSORS, Tile, work
+from runtime.cuda.tiles import CHUNK, PROCESSORS, work
 from runtime.emit import ArgTable, BodyEmitter
-from runtime.tasks import coordinates
+from runtime.tasks import coordinates, typical
 
 FURTHEST = 127
 """Pixels from an image's corner at which a window may begin or end."""
@@ -194,15 +194,16 @@ def _called(name: str, spec: KernelSpec, tile: HopperTile, table: ArgTable, line
 # --- the weight gradient -------------------------------------------------------------------------------------
 
 
-def weight_grad_way(core: ConvWeightGrad, exactness: str, other: Tile,
-                    parts: int) -> tuple[HopperTile, int] | None:  # fmt: skip
+def weight_grad_way(core: ConvWeightGrad, exactness: str, parts: int, padded: tuple[bool, bool],
+                    narrow: bool) -> tuple[HopperTile, int] | None:  # fmt: skip
     """The tile with which wgmma is expected soonest for products so exact, and into how many parts the pixels go, or
-    None where mma.sync, with tile ``other`` in so many ``parts``, is sooner or must do."""
+    None where mma.sync, in so many ``parts``, is sooner or must do. Image and gradient are copied for wgmma alone where
+    they are ``padded``; mma.sync may be ``narrow``, as in :func:`convolution_tile`."""
     size, gradient = core.x.dtype.itemsize, core.dy
-    steps = (gradient.offset, gradient.strides[2], core.group_outputs)
-    if _window(core) is None or not _is_readable(core, exactness) or copy_width(steps, size) != CHUNK:
+    aligned = copy_width((gradient.offset, gradient.strides[2]), size) == CHUNK
+    if _window(core) is None or not _is_readable(core, exactness) or not aligned:
         return None
-    rows, outputs = _rows(core), core.group_outputs
+    rows, outputs, pixels = _rows(core), core.group_outputs, core.batch * product(core.out_size)
 
     def found(tile: HopperTile) -> tuple[float, int]:
         blocks = core.groups * -(-rows // ROWS) * -(-outputs // tile.columns)
@@ -211,7 +212,11 @@ def weight_grad_way(core: ConvWeightGrad, exactness: str, other: Tile,
 
     best = min(tiles_of(core.x.dtype, exactness, b_along_k=False), key=found)
     by_mma = work(size, core.groups * parts, prod(core.kernel) * core.group_inputs, outputs) / parts
-    return (best, found(best)[1]) if found(best)[0] < by_mma else None
+    image = core.batch * product(core.in_size) * core.in_channels
+    sizes = zip(padded, (image, pixels * core.out_channels), strict=True)
+    before = sum(copying(count, size) for is_copied, count in sizes if is_copied)
+    saved = by_mma * (NARROW if narrow else 1) - found(best)[0]
+    return (best, found(best)[1]) if before < saved * typical(pixels) / SPEED[size] else None
 
 
 def _rows(core: ConvWeightGrad) -> int:

@@ -73,6 +73,27 @@ def test_channels_that_do_not_fill_chunks_are_padded(
     check(case, lowered, 1)
 
 
+@pytest.mark.parametrize("case, tile", [
+    (weight_gradient("bf16", Case((4, 5), (10, 18)), BF16), TILES[2]),
+    (weight_gradient("float32", Case((5, 3), (6, 9), (3, 1), (2, 1), (1, 0), channels_last=False), F32),
+     EXACT_TILES[1]),
+], ids=["bf16", "float32"])  # fmt: skip
+def test_images_and_gradients_that_do_not_fill_chunks_are_padded(
+    case: Kernel, tile: HopperTile, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lowered = on_hopper(monkeypatch, case, tile)
+    assert [call.label for call in lowered.calls[:2]] == ["weight_grad image", "weight_grad gradient"]
+    check(case, lowered, 1)
+
+
+def test_only_the_gradient_is_padded_where_groups_fill_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = weight_gradient("groups", Case((4, 5), (128, 42), (1, 2), groups=2), BF16)
+    lowered = on_hopper(monkeypatch, case, TILES[2])
+    assert [call.label for call in lowered.calls].count("weight_grad gradient") == 1
+    assert len(lowered.calls) == 3
+    check(case, lowered, 2)
+
+
 def test_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     case = replace(forward("tf32", Case((5, 4), (36, 16)), F32), tolerance=4e-3)
     case = replace(case, spec=replace(case.spec, products="high"))
@@ -111,6 +132,13 @@ def test_hopper_is_chosen_where_it_can_and_pays() -> None:
         found = names(forward("", Case((28, 28), (channels, 256)), BF16))
         assert found == [*(["conv_image"] if "hopper" in kernel else []), "conv_weights", kernel]
     assert "conv_weight_grad_bf16" in names(weight_gradient("", odd, BF16))
+    for channels, copied in (
+        ((126, 256), ["weight_grad_image"]), ((256, 126), ["weight_grad_gradient"]),
+        ((126, 126), ["weight_grad_image", "weight_grad_gradient"]), ((12, 256), None), ((18, 18), None),
+    ):  # fmt: skip
+        found = names(weight_gradient("", Case((28, 28), channels), BF16))
+        kernel = "conv_weight_grad_hopper_bf16" if copied else "conv_weight_grad_bf16"
+        assert found == [*(copied or ()), kernel, "weight_grad"]
     assert "conv2d_hopper_f32" in names(forward("", large, F32))
     assert "conv2d_hopper_f32" in names(forward("", large, F32), products="high")
     assert "conv2d_f32" in names(forward("", large, F32), products="medium")
