@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
-from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from runtime.cpu.intrinsics import slot
+from runtime.cpu import intrinsics
+from runtime.cpu.numba_forms import compiled, numba_form
 
-compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
-"""Decorator of the functions that kernels call."""
+slot = numba_form(intrinsics.slot)
 
 
 def _maker(dtype: types.Type):
