@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 
+import networkx as nx
+
 from engine.graph import Graph, Group, Node, Value
 from engine.loops import body_of, has_check
 from engine.records import dataclass
@@ -235,15 +237,14 @@ def _ordered(
     graph: Graph, unit: dict[Node, int], nodes: dict[int, list[Node]], guard: Mapping[Node, Value]
 ) -> list[int]:
     """The units (clusters and loose nodes, by number) in the order that :func:`_arrange` wants."""
-    units = Precedence()
-    for key in nodes:
-        units.add(key)
+    dag = nx.DiGraph()
+    dag.add_nodes_from(nodes)
     readers: dict[Value, set[int]] = {}
     for node, key in unit.items():
         for v in (*node.inputs, *_guard_of(node, guard)):
             source = unit.get(v.node)
             if source is not None and source != key:
-                units.connect(source, key)
+                dag.add_edge(source, key)
             root = look_through(v)[0]
             readers.setdefault(root, set()).add(key)
     states = {v.node.attrs["name"]: v for v in graph.state}
@@ -252,17 +253,17 @@ def _ordered(
         writer = unit.get(look_through(new)[0].node)
         if writer is not None and states[name].node not in nodes[writer]:
             writers.add(writer)
-        for reader in readers.get(states[name], ()):
+        for reader in readers.get(states[name], ()) if writer is not None else ():
             # An impossible order (states that swap) is left to the scheduler, which writes through a copy.
-            if writer is not None and reader != writer and not units.leads(writer, reader):
-                units.connect(reader, writer)
+            if reader != writer and not nx.has_path(dag, writer, reader):
+                dag.add_edge(reader, writer)
     checks = {key for key, members in nodes.items() if any(map(has_check, members))}
-    first = units.all_before(checks)
-    rank = _ranks(units, nodes, writers)
-    return units.order(key=lambda k: (k not in first, rank[k], k))
+    first = {k for check in checks for k in nx.ancestors(dag, check)} | checks
+    rank = _ranks(dag, nodes, writers)
+    return list(nx.lexicographical_topological_sort(dag, key=lambda k: (k not in first, rank[k], k)))
 
 
-def _ranks(units: Precedence, nodes: dict[int, list[Node]], writers: set[int]) -> dict[int, int]:
+def _ranks(dag: nx.DiGraph, nodes: dict[int, list[Node]], writers: set[int]) -> dict[int, int]:
     """When each unit wants to run: as traced, but what writes state as soon as it can, since a gradient and the
     activations that it comes from then need not live on until the end of the step.
 
@@ -270,8 +271,8 @@ def _ranks(units: Precedence, nodes: dict[int, list[Node]], writers: set[int]) -
     """
     rank: dict[int, int] = {}
     apart: set[int] = set()
-    for key in units.order(key=lambda k: k):
-        before = units.before(key)
+    for key in nx.topological_sort(dag):
+        before = dag.pred[key]
         alone = apart.issuperset(before) and all(map(_is_number_of_state, nodes[key]))
         if alone:
             apart.add(key)

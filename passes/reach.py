@@ -1,10 +1,6 @@
-"""Which cluster reads from which, while clusters merge, and in which order they may run."""
+"""Which cluster reads from which, while clusters merge."""
 
 from __future__ import annotations
-
-import heapq
-from collections.abc import Callable, Iterable, Set
-from typing import Any
 
 
 class Precedence:
@@ -20,40 +16,6 @@ class Precedence:
     def connect(self, first: int, second: int) -> None:
         self._after[first].add(second)
         self._before[second].add(first)
-
-    def before(self, number: int) -> Set[int]:
-        """Those with an edge to ``number``."""
-        return self._before[number]
-
-    def all_before(self, numbers: Iterable[int]) -> set[int]:
-        """``numbers``, and all from which a path leads to one of them."""
-        found = set(numbers)
-        waiting = list(found)
-        while waiting:
-            new = self._before[waiting.pop()] - found
-            found |= new
-            waiting += new
-        return found
-
-    def leads(self, first: int, second: int) -> bool:
-        """Whether a path leads from ``first`` to ``second``."""
-        return second in self._after[first] or self.detour(first, second)
-
-    def order(self, key: Callable[[int], Any]) -> list[int]:
-        """All numbers, each behind those before it; of those that may come next always the one with the least key."""
-        missing = {n: len(before) for n, before in self._before.items()}
-        ready = [(key(n), n) for n, count in missing.items() if not count]
-        heapq.heapify(ready)
-        found = []
-        while ready:
-            _, number = heapq.heappop(ready)
-            found.append(number)
-            for n in self._after[number]:
-                missing[n] -= 1
-                if not missing[n]:
-                    heapq.heappush(ready, (key(n), n))
-        assert len(found) == len(missing), "there is a cycle"
-        return found
 
     def detour(self, first: int, second: int) -> bool:
         """Whether a path leads from ``first`` to ``second`` beside an edge: one may not be merged with the other.

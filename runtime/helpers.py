@@ -1,6 +1,6 @@
 """Processes that help compiling, kept for the next program.
 
-Starting one takes as long as compiling two or three kernels.
+Starting one takes as long as compiling four or five kernels, most of it the import of Numba.
 """
 
 from __future__ import annotations

@@ -22,14 +22,11 @@ def call_llvm(builder: ir.IRBuilder, name: str, args: list[ir.Value] | tuple[ir.
     """A call of the overloaded LLVM intrinsic ``name`` at the type of its arguments."""
     kind = args[0].type
     suffix = {F32: "f32", F64: "f64"}.get(kind) or f"i{kind.width}"
-    function = declared(builder.module, f"llvm.{name}.{suffix}", ir.FunctionType(kind, [a.type for a in args]))
+    full = f"llvm.{name}.{suffix}"
+    function = builder.module.globals.get(full)
+    if function is None:
+        function = ir.Function(builder.module, ir.FunctionType(kind, [a.type for a in args]), full)
     return builder.call(function, args)
-
-
-def declared(module: ir.Module, name: str, kind: ir.FunctionType) -> ir.Function:
-    """The function ``name`` of the module, which is declared if it is not yet."""
-    function = module.globals.get(name)
-    return ir.Function(module, kind, name) if function is None else function
 
 
 class Num:

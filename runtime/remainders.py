@@ -21,13 +21,13 @@ def words(
         if not (rest - rest == 0 and size > 0):  # infinite or NaN a, zero or NaN b
             return a * b - a * b + (rest - rest) / (size - size)
         step = size
-        half = rest * type(a)(0.5)
+        half = rest / 2
         while step <= half:
             step += step
         while step >= size and rest >= size:
             if rest >= step:
                 rest -= step
-            step *= type(a)(0.5)
+            step /= 2
         return with_sign_of(rest, a)
 
     @helper
@@ -44,31 +44,28 @@ def words(
             return a / b
         rest = truncated_remainder(a, b)
         ratio = (a - rest) / b
-        one = type(a)(1)
         if (rest != 0) and ((b < 0) != (rest < 0)):
-            ratio -= one
+            ratio -= 1
         if ratio == 0:
             return with_sign_of(ratio, a / b)
         whole = floor(ratio)
-        return select(ratio - whole > type(a)(0.5), whole + one, whole)
+        return select(ratio - whole > type(ratio)(0.5), whole + 1, whole)
 
     @helper
     def integer_pow(base, exponent):
         """base**exponent, wrapping; a negative exponent, which NumPy refuses, gives 1 / base**n, truncated."""
-        result = base - base + 1  # of 64 bits, as is the factor
+        result = base - base + 1
         if exponent < 0:
             if base == 1:
                 return result
             if base == -1:
                 return result if exponent % 2 == 0 else -result
             return result - 1
-        factor = base + 0
-        rest = exponent + 0
-        while rest > 0:
-            if rest & 1:
-                result *= factor
-            factor *= factor
-            rest >>= 1
+        while exponent > 0:
+            if exponent & 1:
+                result *= base
+            base *= base
+            exponent >>= 1
         return result
 
     return float_mod, float_floordiv, integer_pow

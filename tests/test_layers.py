@@ -18,7 +18,7 @@ ALLOWED = {
     "runtime": {"runtime", "engine"},
     "tenon": {"tenon", "frontend", "passes", "runtime", "engine"},
 }
-HEAVY = ("numba", "torch", "tqdm", "matplotlib", "sklearn", "hypothesis", "multiprocessing")
+HEAVY = ("numba", "networkx", "torch", "tqdm", "matplotlib", "sklearn", "hypothesis", "multiprocessing")
 LOADED = f"import sys; print([m for m in {HEAVY} if m in sys.modules])"
 
 

@@ -11,23 +11,21 @@ import tenon as tn
 from engine.options import DEFAULT
 from engine.program import Kernel
 from runtime.cpu import compile as compiling
-from runtime.cpu.arithmetic import Unknown
 from runtime.cpu.driver import driver_kernel, timed_driver_kernel
-from runtime.cpu.machine import machine
 from runtime.cpu.objects import link, symbol
-from runtime.cpu.translate import translate
+from runtime.cpu.translate import Unknown, translate
 from tenon import backends, nn, optim
 from tenon.specs import as_specs
 from tenon.tracing import trace
 
 MIXED = """
-from runtime.cpu.words import helper
+from numba import njit
 from numpy import float32, int32, uint8, inf
 from runtime.cpu.intrinsics import load_f32, load_i64, maximum, select, store_f32, store_i64
 from runtime.cpu.mathlib import exp
 
 
-@helper
+@njit
 def note(counts, slot, value):
     if slot > 9:
         return
@@ -35,7 +33,7 @@ def note(counts, slot, value):
         store_i64(counts, slot, value, 2)
 
 
-@helper
+@njit
 def sign(i, n):
     while i < n:
         if i < 0:
@@ -84,7 +82,7 @@ def mixed(x, n, out, counts):
 
 
 def run(kernel: Kernel, module) -> tuple[np.ndarray, np.ndarray]:
-    code = link(machine().emit_object(module), symbol(kernel.name))
+    code = link(compiling._machine().emit_object(module), symbol(kernel.name))
     x = np.random.default_rng(0).standard_normal(17).astype(np.float32)
     out, counts = np.zeros_like(x), np.zeros(3, np.int64)
     function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(code.address)
@@ -97,31 +95,31 @@ def test_it_means_what_numba_means():
     made = compiling.load_source(kernel)
     short = compiling._translated(kernel, made)
     assert short is not None
-    found, wanted = (run(kernel, m) for m in (short, compiling._lower(made, "mixed")))
+    found, wanted = (run(kernel, m) for m in (short, compiling._lower(made.mixed, symbol("mixed"))))
     assert np.count_nonzero(wanted[0]) == 16 and wanted[1].all()
     for a, b in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 CALLED = """
-from runtime.cpu.words import helper
+from numba import njit
 
-@helper
+@njit
 def nothing(i):
     i += 1
 
-@helper
+@njit
 def sometimes(i):
     if i:
         return 1
 
-@helper
+@njit
 def either(i):
     if i:
         return 1
     return 1.5
 
-@helper
+@njit
 def decorated(i):
     return i
 

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import numpy as np
 from llvmlite import ir
+from numba import njit
 from numba.core import types
 from numba.extending import intrinsic
 from numba.np.arrayobj import make_array, populate_array
 
-from runtime.cpu import intrinsics
-from runtime.cpu.numba_forms import compiled, numba_form
+from runtime.cpu.intrinsics import slot
 
-slot = numba_form(intrinsics.slot)
+compiled = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True, _nrt=False)
+"""Decorator of the functions that kernels call."""
 
 
 def _maker(dtype: types.Type):

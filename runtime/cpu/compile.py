@@ -1,6 +1,6 @@
-"""Kernels to object code: translated or, where users wrote them, lowered by Numba; LLVM optimises for this processor.
+"""Kernels to object code: Numba types and lowers the source, LLVM optimises it for this very processor.
 
-Numba is imported for users' kernels alone, and what writes LLVM IR when the first kernel is compiled.
+Numba is imported when the first kernel is compiled, never before: a warm start does without it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from engine.errors import CompileError, TenonError
 from engine.program import Kernel
 from runtime import helpers
-from runtime.cpu.machine import machine
 from runtime.cpu.objects import externals, link, symbol
 from runtime.cpu.parts import parts_of
 from runtime.cpu.threads import thread_count
@@ -22,7 +21,7 @@ from runtime.side_by_side import side_by_side
 from runtime.sources import load_source
 
 if TYPE_CHECKING:
-    from llvmlite.binding import ModulePassManager, ModuleRef
+    from llvmlite.binding import ModulePassManager, ModuleRef, TargetMachine
 
 WORKER = "runtime.cpu.worker"
 _WORTH_A_HELPER = 3
@@ -41,7 +40,7 @@ def compile_kernel(kernel: Kernel) -> bytes:
     Raises CompileError with the kernel's name, what went wrong and its source.
     """
     module = _optimised(kernel)
-    code = machine().emit_object(module)
+    code = _machine().emit_object(module)
     try:
         link(code, symbol(kernel.name), kernel.libm)
     except CompileError as error:
@@ -58,13 +57,13 @@ def compile_kernel(kernel: Kernel) -> bytes:
 def inspect_kernel(kernel: Kernel) -> tuple[str, str]:
     """The optimised LLVM IR of ``kernel`` and its assembly. Raises CompileError."""
     module = _optimised(kernel)
-    return str(module), machine().emit_assembly(module)
+    return str(module), _machine().emit_assembly(module)
 
 
 def _optimised(kernel: Kernel) -> ModuleRef:
     try:
         made = load_source(kernel)
-        return _translated(kernel, made) or _lower(made, kernel.name)
+        return _translated(kernel, made) or _lower(getattr(made, kernel.name), symbol(kernel.name))
     except Exception as error:
         trace = "" if isinstance(error, TenonError) else "".join(traceback.format_exception(error)[-3:])
         raise _failure(kernel, f"{type(error).__name__}: {error}\n{trace}") from error
@@ -78,20 +77,23 @@ def _failure(kernel: Kernel, why: str) -> CompileError:
 def _translated(kernel: Kernel, made: ModuleType) -> ModuleRef | None:
     """The optimised LLVM module of a kernel by the short way, or None where its source needs all of Numba."""
     from llvmlite import binding
+    from numba.core.compiler_lock import global_compiler_lock
 
-    from runtime.cpu.arithmetic import Unknown
+    from runtime.cpu.translate import Unknown
 
-    parts = parts_of(kernel)
-    try:
-        text = _text(kernel, made, parts)
-    except Unknown:
-        return None
-    module = binding.parse_assembly(text)
-    module.name = symbol(kernel.name)
-    module.verify()
-    _optimise(module)
-    _put_in_place(parts, module)
-    return module
+    _machine()
+    with global_compiler_lock:
+        parts = parts_of(kernel)
+        try:
+            text = _text(kernel, made, parts)
+        except Unknown:
+            return None
+        module = binding.parse_assembly(text)
+        module.name = symbol(kernel.name)
+        module.verify()
+        _optimise(module)
+        _put_in_place(parts, module)
+        return module
 
 
 def _text(kernel: Kernel, made: ModuleType, parts: Sequence[Kernel] = ()) -> str:
@@ -135,11 +137,11 @@ def _tidy(module: ModuleRef, passes: ModulePassManager) -> None:
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
     passes.add_global_dead_code_eliminate_pass()
-    passes.run(module, binding.create_pass_builder(machine(), binding.create_pipeline_tuning_options(speed_level=3)))
+    passes.run(module, binding.create_pass_builder(_machine(), binding.create_pipeline_tuning_options(speed_level=3)))
 
 
-def _lower(made: ModuleType, function: str) -> ModuleRef:
-    """The optimised LLVM module of a ``function``, in which its symbol is the one that is seen from outside.
+def _lower(function: Any, name: str) -> ModuleRef:
+    """The optimised LLVM module of ``function``, in which ``name`` is the one symbol seen from outside.
 
     A cfunc would compile itself into Numba's own engine under a name that counts up; here the module is taken
     before that, so that object code depends on nothing but the source, and is optimised and emitted once.
@@ -149,21 +151,18 @@ def _lower(made: ModuleType, function: str) -> ModuleRef:
     from numba.core.compiler_lock import global_compiler_lock
     from numba.core.registry import cpu_target
 
-    from runtime.cpu.numba_forms import to_numba
-
-    to_numba(vars(made))
     options = {"nopython": True, "error_model": "numpy", "fastmath": set(FASTMATH), "_nrt": False}
-    machine()  # Numba's own engine emits what the kernel calls, and needs the assembler that this sets up
+    _machine()  # Numba's own engine emits what the kernel calls, and needs the assembler that this sets up
     with global_compiler_lock:
         cpu_target.typing_context.refresh()  # loads all that Numba knows of
         cpu_target.target_context.refresh()
-        callback: Any = CFunc(getattr(made, function), ((types.int64,) * 4, types.void), {}, options)
+        callback: Any = CFunc(function, ((types.int64,) * 4, types.void), {}, options)
         result = callback._compile_uncached()
         library = result.library
         module = library._final_module
         for other in library._linking_libraries:
             module.link_in(other._get_module_for_linking(), preserve=True)
-        _keep_only(module, result.fndesc.llvm_cfunc_wrapper_name, symbol(function))
+        _keep_only(module, result.fndesc.llvm_cfunc_wrapper_name, name)
         _optimise(module)
         module.verify()
         return module
@@ -183,6 +182,23 @@ def _keep_only(module: ModuleRef, entry: str, name: str) -> None:
             data.linkage = "internal"
 
 
+@cache
+def _machine() -> TargetMachine:
+    """This processor, with position-independent code: constants sit beside the code that reads them."""
+    from llvmlite import binding
+
+    binding.initialize_native_target()
+    binding.initialize_native_asmprinter()
+    binding.initialize_native_asmparser()  # for inline assembly
+    return binding.Target.from_default_triple().create_target_machine(
+        cpu=binding.get_host_cpu_name(),
+        features=binding.get_host_cpu_features().flatten(),
+        opt=3,
+        reloc="pic",
+        codemodel="small",
+    )
+
+
 def _optimise(module: ModuleRef) -> None:
     from llvmlite import binding
 
@@ -193,7 +209,7 @@ def _optimise(module: ModuleRef) -> None:
     # costs compile time and made the slowest kernels slower: weight gradients of convolutions by 40 %.
     options.loop_unrolling = False
     options.slp_vectorization = False
-    builder = binding.create_pass_builder(machine(), options)
+    builder = binding.create_pass_builder(_machine(), options)
     builder.getModulePassManager().run(module, builder)
 
 
@@ -204,9 +220,10 @@ def expect(nodes: int) -> None:
 
 def get_ready() -> None:
     """Import and set up now what the first kernel would have to wait for."""
-    from runtime.cpu import mathlib, translate  # noqa: F401
+    from runtime.cpu import translate
 
-    machine()
+    translate.get_ready(FASTMATH)
+    _machine()
 
 
 def compile_kernels(

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from functools import cache
 
 from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
 
 from runtime.cpu.intrinsics import mark_scope
-from runtime.cpu.kinds import float32, float64, int64
-from runtime.cpu.words import intrinsic
-from runtime.irvalue import declared
 
 _INT = ir.IntType(64)
 _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
@@ -30,7 +30,7 @@ def dot(dtype: str, size: int, lanes: int) -> Callable[..., None]:
     """The intrinsic ``dot(a, b, scope_a, scope_b)``: the sum of the products of the ``size`` elements at two addresses,
     of these alias scopes."""
     element, itemsize = _ELEMENT[dtype]
-    kind = float32 if dtype == "f32" else float64
+    kind = types.float32 if dtype == "f32" else types.float64
 
     def emit(builder: ir.IRBuilder, a: ir.Value, b: ir.Value, scopes: tuple[int, int]) -> ir.Value:
         def load(base: ir.Value, start: int, count: int, scope: int) -> ir.Value:
@@ -48,7 +48,7 @@ def dot(dtype: str, size: int, lanes: int) -> Callable[..., None]:
             x, y = (load(p, start, count, s) for p, s in zip((a, b), scopes, strict=True))
             if count in sums:
                 name = f"llvm.fmuladd.v{count}{dtype}"
-                multiply_add = declared(builder.module, name, ir.FunctionType(x.type, [x.type] * 3))
+                multiply_add = get_or_insert_function(builder.module, ir.FunctionType(x.type, [x.type] * 3), name)
                 sums[count] = builder.call(multiply_add, [x, y, sums[count]])
             else:
                 sums[count] = builder.fmul(x, y)
@@ -56,17 +56,17 @@ def dot(dtype: str, size: int, lanes: int) -> Callable[..., None]:
         total = ir.Constant(element, 0.0)
         for count, vector in sums.items():
             name = f"llvm.vector.reduce.fadd.v{count}{dtype}"
-            reduce = declared(builder.module, name, ir.FunctionType(element, [element, vector.type]))
+            reduce = get_or_insert_function(builder.module, ir.FunctionType(element, [element, vector.type]), name)
             total = builder.call(reduce, [total, vector], fastmath=("reassoc", "nsz"))
         return total
 
-    @intrinsic(literals=True)
-    def dot(a, b, scope_a, scope_b):
-        scopes = (scope_a.value, scope_b.value)
+    @intrinsic(prefer_literal=True)
+    def dot(typing, a, b, scope_a, scope_b):
+        scopes = (scope_a.literal_value, scope_b.literal_value)
 
-        def generate(builder, args):
+        def generate(context, builder, signature, args):
             return emit(builder, args[0], args[1], scopes)
 
-        return kind(int64, int64, scope_a, scope_b), generate
+        return kind(types.int64, types.int64, scope_a, scope_b), generate
 
     return dot

@@ -5,6 +5,8 @@ and counts are int64.
 """
 
 from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
 
 from runtime.cpu.driver import (  # isort: skip
     ARGUMENTS, BARRIER, BEGIN, CHECK, COUNT_BARRIERS, COUNT_STEPS, COUNTER, DELTA, END, ENDED, ENTERED, ERROR,
@@ -13,9 +15,7 @@ from runtime.cpu.driver import (  # isort: skip
     PRIVATE_WORDS, RECORD_WORDS, RECORDS, RELOCATION_COUNT, RELOCATIONS, ROW, SCRATCH, SCRATCH_STRIDE, SELF, SHARED,
     STARTED, STEP_COUNT, STEPS, TASKS, THREADS, TIMES, TURNS, WORD,
 )  # fmt: skip
-from runtime.cpu.kinds import int64, void
 from runtime.cpu.meeting import meet
-from runtime.cpu.words import helper, intrinsic
 
 TIMED = False
 """Whether it also writes down when each thread ran which step. Another driver is compiled for that, see driver.py: this
@@ -35,84 +35,86 @@ def _slot(builder, address, index):
 
 
 @intrinsic
-def load(address, index):
+def load(typingctx, address, index):
     """Slot ``index`` of the block at ``address``."""
 
-    def emit(builder, args):
+    def emit(context, builder, signature, args):
         return builder.load(_slot(builder, *args))
 
-    return int64(int64, int64), emit
+    return types.int64(types.int64, types.int64), emit
 
 
 @intrinsic
-def store(address, index, value):
+def store(typingctx, address, index, value):
     """Write a slot that only this thread uses."""
 
-    def emit(builder, args):
+    def emit(context, builder, signature, args):
         builder.store(args[2], _slot(builder, *args[:2]))
+        return context.get_dummy_value()
 
-    return void(int64, int64, int64), emit
+    return types.void(types.int64, types.int64, types.int64), emit
 
 
 @intrinsic
-def load_byte(address):
+def load_byte(typingctx, address):
     """The byte at ``address``."""
 
-    def emit(builder, args):
+    def emit(context, builder, signature, args):
         return builder.zext(builder.load(builder.inttoptr(args[0], _BYTES)), _WORD)
 
-    return int64(int64), emit
+    return types.int64(types.int64), emit
 
 
 @intrinsic
-def load_shared(address, index):
+def load_shared(typingctx, address, index):
     """A slot that other threads write (acquire)."""
 
-    def emit(builder, args):
+    def emit(context, builder, signature, args):
         return builder.load_atomic(_slot(builder, *args), "acquire", 8)
 
-    return int64(int64, int64), emit
+    return types.int64(types.int64, types.int64), emit
 
 
 @intrinsic
-def fetch_add(address, index, value):
+def fetch_add(typingctx, address, index, value):
     """Add to a slot atomically; returns what was there before."""
 
-    def emit(builder, args):
+    def emit(context, builder, signature, args):
         return builder.atomic_rmw("add", _slot(builder, *args[:2]), args[2], "acq_rel")
 
-    return int64(int64, int64, int64), emit
+    return types.int64(types.int64, types.int64, types.int64), emit
 
 
 @intrinsic
-def call_kernel(function, args, lo, hi, scratch):
+def call_kernel(typingctx, function, args, lo, hi, scratch):
     """Call the kernel at address ``function``."""
 
-    def emit(builder, values):
+    def emit(context, builder, signature, values):
         builder.call(builder.inttoptr(values[0], _KERNEL.as_pointer()), values[1:])
+        return context.get_dummy_value()
 
-    return void(*[int64] * 5), emit
+    return types.void(*[types.int64] * 5), emit
 
 
 @intrinsic
-def now():
+def now(typingctx):
     """The processor's own count of time: of one speed, and the same on all its cores."""
 
-    def emit(builder, values):
+    def emit(context, builder, signature, values):
         read = next((text for start, text in _COUNTERS.items() if builder.module.triple.startswith(start)), None)
         if read:
             return builder.asm(ir.FunctionType(_WORD, []), read, "=r", [], True)
         counter = builder.module.declare_intrinsic("llvm.readcyclecounter", fnty=ir.FunctionType(_WORD, []))
         return builder.call(counter, [])
 
-    return int64(), emit
+    return types.int64(), emit
 
 
 @intrinsic
-def open_region(control, threads, gomp_parallel):
+def open_region(typingctx, control, threads, gomp_parallel):
     """Run the driver in an OpenMP region of ``threads`` threads: each enters again at SELF with its own number."""
 
-    def emit(builder, values):
+    def emit(context, builder, signature, values):
         region = ir.Function(builder.module, _REGION, builder.module.get_unique_name("tenon_region"))
         region.linkage = "internal"
         body = ir.IRBuilder(region.append_basic_block())
@@ -128,11 +130,12 @@ def open_region(control, threads, gomp_parallel):
         start = builder.inttoptr(values[2], _PARALLEL.as_pointer())
         data = builder.inttoptr(values[0], _BYTES)
         builder.call(start, [region, data, builder.trunc(values[1], _INT), _INT(0)])
+        return context.get_dummy_value()
 
-    return void(int64, int64, int64), emit
+    return types.void(types.int64, types.int64, types.int64), emit
 
 
-@helper
+@njit
 def copy_blocks(control, private):
     """Give a thread its own copy of the argument blocks that are used in loops, at ``private``."""
     shared = load(control, SHARED)
@@ -144,7 +147,7 @@ def copy_blocks(control, private):
         store(private, word, load(private, word) + private - shared)
 
 
-@helper
+@njit
 def next_turn(loop, private):
     """Move a loop's windows on, in a thread's own blocks; back to the start, and false, after its last turn."""
     counter = load(loop, COUNTER)

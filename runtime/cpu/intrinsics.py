@@ -14,12 +14,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from llvmlite import ir
+from numba.core import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
 
 from runtime import scalar_ir
-from runtime.cpu import kinds
-from runtime.cpu.kinds import Kind
-from runtime.cpu.words import intrinsic
-from runtime.irvalue import EXACT, call_llvm, declared
+from runtime.irvalue import EXACT, call_llvm
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
 _F16, _F32, _F64 = ir.HalfType(), ir.FloatType(), ir.DoubleType()
@@ -82,83 +82,86 @@ def _same(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
 Conversion = Callable[[ir.IRBuilder, ir.Value], ir.Value]
 
 
-def _memory(stored: ir.Type, value: Kind, widen: Conversion, narrow: Conversion, align: int) -> tuple:
+def _memory(stored: ir.Type, value: types.Type, widen: Conversion, narrow: Conversion, align: int) -> tuple:
     """The load and the store of one dtype: ``stored`` in memory, ``value`` in registers."""
 
-    @intrinsic(literals=True)
-    def load(pointer, index, scope):
-        number = scope.value
+    @intrinsic(prefer_literal=True)
+    def load(typingctx, pointer, index, scope):
+        number = scope.literal_value
 
-        def emit(builder, args):
+        def codegen(context, builder, signature, args):
             loaded = builder.load(_address(builder, args[0], args[1], stored))
             loaded.align = align
             mark_scope(builder.module, loaded, number)
             return widen(builder, loaded)
 
-        return value(kinds.int64, kinds.int64, scope), emit
+        return value(types.int64, types.int64, scope), codegen
 
-    @intrinsic(literals=True)
-    def store(pointer, index, x, scope):
-        number = scope.value
+    @intrinsic(prefer_literal=True)
+    def store(typingctx, pointer, index, x, scope):
+        number = scope.literal_value
 
-        def emit(builder, args):
+        def codegen(context, builder, signature, args):
             stored_now = builder.store(narrow(builder, args[2]), _address(builder, args[0], args[1], stored))
             stored_now.align = align
             mark_scope(builder.module, stored_now, number)
+            return context.get_dummy_value()
 
-        return kinds.void(kinds.int64, kinds.int64, value, scope), emit
+        return types.void(types.int64, types.int64, value, scope), codegen
 
     return load, store
 
 
-load_f32, store_f32 = _memory(_F32, kinds.float32, _same, _same, 4)
-load_f64, store_f64 = _memory(_F64, kinds.float64, _same, _same, 8)
-load_f16, store_f16 = _memory(_F16, kinds.float32, _widen_f16, _narrow_f16, 2)
-load_bf16, store_bf16 = _memory(_I16, kinds.float32, _widen_bf16, _narrow_bf16, 2)
-load_i8, store_i8 = _memory(_I8, kinds.int8, _same, _same, 1)
-load_u8, store_u8 = _memory(_I8, kinds.uint8, _same, _same, 1)
-load_i32, store_i32 = _memory(_I32, kinds.int32, _same, _same, 4)
-load_i64, store_i64 = _memory(_I64, kinds.int64, _same, _same, 8)
-load_bool, store_bool = _memory(_I8, kinds.boolean, _widen_bool, _narrow_bool, 1)
+load_f32, store_f32 = _memory(_F32, types.float32, _same, _same, 4)
+load_f64, store_f64 = _memory(_F64, types.float64, _same, _same, 8)
+load_f16, store_f16 = _memory(_F16, types.float32, _widen_f16, _narrow_f16, 2)
+load_bf16, store_bf16 = _memory(_I16, types.float32, _widen_bf16, _narrow_bf16, 2)
+load_i8, store_i8 = _memory(_I8, types.int8, _same, _same, 1)
+load_u8, store_u8 = _memory(_I8, types.uint8, _same, _same, 1)
+load_i32, store_i32 = _memory(_I32, types.int32, _same, _same, 4)
+load_i64, store_i64 = _memory(_I64, types.int64, _same, _same, 8)
+load_bool, store_bool = _memory(_I8, types.boolean, _widen_bool, _narrow_bool, 1)
 
 
 @intrinsic
-def slot(args, index):
+def slot(typingctx, args, index):
     """Slot ``index`` of the argument block at ``args``: an address or a size."""
 
-    def emit(builder, values):
-        return builder.load(_address(builder, *values, _I64))
+    def codegen(context, builder, signature, values):
+        return builder.load(_address(builder, values[0], values[1], _I64))
 
-    return kinds.int64(kinds.int64, kinds.int64), emit
+    return types.int64(types.int64, types.int64), codegen
 
 
 @intrinsic
-def claim(pointer):
+def claim(typingctx, pointer):
     """Have the cache line at ``pointer``, which will be written, on its way: a store waits for its line."""
 
-    def emit(builder, args):
+    def codegen(context, builder, signature, args):
         i32 = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), i32, i32, i32])
-        prefetch = declared(builder.module, "llvm.prefetch.p0", kind)
+        prefetch = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
         to_write, nearest, of_data = i32(1), i32(3), i32(1)
         builder.call(prefetch, [builder.inttoptr(args[0], ir.PointerType()), to_write, nearest, of_data])
+        return context.get_dummy_value()
 
-    return kinds.void(kinds.int64), emit
+    return types.void(types.int64), codegen
 
 
 @intrinsic
-def report(pointer, failed, code, value):
+def report(typingctx, pointer, failed, code, value):
     """Where ``failed``, write ``code`` and ``value`` into the error word (i64[2]) unless it holds an error already."""
 
-    def emit(builder, values):
+    def codegen(context, builder, signature, values):
         word, failed, code, value = values
         with builder.if_then(failed, likely=False):
             first = _address(builder, word, _I64(0), _I64)
             claimed = builder.cmpxchg(first, _I64(0), code, "monotonic", "monotonic")
             with builder.if_then(builder.extract_value(claimed, 1)):
                 builder.store(value, _address(builder, word, _I64(1), _I64))
+        return context.get_dummy_value()
 
-    return kinds.void(kinds.int64, kinds.boolean, kinds.int64, kinds.int64), emit
+    return types.void(types.int64, types.boolean, types.int64, types.int64), codegen
 
 
 # --- operators ---------------------------------------------------------------------------------------------
@@ -168,11 +171,11 @@ def _llvm_unary(name: str):
     """A float function that LLVM lowers to an instruction."""
 
     @intrinsic
-    def operator(x):
-        def emit(builder, args):
+    def operator(typingctx, x):
+        def codegen(context, builder, signature, args):
             return call_llvm(builder, name, args)
 
-        return x(x), emit
+        return x(x), codegen
 
     return operator
 
@@ -186,33 +189,39 @@ sqrt = _llvm_unary("sqrt")
 
 
 @intrinsic
-def select(condition, a, b):
+def select(typingctx, condition, a, b):
     """``a`` where ``condition``, else ``b``; both are evaluated."""
 
-    def emit(builder, args):
+    def codegen(context, builder, signature, args):
         return builder.select(*args)
 
-    return a(kinds.boolean, a, a), emit
+    return a(types.boolean, a, a), codegen
 
 
-def _of_one(operation: scalar_ir.Operator, result: Kind | None = None):
+def _kind(kind: types.Type) -> str:
+    if isinstance(kind, types.Float):
+        return "f"
+    return "i" if getattr(kind, "signed", False) else "u"
+
+
+def _of_one(emit: scalar_ir.Operator, result: types.Type | None = None):
     @intrinsic
-    def operator(x):
-        def emit(builder, args):
-            return operation(builder, x.letter, *args)
+    def operator(typingctx, x):
+        def codegen(context, builder, signature, args):
+            return emit(builder, _kind(x), *args)
 
-        return (result or x)(x), emit
+        return (result or x)(x), codegen
 
     return operator
 
 
-def _of_two(operation: scalar_ir.Operator):
+def _of_two(emit: scalar_ir.Operator):
     @intrinsic
-    def operator(a, b):
-        def emit(builder, args):
-            return operation(builder, a.letter, *args)
+    def operator(typingctx, a, b):
+        def codegen(context, builder, signature, args):
+            return emit(builder, _kind(a), *args)
 
-        return a(a, a), emit
+        return a(a, a), codegen
 
     return operator
 
@@ -220,8 +229,8 @@ def _of_two(operation: scalar_ir.Operator):
 maximum = _of_two(scalar_ir.extremum(greatest=True))
 minimum = _of_two(scalar_ir.extremum(greatest=False))
 sign = _of_one(scalar_ir.sign)
-is_nan = _of_one(scalar_ir.is_nan, kinds.boolean)
-is_finite = _of_one(scalar_ir.is_finite, kinds.boolean)
+is_nan = _of_one(scalar_ir.is_nan, types.boolean)
+is_finite = _of_one(scalar_ir.is_finite, types.boolean)
 integer_floordiv = _of_two(scalar_ir.integer_division(quotient=True))
 integer_mod = _of_two(scalar_ir.integer_division(quotient=False))
 shift_left = _of_two(scalar_ir.shift(left=True))
@@ -232,13 +241,13 @@ def _running_extremum(name: str):
     """maximum or minimum (``max``, ``min``) in the form that LLVM knows as a reduction and vectorises over a loop."""
 
     @intrinsic
-    def operator(a, b):
-        def emit(builder, args):
-            if a.is_float:
+    def operator(typingctx, a, b):
+        def codegen(context, builder, signature, args):
+            if isinstance(a, types.Float):
                 return call_llvm(builder, f"{name}imum", args)
             return call_llvm(builder, f"s{name}" if a.signed else f"u{name}", args)
 
-        return a(a, a), emit
+        return a(a, a), codegen
 
     return operator
 
@@ -248,43 +257,43 @@ running_minimum = _running_extremum("min")
 
 
 @intrinsic
-def quotient(a, b):
+def quotient(typingctx, a, b):
     """``a // b`` of indices: ``a`` is not negative and ``b`` is positive."""
 
-    def emit(builder, args):
+    def codegen(context, builder, signature, args):
         return builder.udiv(*args)
 
-    return kinds.int64(kinds.int64, kinds.int64), emit
+    return types.int64(types.int64, types.int64), codegen
 
 
 def _truncation(result):
-    cut = scalar_ir.truncation(result.bits)
+    emit = scalar_ir.truncation(result.bitwidth)
 
     @intrinsic
-    def operator(x):
-        def emit(builder, args):
-            return cut(builder, *args)
+    def operator(typingctx, x):
+        def codegen(context, builder, signature, args):
+            return emit(builder, *args)
 
-        return result(x), emit
+        return result(x), codegen
 
     return operator
 
 
-truncate_i8 = _truncation(kinds.int8)
-truncate_u8 = _truncation(kinds.uint8)
-truncate_i32 = _truncation(kinds.int32)
-truncate_i64 = _truncation(kinds.int64)
+truncate_i8 = _truncation(types.int8)
+truncate_u8 = _truncation(types.uint8)
+truncate_i32 = _truncation(types.int32)
+truncate_i64 = _truncation(types.int64)
 
 
 def _rounding(narrow: Conversion, widen: Conversion):
     @intrinsic
-    def operator(x):
+    def operator(typingctx, x):
         """The float32 ``x`` rounded to what the stored form can hold."""
 
-        def emit(builder, args):
+        def codegen(context, builder, signature, args):
             return widen(builder, narrow(builder, args[0]))
 
-        return kinds.float32(kinds.float32), emit
+        return types.float32(types.float32), codegen
 
     return operator
 

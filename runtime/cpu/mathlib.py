@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from llvmlite import ir
+from numba import njit
+from numba.core import types
+from numba.extending import intrinsic
 
 from runtime import exponential, remainders, scalar_ir, trigonometry
-from runtime.cpu import kinds
 from runtime.cpu.intrinsics import CONSTANT_SCOPE, absolute, floor, mark_scope, select
-from runtime.cpu.kinds import Kind
 from runtime.cpu.tiles import host_vector_bytes
-from runtime.cpu.words import helper, intrinsic
 from runtime.irvalue import Num
 
 
@@ -35,22 +35,22 @@ class _Num(Num):
 
 def _unary(function: Callable[[Num], Num]):
     @intrinsic
-    def operator(x):
-        def emit(builder, args):
+    def operator(typingctx, x):
+        def codegen(context, builder, signature, args):
             return function(_Num(builder, args[0])).value
 
-        return x(x), emit
+        return x(x), codegen
 
     return operator
 
 
 def _binary(function: Callable[[Num, Num], Num]):
     @intrinsic
-    def operator(x, y):
-        def emit(builder, args):
+    def operator(typingctx, x, y):
+        def codegen(context, builder, signature, args):
             return function(_Num(builder, args[0]), _Num(builder, args[1])).value
 
-        return x(x, x), emit
+        return x(x, x), codegen
 
     return operator
 
@@ -74,32 +74,34 @@ atan2 = _binary(trigonometry.atan2)
 
 
 @intrinsic
-def _with_sign_of(x, y):
-    def emit(builder, args):
+def _with_sign_of(typingctx, x, y):
+    def codegen(context, builder, signature, args):
         return _Num(builder, args[0]).copysign(_Num(builder, args[1])).value
 
-    return x(x, x), emit
+    return x(x, x), codegen
 
 
-float_mod, float_floordiv, integer_pow = remainders.words(helper, absolute, floor, select, _with_sign_of)
+float_mod, float_floordiv, integer_pow = remainders.words(
+    njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True), absolute, floor, select, _with_sign_of
+)
 
 
 # --- random numbers --------------------------------------------------------------------------------------------
 
 
-def _uniform(result: Kind, draw: Callable[..., Num]):
+def _uniform(result: types.Float, draw: Callable[..., Num]):
     @intrinsic
-    def operator(seed, step, stream, index):
-        def emit(builder: ir.IRBuilder, args):
+    def operator(typingctx, seed, step, stream, index):
+        def codegen(context, builder: ir.IRBuilder, signature, args):
             return draw(*(_Num(builder, a) for a in args)).value
 
-        return result(kinds.int64, kinds.int64, kinds.int64, kinds.int64), emit
+        return result(types.int64, types.int64, types.int64, types.int64), codegen
 
     return operator
 
 
-uniform_f32 = _uniform(kinds.float32, scalar_ir.uniform_f32)
-uniform_f64 = _uniform(kinds.float64, scalar_ir.uniform_f64)
+uniform_f32 = _uniform(types.float32, scalar_ir.uniform_f32)
+uniform_f64 = _uniform(types.float64, scalar_ir.uniform_f64)
 
 __all__ = [
     "atan", "atan2", "cos", "erf", "exp", "expm1", "float_floordiv", "float_mod", "float_pow", "integer_pow", "log",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from runtime.cpu.driver import ARRIVED, GENERATION, GIVE_WAY, SPINS_BEFORE_YIELD
-from runtime.cpu.kinds import int64, void
-from runtime.cpu.words import intrinsic
 
 _WORD, _VOID = ir.IntType(64), ir.VoidType()
 _ASK = ir.FunctionType(ir.IntType(32), [])
@@ -14,7 +14,7 @@ _SPIN_HINTS = {"x86_64": "pause", "aarch64": "isb", "arm64": "isb"}
 
 
 @intrinsic
-def meet(meeting, count, total):
+def meet(typingctx, meeting, count, total):
     """Wait until ``total`` have arrived, of which this thread is ``count``. ``meeting`` is the address of a block as
     :func:`runtime.cpu.driver.new_meeting` makes it, for these threads alone.
 
@@ -22,7 +22,7 @@ def meet(meeting, count, total):
     behind it.
     """
 
-    def emit(builder, args):
+    def emit(context, builder, signature, args):
         meeting, count, total = args
 
         def slot(index: int) -> ir.Value:
@@ -38,8 +38,9 @@ def meet(meeting, count, total):
                 builder.store_atomic(builder.add(generation, _WORD(1)), generations, "release", 8)
             with otherwise:
                 _spin(builder, generations, generation, builder.load(slot(GIVE_WAY)))
+        return context.get_dummy_value()
 
-    return void(int64, int64, int64), emit
+    return types.void(types.int64, types.int64, types.int64), emit
 
 
 def _spin(builder: ir.IRBuilder, generations: ir.Value, generation: ir.Value, give_way: ir.Value) -> None:

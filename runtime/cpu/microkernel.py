@@ -13,11 +13,11 @@ from collections.abc import Callable
 from functools import cache, reduce
 
 from llvmlite import ir
+from numba import types
+from numba.core.cgutils import get_or_insert_function
+from numba.extending import intrinsic
 
 from runtime.cpu.group_lanes import GroupLanes
-from runtime.cpu.kinds import int64, void
-from runtime.cpu.words import intrinsic
-from runtime.irvalue import declared
 
 UNROLL = 4
 _INT = ir.IntType(64)
@@ -99,7 +99,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         if packed and way != "_spread":
             b_step = _INT(vectors * width)
         function, module = builder.function, builder.module
-        multiply_add = declared(module, fused, ir.FunctionType(vector, [vector] * 3))
+        multiply_add = get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), fused)
         table, b, c = (builder.inttoptr(p, _POINTER) for p in (table, b, c))
         block = {
             name: function.append_basic_block(f"tile.{name}")
@@ -251,7 +251,11 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
             builder.store(value, address(builder, c, offset), align=size)
 
     @intrinsic
-    def tile(outer, inner, a_step, table, b, b_step, c, c_step, accumulate):
-        return void(*[int64] * 9), emit
+    def tile(typing, outer, inner, a_step, table, b, b_step, c, c_step, accumulate):
+        def generate(context, builder, signature, args):
+            emit(builder, args)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 9), generate
 
     return tile

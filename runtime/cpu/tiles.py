@@ -1,4 +1,4 @@
-"""The register tiles of the microkernel for each vector width: what lowering must know of them."""
+"""The register tiles of the microkernel for each vector width: what lowering must know without importing numba."""
 
 from __future__ import annotations
 

@@ -1,44 +1,74 @@
 """The short way from a kernel's source to LLVM IR, for sources as plain as generated ones are.
 
-Numba takes a third of a second a kernel, most of it for what a generated kernel does not need: bytecode back to
-blocks, closures, rewrites, lifetimes, inference to a fixed point. Here a variable has one kind, known from the first
-assignment, and control flow is loops and branches. So :func:`translate` walks the syntax tree once; what operators do
-is in arithmetic.py, and words bring their own code. Variables live in stack slots, which LLVM turns into registers.
+Numba finds types and lowers an operation in microseconds. What takes it a third of a second a kernel is everything
+around that: bytecode back to blocks, closures, rewrites, lifetimes, inference to a fixed point. A generated kernel
+needs none of it: a variable has one type, known from the first assignment, and control flow is loops and branches.
+So :func:`translate` walks the syntax tree once, asks Numba for the type and the code of each operation, and remembers
+both. Variables live in stack slots, which LLVM turns into registers.
 
-A call of a ``helper`` is its body in place, with variables of its own.
+A call of a function that ``njit`` marks is its body in place, with variables of its own.
 
-Whatever it does not know (Numba's functions, arrays, a variable that changes its kind) is :class:`Unknown`; such a
-kernel goes the long way, through Numba, and means the same.
+Whatever it does not know (functions of other modules, arrays, a variable that changes its type) is :class:`Unknown`;
+such a kernel goes the long way. Both mean the same, as both are Numba's operations.
 """
 
 from __future__ import annotations
 
 import ast
 import builtins
-from collections.abc import Iterable, Mapping, Sequence
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
+from numba.core import types
+from numba.core.dispatcher import Dispatcher
+from numba.core.extending import _Intrinsic as Intrinsic
+from numba.core.fastmathpass import rewrite_module
+from numba.core.types.misc import literal, unliteral
 
 from engine.records import dataclass
-from runtime.cpu.arithmetic import Unknown, binary, convert, unary
-from runtime.cpu.kinds import BY_NAME, Kind, Literal, boolean, float64, int64, void
-from runtime.cpu.machine import machine
-from runtime.cpu.words import Helper, Intrinsic
+from runtime.cpu.arithmetic import contexts
 
-_WORD, _BIT = int64.ir, boolean.ir
-_REORDERED = frozenset({"fadd", "fsub", "fmul", "fdiv", "frem", "fcmp"})
-"""Instructions that take the kernel's fast-math flags where they have none of their own."""
+_INT64, _BOOL = types.int64, types.boolean
+_WORD, _BIT = ir.IntType(64), ir.IntType(1)
 _RESULT = "return"
 """The variable that holds what a function returns; no other is called so."""
+_BINARY: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.Add: operator.add,
+    ast.Sub: operator.sub,
+    ast.Mult: operator.mul,
+    ast.Div: operator.truediv,
+    ast.FloorDiv: operator.floordiv,
+    ast.Mod: operator.mod,
+    ast.BitAnd: operator.and_,
+    ast.BitOr: operator.or_,
+    ast.BitXor: operator.xor,
+    ast.Eq: operator.eq,
+    ast.NotEq: operator.ne,
+    ast.Lt: operator.lt,
+    ast.LtE: operator.le,
+    ast.Gt: operator.gt,
+    ast.GtE: operator.ge,
+}
+_UNARY: dict[type[ast.AST], Callable[..., Any]] = {
+    ast.USub: operator.neg,
+    ast.Invert: operator.invert,
+    ast.Not: operator.not_,
+}
+
+
+class Unknown(Exception):
+    """The source holds something that only the whole of Numba understands."""
 
 
 class _Typed(NamedTuple):
     """A value in the IR; of a literal also what it is."""
 
-    kind: Kind
-    value: Any  # an ir.Value, or None for nothing
+    type: types.Type
+    value: ir.Value
     literal: int | float | bool | None = None
 
 
@@ -49,7 +79,7 @@ class _Loop:
 
 
 def translate(
-    source: str, name: str, globals_: Mapping[str, Any], entry: str, fastmath: Iterable[str], parts: Mapping[str, str]
+    source: str, name: str, globals_: dict[str, Any], entry: str, fastmath: frozenset[str], parts: Mapping[str, str]
 ) -> str:
     """LLVM IR in which ``entry`` is the function ``name`` of ``source``; its parameters are i64.
 
@@ -57,34 +87,72 @@ def translate(
     there, and stays outside. Raises Unknown.
     """
     functions = {n.name: n for n in ast.parse(source).body if isinstance(n, ast.FunctionDef)}
-    return _Function(name, functions, globals_, entry, parts).text(sorted(fastmath))
+    with _contexts(fastmath)[1].push_code_library(_Alone()):
+        return _Function(name, functions, globals_, entry, fastmath, parts).text()
+
+
+def get_ready(fastmath: frozenset[str]) -> None:
+    """Set up Numba's contexts."""
+    _contexts(fastmath)
+
+
+class _Alone:
+    """Stands for the library that Numba would link what an operation calls into."""
+
+    def add_linking_library(self, library: Any) -> None:
+        raise Unknown(f"an operation that calls {library.name}")
+
+
+@cache
+def _contexts(fastmath: frozenset[str]) -> tuple[Any, Any]:
+    return contexts({*_BINARY.values(), *_UNARY.values(), bool}, fastmath)
+
+
+@cache
+def _operation(fastmath: frozenset[str], function: Callable[..., Any], operands: tuple[types.Type, ...]) -> Any:
+    """The signature of an operator on operands of these types, and what emits its code."""
+    if not all(isinstance(t, types.Number | types.Boolean) for t in operands):
+        raise Unknown(f"{function.__name__} of {operands}")
+    typing, target = _contexts(fastmath)
+    signature = typing.resolve_function_type(function, operands, {})
+    if signature is None:
+        raise Unknown(f"{function.__name__} of {operands}")
+    return signature, target.get_function(function, signature)
+
+
+@cache
+def _intrinsic(fastmath: frozenset[str], function: Intrinsic, arguments: tuple[types.Type, ...]) -> Any:
+    """The signature of an intrinsic for arguments of these types, and what emits its code."""
+    return function._defn(_contexts(fastmath)[0], *arguments)
 
 
 class _Function:
     def __init__(
         self,
         name: str,
-        functions: Mapping[str, ast.FunctionDef],
-        globals_: Mapping[str, Any],
+        functions: dict[str, ast.FunctionDef],
+        globals_: dict[str, Any],
         entry: str,
+        fastmath: frozenset[str],
         parts: Mapping[str, str],
     ):
         self.functions = functions
         self.globals = globals_
+        self.fastmath = fastmath
         self.parts = parts
-        self.module = ir.Module(entry)
-        self.module.triple, self.module.data_layout = machine().triple, str(machine().target_data)
+        self.typing, self.context = _contexts(fastmath)
+        self.module = self.context.create_module(entry)
         function = self._declared(entry, len(functions[name].args.args))
         self.slots = ir.IRBuilder(function.append_basic_block("entry"))
         self.builder = ir.IRBuilder(function.append_basic_block("body"))
-        self.variables: dict[str, tuple[Kind, ir.Value]] = {}
-        self.places: dict[tuple[str, Kind], ir.Value | None] = {}
+        self.variables: dict[str, tuple[types.Type, ir.Value]] = {}
+        self.places: dict[tuple[str, types.Type], ir.Value | None] = {}
         self.loops: list[_Loop] = []
         self.called: ir.Block | None = None  # where the function that is put in place of its call returns to
-        self._run(functions[name], [_Typed(int64, argument) for argument in function.args])
+        self._run(functions[name], [_Typed(_INT64, argument) for argument in function.args])
         if not self.builder.block.is_terminated:
             self.builder.ret_void()
-        self.slots.position_at_end(function.entry_basic_block)
+        self.slots.position_at_end(function.entry_basic_block)  # Numba's own slots have come behind
         self.slots.branch(function.blocks[1])
 
     def _declared(self, symbol: str, parameters: int) -> ir.Function:
@@ -92,12 +160,8 @@ class _Function:
         function.attributes.add("nounwind")
         return function
 
-    def text(self, fastmath: Sequence[str]) -> str:
-        for instruction in (i for f in self.module.functions for block in f.blocks for i in block.instructions):
-            if instruction.opname in _REORDERED:
-                instruction.flags = instruction.flags or fastmath
-            elif isinstance(instruction, ir.CallInstr) and isinstance(instruction.type, ir.FloatType | ir.DoubleType):
-                instruction.fastmath.update(fastmath)
+    def text(self) -> str:
+        rewrite_module(self.module, self.context.fastmath)
         return str(self.module)
 
     def _run(self, tree: ast.FunctionDef, args: list[_Typed]) -> None:
@@ -143,12 +207,12 @@ class _Function:
                 raise Unknown(ast.dump(node)[:100])
 
     def _assign(self, name: str, value: _Typed) -> None:
-        kind = value.kind
+        kind = unliteral(value.type)
         if name not in self.variables:
-            if kind == void:
+            if kind is types.void:
                 raise Unknown(f"{name} is nothing")
             if (name, kind) not in self.places:
-                self.places[name, kind] = self.slots.alloca(kind.ir, name=name)
+                self.places[name, kind] = self.slots.alloca(self.context.get_value_type(kind), name=name)
             self.variables[name] = kind, self.places[name, kind]
         known, slot = self.variables[name]
         if known != kind:
@@ -162,14 +226,14 @@ class _Function:
             self.builder.ret_void()
             return
         if value is None:
-            self.places[_RESULT, void] = None
+            self.places[_RESULT, types.void] = None
         else:
             self._assign(_RESULT, self._value(value))
         self.builder.branch(self.called)
 
     def _for(self, name: str, args: list[ast.expr], body: list[ast.stmt]) -> None:
         given = [self._value(a) for a in args]
-        bounds = [self._as(a, int64) for a in given]
+        bounds = [self._as(a, _INT64) for a in given]
         start, stop = bounds[:2] if len(bounds) > 1 else (_WORD(0), bounds[0])
         step, order = _WORD(1), "<"
         if len(args) == 3:
@@ -185,7 +249,7 @@ class _Function:
         now = builder.load(counter)
         builder.cbranch(builder.icmp_signed(order, now, stop), inside, end)
         builder.position_at_end(inside)
-        self._assign(name, _Typed(int64, now))
+        self._assign(name, _Typed(_INT64, now))
         self._body(body, _Loop(after, end))
         builder.position_at_end(after)
         builder.store(builder.add(builder.load(counter), step, flags=["nsw"]), counter)
@@ -239,9 +303,9 @@ class _Function:
             self._branch(test.operand, other, then)
         else:
             condition = self._value(test)
-            if condition.kind not in (int64, boolean):
-                raise Unknown(f"{condition.kind} as a condition")
-            self.builder.cbranch(self._as(condition, boolean), then, other)
+            if unliteral(condition.type) == _INT64:
+                condition = self._binary(ast.NotEq, condition, self._literal(0))
+            self.builder.cbranch(self._as(condition, _BOOL, exactly=True), then, other)
 
     # --- expressions ---------------------------------------------------------------------------------------
 
@@ -264,14 +328,12 @@ class _Function:
                 return self._choice(node, ast.Constant(True), ast.Constant(False))
             case ast.IfExp(test=test, body=body, orelse=orelse):
                 return self._choice(test, body, orelse)
-            case ast.Call(func=ast.Call(ast.Name("type"), [like], []), args=[value], keywords=[]):
-                return self._convert(self._value(value), np.dtype(self._value(like).kind.name))
             case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if name not in self.variables:
                 function, given = self._global(name), [self._value(a) for a in args]
                 if name in self.parts:
                     return self._call_part(self.parts[name], given)
-                if isinstance(function, Helper):
-                    return self._in_place(name, function, given)
+                if isinstance(function, Dispatcher) and name in self.functions:
+                    return self._in_place(self.functions[name], given)
                 return self._call(function, given)
         raise Unknown(ast.dump(node)[:100])
 
@@ -286,24 +348,42 @@ class _Function:
 
     def _literal(self, value: object) -> _Typed:
         if isinstance(value, bool):
-            return _Typed(boolean, _BIT(value), value)
+            return _Typed(_BOOL, _BIT(value), value)
         if isinstance(value, int) and -(2**63) <= value < 2**63:
-            return _Typed(int64, _WORD(value), value)
+            return _Typed(_INT64, _WORD(value), value)
         if isinstance(value, float):
-            return _Typed(float64, float64.ir(value), value)
+            return _Typed(types.float64, ir.DoubleType()(value), value)
         raise Unknown(f"the value {value!r}")
 
-    def _as(self, value: _Typed, kind: Kind) -> ir.Value:
-        """The value converted to ``kind``."""
-        return convert(self.builder, value.value, value.kind, kind)
+    def _as(self, value: _Typed, kind: types.Type, exactly: bool = False) -> ir.Value:
+        """The value converted to ``kind``; ``exactly`` allows only what has it already."""
+        have = unliteral(value.type)
+        kind = unliteral(kind)
+        if have == kind:
+            return value.value
+        if exactly or not all(isinstance(t, types.Number | types.Boolean) for t in (have, kind)):
+            raise Unknown(f"{have} as {kind}")
+        return self.context.cast(self.builder, value.value, have, kind)
 
     def _unary(self, op: type[ast.unaryop], operand: _Typed) -> _Typed:
         if op is ast.USub and operand.literal is not None and not isinstance(operand.literal, bool):
             return self._literal(-operand.literal)
-        return _Typed(*unary(self.builder, op, operand.kind, operand.value))
+        if op not in _UNARY:
+            raise Unknown(op.__name__)
+        return self._apply(_UNARY[op], [operand])
 
     def _binary(self, op: type[ast.AST], left: _Typed, right: _Typed) -> _Typed:
-        return _Typed(*binary(self.builder, op, left.kind, left.value, right.kind, right.value))
+        if op not in _BINARY:
+            raise Unknown(op.__name__)
+        return self._apply(_BINARY[op], [left, right])
+
+    def _apply(self, function: Callable[..., Any], operands: list[_Typed]) -> _Typed:
+        signature, emit = _operation(self.fastmath, function, tuple(o.type for o in operands))
+        values = [self._as(o, kind) for o, kind in zip(operands, signature.args, strict=True)]
+        value = emit(self.builder, values)
+        if isinstance(value, ir.Instruction) and value.opname == "fdiv":
+            value.flags.append("nsz")  # reassociated with a product behind it, it would move into that one's loop
+        return _Typed(signature.return_type, value)
 
     def _choice(self, test: ast.expr, body: ast.expr, orelse: ast.expr) -> _Typed:
         """``body if test else orelse``, of which only one is computed."""
@@ -315,64 +395,59 @@ class _Function:
             found.append((self._value(expression), self.builder.block))
             self.builder.branch(end)
         self.builder.position_at_end(end)
-        if found[0][0].kind != found[1][0].kind:
+        if found[0][0].type != found[1][0].type:
             raise Unknown("a choice between types")
         joined = self.builder.phi(found[0][0].value.type)
         for value, block in found:
             joined.add_incoming(value.value, block)
-        return _Typed(found[0][0].kind, joined)
+        return _Typed(found[0][0].type, joined)
 
     def _call(self, function: Any, args: list[_Typed]) -> _Typed:
         if isinstance(function, Intrinsic):
             return self._call_intrinsic(function, args)
         if isinstance(function, type) and issubclass(function, np.generic) and len(args) == 1:
             return self._convert(args[0], np.dtype(function))
-        if function in (min, max) and len(args) == 2 and all(a.kind == int64 for a in args):
+        if function in (min, max) and len(args) == 2 and all(a.type == _INT64 for a in args):
             order = "<" if function is min else ">"
             first = self.builder.icmp_signed(order, args[0].value, args[1].value)
-            return _Typed(int64, self.builder.select(first, args[0].value, args[1].value))
+            return _Typed(_INT64, self.builder.select(first, args[0].value, args[1].value))
         raise Unknown(f"a call of {function!r}")
 
-    def _in_place(self, name: str, helper: Helper, args: list[_Typed]) -> _Typed:
+    def _in_place(self, tree: ast.FunctionDef, args: list[_Typed]) -> _Typed:
         """The body of a function instead of its call."""
-        outside = self.functions, self.globals, self.variables, self.places, self.loops, self.called
-        tree = self.functions.get(name)
-        if tree is None:
-            tree, self.functions, self.globals = helper.tree, {}, helper.names
+        outside = self.variables, self.places, self.loops, self.called
         self.variables, self.places, self.loops = {}, {}, []
         end = self.called = self.builder.append_basic_block("called")
         self._run(tree, args)
         if not self.builder.block.is_terminated:
             self._return(None)
         results = [(kind, slot) for (name, kind), slot in self.places.items() if name == _RESULT]
-        self.functions, self.globals, self.variables, self.places, self.loops, self.called = outside
+        self.variables, self.places, self.loops, self.called = outside
         self.builder.position_at_end(end)
         if len(results) > 1:
-            raise Unknown(f"{helper} returns {' or '.join(str(kind) for kind, _ in results)}")
+            raise Unknown(f"{tree.name} returns {' or '.join(str(kind) for kind, _ in results)}")
         ((kind, slot),) = results
-        return _Typed(kind, None if kind == void else self.builder.load(slot))
+        return _Typed(kind, self.context.get_dummy_value() if kind is types.void else self.builder.load(slot))
 
-    def _call_intrinsic(self, word: Intrinsic, args: list[_Typed]) -> _Typed:
-        if len(args) != word.arity:
-            raise Unknown(f"{word} of {len(args)} arguments")
-        given = [
-            Literal(a.kind, a.literal) if word.literals and isinstance(a.literal, int) and a.kind == int64 else a.kind
-            for a in args
-        ]
-        signature, emit = word.define(*given)
-        wanted = [p.kind if isinstance(p, Literal) else p for p in signature.parameters]
-        values = [self._as(a, kind) for a, kind in zip(args, wanted, strict=True)]
-        return _Typed(signature.result, emit(self.builder, values))
+    def _call_intrinsic(self, function: Intrinsic, args: list[_Typed]) -> _Typed:
+        kinds = [a.type for a in args]
+        if function._prefer_literal:
+            whole = [isinstance(a.literal, int) and not isinstance(a.literal, bool) for a in args]
+            kinds = [literal(a.literal) if w else a.type for a, w in zip(args, whole, strict=True)]
+        found = _intrinsic(self.fastmath, function, tuple(kinds))
+        if found is None:
+            raise Unknown(f"{function!r} of {kinds}")
+        signature, emit = found
+        values = [self._as(a, kind) for a, kind in zip(args, signature.args, strict=True)]
+        return _Typed(signature.return_type, emit(self.context, self.builder, signature, values))
 
     def _call_part(self, symbol: str, args: list[_Typed]) -> _Typed:
         function = self.module.globals.get(symbol) or self._declared(symbol, len(args))
-        self.builder.call(function, [self._as(a, int64) for a in args])
-        return _Typed(void, None)
+        self.builder.call(function, [self._as(a, _INT64) for a in args])
+        return _Typed(types.void, self.context.get_dummy_value())
 
     def _convert(self, value: _Typed, dtype: np.dtype) -> _Typed:
-        if dtype.name not in BY_NAME:
-            raise Unknown(f"a conversion to {dtype}")
-        kind = BY_NAME[dtype.name]
-        if kind.is_float and isinstance(value.literal, int | float):
-            return _Typed(kind, kind.ir(float(value.literal)))
+        kind = getattr(types, {"bool": "boolean"}.get(dtype.name, dtype.name))
+        if isinstance(kind, types.Float) and isinstance(value.literal, int | float):
+            return _Typed(kind, self.context.get_value_type(kind)(float(value.literal)))
         return _Typed(kind, self._as(value, kind))

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from functools import cache
 
 from llvmlite import ir
-
-from runtime.cpu.kinds import int64, void
-from runtime.cpu.words import intrinsic
+from numba import types
+from numba.extending import intrinsic
 
 _INT = ir.IntType(64)
 _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
@@ -54,7 +53,11 @@ def transpose(dtype: str, lanes: int) -> Callable[..., None]:
             builder.store(value, row(target, target_step, i), align=size)
 
     @intrinsic
-    def transpose(source, source_step, target, target_step):
-        return void(*[int64] * 4), emit
+    def transpose(typing, source, source_step, target, target_step):
+        def generate(context, builder, signature, args):
+            emit(builder, args)
+            return context.get_dummy_value()
+
+        return types.void(*[types.int64] * 4), generate
 
     return transpose
