@@ -14,12 +14,12 @@ from runtime.irvalue import F64, Num, fast_two_sum, power_of_two, two_product, t
 _INFINITY = float("inf")
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_EXP_F32 = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
+_EXP_F32 = (1.3863428e-3, 8.36743508e-3, 4.16672416e-2, 1.66665345e-1, 0.5)  # minimax of the relative error
 _EXP_F64 = tuple(1 / math.factorial(k) for k in range(13, 1, -1))
 
 
-def _reduce(x: Num) -> tuple[Num, Num, Num]:
-    """n (integer), r and q with x = n ln 2 + r and exp(r) - 1 = r + r * r * q; |r| <= ln 2 / 2 (Cody and Waite)."""
+def _reduce(x: Num) -> tuple[Num, Num]:
+    """n (integer) and r with x = n ln 2 + r; |r| <= ln 2 / 2 (Cody and Waite)."""
     if x.is_f32:
         magic, high, low = 1.5 * 2.0**23, 0.693359375, -2.12194440e-4
     else:
@@ -27,20 +27,25 @@ def _reduce(x: Num) -> tuple[Num, Num, Num]:
     shifted = x.fma(_LOG2E, magic)
     n = shifted - magic
     r = n.fma(-low, n.fma(-high, x))
-    return shifted.bits() - x.like(magic).bits(), r, r.polynomial(_EXP_F32 if x.is_f32 else _EXP_F64)
+    return shifted.bits() - x.like(magic).bits(), r
+
+
+def _series(r: Num) -> tuple[float, ...]:
+    """The coefficients of exp(r) behind 1 + r, highest power first."""
+    return _EXP_F32 if r.is_f32 else _EXP_F64
 
 
 def exp(x: Num) -> Num:
     # Beyond these bounds the result overflows or vanishes by itself in the two last products.
     x = x.at_most(89.0).at_least(-104.0) if x.is_f32 else x.at_most(710.0).at_least(-746.0)
-    n, r, q = _reduce(x)
-    p = (r * r).fma(q, r)
-    return (p + 1.0).scaled(n)
+    n, r = _reduce(x)
+    return r.polynomial([*_series(r), 1.0, 1.0]).scaled(n)
 
 
 def _half_expm1(x: Num) -> Num:
     """(exp(x) - 1) / 2 for x that does not overflow by far: rounded where it is added up, not before."""
-    n, r, q = _reduce(x)
+    n, r = _reduce(x)
+    q = r.polynomial(_series(r))
     scale = power_of_two(n - 1)  # half of 2**n, which itself may overflow
     return scale.fma(r * r * q, scale.fma(r, scale - 0.5))
 
@@ -118,9 +123,10 @@ def log1p(x: Num) -> Num:
 
 # --- error function --------------------------------------------------------------------------------------------
 
-_ERF_F32_FAR = (-1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1, -6.34846687e-1,
-                -1.28717512e-1)  # fmt: skip
-_ERF_F32_NEAR = (-5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1, 1.28379166e-1)
+_ERF_F32_NEAR = (-3.4232734e-8, 3.51467691e-7, -3.25429164e-6, 2.71280151e-5, -2.00189112e-4, 1.29693735e-3,
+                 -7.26287114e-3, 3.48603837e-2, -1.46701589e-1, -2.9046154e-1)  # fmt: skip
+_ERF_F32_FAR = (3.5340232e-5, -2.81321663e-5, -1.59983116e-4, 4.84457007e-4, -9.07650101e-4, 1.31893915e-3,
+                -1.41463989e-3, 1.09450088e-3, -5.91992168e-4, 2.01825489e-4, 9.99967337e-1)  # fmt: skip
 _ERX = 8.45062911510467529297e-01
 _PP = (-2.37630166566501626084e-05, -5.77027029648944159157e-03, -2.84817495755985104766e-02,
        -3.25042107247001499370e-01, 1.28379167095512558561e-01)  # fmt: skip
@@ -146,19 +152,20 @@ _SB = (0.0, -2.24409524465858183362e+01, 4.74528541206955367215e+02, 2.553050406
 
 
 def erf(x: Num) -> Num:
-    """f32: two polynomials (N. Juffa, "erff", public domain); f64: s_erf.c of msun, its regions chosen by select."""
+    """f32: two minimax polynomials; f64: s_erf.c of msun, its regions chosen by select."""
     return _erf_f32(x) if x.is_f32 else _erf_f64(x)
 
 
 def _erf_f32(x: Num) -> Num:
-    t, s = x.abs(), x * x
-    a, b, c, d, *rest = _ERF_F32_FAR
-    far = t.fma(a, b).fma(s, t.fma(c, d))
-    for coefficient in rest:
-        far = far.fma(t, coefficient)
-    far = (1.0 - exp(far.fma(t, -t))).copysign(x)
-    near = s.polynomial(_ERF_F32_NEAR).fma(x, x)
-    return (t <= 0.927734375).where(near, (t < 4.0).where(far, t.differs(t).where(x, x.like(1.0).copysign(x))))
+    """erf(t) = t + t P(t**2 - 1.75) up to 1.85, P(t - 2.9375) above, 1 from 3.9375 on. Each polynomial is about its
+    interval's middle, or its terms would cancel. They are evaluated as one: choosing a coefficient takes less than a
+    multiply-add, and choosing a result would take both."""
+    t = x.abs().at_most(3.9375)
+    near = t <= 1.85
+    w = near.where(t.fma(t, -1.75), t - 2.9375)
+    *far, last = _ERF_F32_FAR
+    value = w.polynomial([near.where(t.like(a), b) for a, b in zip(_ERF_F32_NEAR, far, strict=True)])
+    return value.fma(near.where(t, w), near.where(t, last)).copysign(x)
 
 
 def _erf_f64(x: Num) -> Num:
