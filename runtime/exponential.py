@@ -1,8 +1,9 @@
 """exp, log and what is made of them, as straight lines of instructions that vectorise.
 
 Every function takes and gives a :class:`Num` of f32 or f64; NaN, infinities, denormals and overflow come out as in
-NumPy. Sources: Cephes (Moshier) for expf, FreeBSD's msun (Sun Microsystems, 1993) for log, log1p and erf, J. M.
-Muller et al., Handbook of Floating-Point Arithmetic, for the double-length sums in pow.
+NumPy. Sources: Cephes (Moshier) for expm1 of f32, FreeBSD's msun (Sun Microsystems, 1993) for log, log1p and erf of
+f64, J. M. Muller et al., Handbook of Floating-Point Arithmetic, for the double-length sums in pow. The polynomials of exp
+and erf of f32 are minimax, found by Lawson's iteration, each coefficient rounded before those of higher powers are fitted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from runtime.irvalue import F64, Num, fast_two_sum, power_of_two, two_product, t
 _INFINITY = float("inf")
 _LOG2E = 1.4426950408889634
 _LN2_HIGH, _LN2_LOW = 6.93147180369123816490e-01, 1.90821492927058770002e-10
-_EXP_F32 = (1.3863428e-3, 8.36743508e-3, 4.16672416e-2, 1.66665345e-1, 0.5)  # minimax of the relative error
+_EXP_F32 = (1.3863428e-3, 8.36743508e-3, 4.16672416e-2, 1.66665345e-1, 0.5)
+_EXPM1_F32 = (1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1)
 _EXP_F64 = tuple(1 / math.factorial(k) for k in range(13, 1, -1))
 
 
@@ -30,22 +32,17 @@ def _reduce(x: Num) -> tuple[Num, Num]:
     return shifted.bits() - x.like(magic).bits(), r
 
 
-def _series(r: Num) -> tuple[float, ...]:
-    """The coefficients of exp(r) behind 1 + r, highest power first."""
-    return _EXP_F32 if r.is_f32 else _EXP_F64
-
-
 def exp(x: Num) -> Num:
     # Beyond these bounds the result overflows or vanishes by itself in the two last products.
     x = x.at_most(89.0).at_least(-104.0) if x.is_f32 else x.at_most(710.0).at_least(-746.0)
     n, r = _reduce(x)
-    return r.polynomial([*_series(r), 1.0, 1.0]).scaled(n)
+    return r.polynomial([*(_EXP_F32 if x.is_f32 else _EXP_F64), 1.0, 1.0]).scaled(n)
 
 
 def _half_expm1(x: Num) -> Num:
     """(exp(x) - 1) / 2 for x that does not overflow by far: rounded where it is added up, not before."""
     n, r = _reduce(x)
-    q = r.polynomial(_series(r))
+    q = r.polynomial(_EXPM1_F32 if x.is_f32 else _EXP_F64)
     scale = power_of_two(n - 1)  # half of 2**n, which itself may overflow
     return scale.fma(r * r * q, scale.fma(r, scale - 0.5))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Generic, TypeVar
 
 from engine.buffers import Buffer
@@ -14,6 +15,7 @@ Memory = TypeVar("Memory")
 Binding = Any
 """A program bound to sizes, by a backend: it has a ``plan``, a :class:`Plan`."""
 
+_VERSION = attrgetter("version")
 _Memory = tuple[int, tuple[int, ...]]
 """A prepare call, by position, and the bytes of the buffers that it fills: these tell bindings apart."""
 
@@ -42,7 +44,7 @@ class PackedState(Generic[Memory]):
 
     def refresh(self, binding: Binding, run: Callable[[Binding, set[int]], None]) -> None:
         """Have those of the prepare calls ``run`` whose state has changed since they last ran."""
-        versions = [cell.version for cell in self._cells]
+        versions = list(map(_VERSION, self._cells))
         latest, seen = self._latest
         if latest is binding and seen == versions:
             return
@@ -56,7 +58,7 @@ class PackedState(Generic[Memory]):
         """The program has just updated state; what its own kernels keep packed is up to date."""
         self._mark(self._by_main, binding)
         if len(self._by_main) == len(self.calls):
-            self._latest = binding, [cell.version for cell in self._cells]
+            self._latest = binding, list(map(_VERSION, self._cells))
 
     def _mark(self, calls: set[int] | list[int], binding: Binding) -> None:
         for i in calls:

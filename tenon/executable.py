@@ -52,6 +52,7 @@ class Executable:
         self.options = options
         self.target = target
         self._traced = traced
+        self._rebuild = traced.rebuild
         self._backend = backends.get(target)
         self._compile_count = 0
         self._stages: dict[str, Graph | Schedule | Program] | None = None
@@ -116,7 +117,7 @@ class Executable:
         it was), TenonError for a wrong number of arguments.
         """
         results = self._run(self.by_name(args, kwargs) if kwargs else args, None if out is None else _arrays_of(out))
-        return unflatten(self._traced.rebuild, results)
+        return self._rebuild(iter(results))
 
     def over(self, batches: Iterable[Sequence[Any]]) -> Iterator[tuple[Sequence[Any], Any]]:
         """Each of ``batches``, the inputs of a call, with its result, one after the other. On a GPU the next batch is

@@ -126,7 +126,7 @@ class Binding:
         self._arena_at = np.array([s for s, _ in self._arena_slots], np.int64)
         self._arena_offsets = np.array([o for _, o in self._arena_slots], np.int64)
         self.arena_address = 0
-        self.shortcut: Callable[[Any], list[np.ndarray] | None] | None = None  # see shortcut.py
+        self.shortcut: Callable[[Any], tuple[np.ndarray, ...] | None] | None = None  # see shortcut.py
         places = [[base + 8 * s for s in at] for at in starts]
         conditions = [[0 if g is None else base + 8 * g for g in guard] for guard in guards]
         self._loops = LoopBlocks(

@@ -156,6 +156,9 @@ class Driver:
         self._control = memoryview(control)  # type: ignore[arg-type]
         self._error = memoryview(self.error)  # type: ignore[arg-type]
         self._control_address = control.ctypes.data
+        # Made once: ctypes takes longer to convert four numbers than small programs run.
+        self._alone = _arguments(self._control_address, 0, 1, 0)
+        self._together = _arguments(self._control_address, 0, 0, 0)
         self._table: Steps | None = None  # what the control block says at present
 
     @property
@@ -180,11 +183,11 @@ class Driver:
         """Walk the steps of ``table``; returns the error code, 0 for none."""
         if table is not self._table:
             self._turn_to(table)
-        if not table.parallel or self.count == 1 or threads.forked():
+        if not table.parallel or self.count == 1 or threads.is_forked:
             if table.count:
-                self._entry(self._control_address, 0, 1, 0)
+                self._entry(*self._alone)
         elif self._runtime is not None:
-            self._entry(self._control_address, 0, 0, 0)
+            self._entry(*self._together)
         else:
             threads.run_in_python_threads(self._entry, self._control_address, self.count)
         return self._error[0]
@@ -209,6 +212,10 @@ class Driver:
         code, value = int(self.error[0]), int(self.error[1])
         self.error[:] = 0
         return code, value
+
+
+def _arguments(*values: int) -> tuple[ctypes.c_int64, ...]:
+    return tuple(map(ctypes.c_int64, values))
 
 
 def new_meeting() -> np.ndarray:

@@ -109,7 +109,8 @@ class Executor:
         with self._lock:
             if elsewhere.writes != self._seen_elsewhere:
                 self._fetch_state()
-            binding, results = self._latest, None
+            counters, binding = self._counters, self._latest
+            results: Sequence[np.ndarray] | None = None
             if out is None and binding is not None and binding.shortcut is not None:
                 results = binding.shortcut(inputs)
             if binding is None or results is None:
@@ -118,10 +119,10 @@ class Executor:
                 results = self._results(binding, arrays, out)
                 self._place(binding, arrays, results)
             else:
-                self._counters.allocated += len(results)
+                counters.allocated += len(results)
             if self._packed.calls:
                 self._packed.refresh(binding, self._prepare)
-            self._counters.calls += 1
+            counters.calls += 1
             failed = 0
             try:
                 failed = self._driver.run(binding.main)

@@ -17,7 +17,7 @@ from runtime.cpu.binding import Binding
 from runtime.cpu.extents import Memory
 from runtime.results import ALIGNED_BYTES, ResultMemory
 
-Shortcut = Callable[[Any], list[np.ndarray] | None]
+Shortcut = Callable[[Any], tuple[np.ndarray, ...] | None]
 """Takes the inputs of a call, gives the arrays for its outputs, or None for inputs that are not quite as expected.
 Addresses of both are in the argument blocks then."""
 
@@ -64,7 +64,7 @@ def shortcut(
         made = f"empty({shape}, {y}_dtype)" if nbytes < ALIGNED_BYTES else f"large({shape}, {y}_dtype, {nbytes})"
         stores += [f"{y} = {made}", f"{y}_at = address({y})"]
         stores += [f"words[{slot}] = {y}_at + {offset}" for slot, offset in slots]
-    lines += [*stores, f"return [{', '.join(outputs)}]"]
+    lines += [*stores, f"return {', '.join(outputs)}{',' if len(outputs) == 1 else ''}" if outputs else "return ()"]
     source = "def enter(inputs):\n" + "".join(f"    {line}\n" for line in lines if line)
     exec(source, names)
     return names["enter"]

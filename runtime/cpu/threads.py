@@ -96,22 +96,18 @@ def yield_address() -> int:
     return 0
 
 
-_forked = False
+is_forked = False
+"""Whether this process is a forked child of one that had loaded this module."""
 
 
 def _in_child() -> None:
     # libgomp's team and the Python pool live on in the parent only: the child runs on its one thread.
-    global _forked
-    _forked = True
+    global is_forked
+    is_forked = True
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
-
-
-def forked() -> bool:
-    """Whether this process is a forked child of one that had loaded this module."""
-    return _forked
 
 
 class _PythonThreads:
