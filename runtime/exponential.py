@@ -2,8 +2,8 @@
 
 Every function takes and gives a :class:`Num` of f32 or f64; NaN, infinities, denormals and overflow come out as in
 NumPy. Sources: Cephes (Moshier) for expm1 of f32, FreeBSD's msun (Sun Microsystems, 1993) for log, log1p and erf of
-f64, J. M. Muller et al., Handbook of Floating-Point Arithmetic, for the double-length sums in pow. The polynomials of exp
-and erf of f32 are minimax, found by Lawson's iteration, each coefficient rounded before those of higher powers are fitted.
+f64, J. M. Muller et al., Handbook of Floating-Point Arithmetic, for the double-length sums in pow. The polynomials of
+exp and erf of f32 are minimax, found by Lawson's iteration; a coefficient is rounded before higher ones are fitted.
 """
 
 from __future__ import annotations
