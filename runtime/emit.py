@@ -242,6 +242,7 @@ class BodyEmitter:
                  table: ArgTable, *, core: Mapping[int, str] | None = None, known: Mapping[str, str] | None = None,
                  only: Iterable[str] | None = None, chunk: str = "0",
                  reduced: Iterable[int] = (), tag: str = "", later: Iterable[str] = ()):  # fmt: skip
+        self._row = ""
         self.table = table
         self.core = dict(core or {})
         self._rank = rank
@@ -296,9 +297,11 @@ class BodyEmitter:
         return value
 
     def fork(self, only: Iterable[str] | None = None, known: Mapping[str, str] | None = None,
-             core: Mapping[int, str] | None = None, tag: str = "") -> BodyEmitter:  # fmt: skip
+             core: Mapping[int, str] | None = None, tag: str = "", row: str = "") -> BodyEmitter:  # fmt: skip
         """A copy at the same point of the loops; lines placed so far count as visible to both. ``only`` leaves
-        it those statements and what they need, ``known``, ``core`` and ``tag`` are as for the constructor."""
+        it those statements and what they need, ``known``, ``core`` and ``tag`` are as for the constructor. With
+        ``row``, the size of a row of registers such as ``f32_2x16``, what lies along the last axis is read so many
+        elements at a time."""
         twin = object.__new__(BodyEmitter)
         twin.__dict__.update(self.__dict__)
         for name in ("_value", "_offset", "_index", "_axes_of"):
@@ -306,6 +309,7 @@ class BodyEmitter:
         twin._value.update(known or {})
         twin._pending = _needed(self._pending, set(twin._value), only)
         twin.core = dict(self.core if core is None else core)
+        twin._row = row or self._row
         if tag:
             twin._tag = tag
             twin._names = {name: f"v{tag}{i}" for i, name in enumerate(self._names)}
@@ -435,6 +439,8 @@ class BodyEmitter:
             case "load":
                 k = int(stmt.args[0])
                 ref = self._references["load", k]
+                if self._row and ref.access.strides[-1] == 1:
+                    return f"load_row_{self._row}({ref.pointer}, {self._offset['load', k]})"
                 loaded = load(ref.access.dtype, ref.pointer, self._offset["load", k], ref.scope)
                 return cast(loaded, ref.access.dtype, stmt.dtype)
             case "load_at":

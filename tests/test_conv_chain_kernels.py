@@ -22,7 +22,8 @@ B = dims.dim("B")
 
 @dataclass(frozen=True)
 class Case:
-    """An image of ``size`` pixels, ``inputs`` channels wide, then ``channels``; the second convolution's window."""
+    """An image of ``size`` pixels, ``inputs`` channels wide, then ``channels``; the second convolution's window. What
+    is added between the two is a residual, or with ``norm`` the same for all pixels of a channel."""
 
     size: tuple[int, int]
     inputs: int
@@ -32,6 +33,7 @@ class Case:
     padding: tuple[int, int] = (1, 1)
     channels_last: bool = True
     dtype: DType = dtypes.f32
+    norm: bool = False
 
     @property
     def out_size(self) -> tuple[int, int]:
@@ -49,6 +51,11 @@ CASES = {
     "row-major image": Case((8, 8), 5, 32, channels_last=False),
     "one pixel": Case((1, 1), 6, 40),
     "f64": Case((6, 7), 5, 24, dtype=dtypes.f64),
+    "in registers": Case((7, 7), 10, 64, norm=True),
+    "in registers, a panel and a half": Case((19, 13), 3, 48, padding=(0, 2), norm=True),
+    "in registers, in strips": Case((45, 30), 4, 96, stride=(2, 2), norm=True),
+    "in registers, rows that nobody reads": Case((70, 9), 5, 32, kernel=(1, 2), stride=(3, 3), norm=True),
+    "in registers, f64": Case((6, 7), 5, 16, dtype=dtypes.f64, norm=True),
 }
 
 
@@ -76,7 +83,7 @@ def chain(case: Case) -> KernelSpec:
             Stmt(f"{name}_relu", "maximum", (f"{name}_sum", f"{name}_zero"), dtype),
         )  # fmt: skip
 
-    residual = Access("residual", dtype, elements((1, h, w, c)))
+    residual = Access("residual", dtype, (0, 0, 0, 1) if case.norm else elements((1, h, w, c)))
     bias = Access("bias", dtype, (0, 0, 0, 1))
     y = Access("y", dtype, elements((1, *case.out_size, c)))
     stored = (*body("outer", 1), Stmt("stored", "store", (0, "outer_relu"), dtype))
@@ -84,16 +91,20 @@ def chain(case: Case) -> KernelSpec:
     return KernelSpec("chain", (B, *case.out_size, c), (residual, bias), (y,), stored, core)
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n.startswith("in registers, ") else n for n in CASES]
+)
 def test_chain(name: str) -> None:
     case = CASES[name]
     spec, rng = chain(case), np.random.default_rng(0)
     lowered = lower(spec)
-    assert any(k.name.startswith("conv_chain") for k in lowered.kernels)
+    (made,) = (k.source for k in lowered.kernels if k.name.startswith("conv_chain"))
+    assert ("_sums(" in made) == case.norm
     for n in (1, 3, 0):
         shapes = {
             "x": (n, *case.size, case.inputs), "mix": (case.channels, case.inputs),
-            "windows": (case.channels, *case.kernel), "residual": (n, *case.size, case.channels),
+            "windows": (case.channels, *case.kernel),
+            "residual": (case.channels,) if case.norm else (n, *case.size, case.channels),
             "bias": (case.channels,), "y": (n, *case.out_size, case.channels),
         }  # fmt: skip
         arrays = {k: rng.standard_normal(s).astype(case.dtype.numpy) for k, s in shapes.items()}

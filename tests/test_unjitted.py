@@ -100,6 +100,14 @@ class Sequence(nn.Module):
 
 
 @pytest.mark.slow
+def test_a_body_in_registers():
+    wide = nn.Sequential(nn.Conv2d(3, 48, 1, bias=False), nn.BatchNorm2d(48), nn.ReLU6())
+    chain = nn.Sequential(wide, nn.Conv2d(48, 48, 3, padding=1, groups=48)).eval()
+    exe = tn.compile(chain, tn.spec("B", 3, 3, 4))
+    assert any("own_rows" in k.source for k in exe.program.kernels)
+    check_step(exe, normal(1, 3, 3, 4))
+
+
 @pytest.mark.parametrize(
     ("model", "spec", "inputs"),
     [

@@ -257,9 +257,14 @@ def row_blocks(names: Sequence[str], sizes: Sequence[int], call: str, first: str
     """Lines that run the microkernels ``names``, of ``sizes`` rows, largest first, over rows ``first`` to ``stop``;
     ``call`` has a ``{tile}``. Inside it ``row`` is the first row. What is left at the end takes the smallest that it
     fits in."""
-    smaller = [call.format(tile=names[-1])]
-    for name, below in reversed(list(zip(names, sizes[1:], strict=False))):
-        smaller = [f"if {stop} - {row} > {below}:", *indent([call.format(tile=name)]), "else:", *indent(smaller)]
+    return rows_by_height([[call.format(tile=name)] for name in names], sizes, first, stop, row)
+
+
+def rows_by_height(ways: Sequence[list[str]], sizes: Sequence[int], first: str, stop: str, row: str) -> list[str]:
+    """The same for any lines, the first of ``ways`` for ``sizes[0]`` rows and so on."""
+    smaller = ways[-1]
+    for lines, below in reversed(list(zip(ways, sizes[1:], strict=False))):
+        smaller = [f"if {stop} - {row} > {below}:", *indent(lines), "else:", *indent(smaller)]
     return [f"for {row} in range({first}, {stop}, {sizes[0]}):", *indent(smaller)]
 
 

@@ -1,41 +1,69 @@
 """Lowering a depthwise convolution of what a convolution of single pixels makes: the image between them, often the
 largest of a network, is never in memory.
 
-A task makes a tile of the depthwise convolution for a block of channels. It computes the pixels that the tile reads
-with the microkernel, a few at a time, runs the body between the two convolutions on them, and puts them with their
-padding where the depthwise kernel would have copied them. Pixels that two tiles read are computed twice; so tiles are
-as large as the second-level cache allows, and where the image is small they are all of it.
+A task makes a tile of the depthwise convolution for a block of channels, some rows at a time. It computes the pixels
+that these read with the microkernel, runs the body between the two convolutions on them, and puts them with their
+padding where the depthwise kernel would have copied them. There lines take turns: those that the next rows read too
+stay, the others give way. Only pixels at the edge of two tiles are computed twice; so tiles are large.
 """
 
 from __future__ import annotations
 
 from itertools import product as pairs
 
-from engine import dims, dtypes
+from engine import dims
 from engine.dims import Size, product
-from engine.program import Call, Lowered, Pointer
+from engine.program import Call, Lowered
+from engine.records import dataclass
 from engine.schedule import ConvChain, KernelSpec
-from runtime.cpu.contraction import TASK_OVERHEAD, THREADS, ends_narrow, fitting, row_blocks
-from runtime.cpu.conv import POINTS, computed_dtype
-from runtime.cpu.depthwise import DepthwiseTile, pack_windows, place_lines, points_together, walk_lines
+from runtime.cpu.contraction import TASK_OVERHEAD, THREADS, fitting
+from runtime.cpu.conv import computed_dtype
+from runtime.cpu.conv_chain_pixels import ChainPixels
+from runtime.cpu.depthwise import DepthwiseTile, pack_windows, place_lines, points_together, row_lines
 from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop
 from runtime.tasks import coordinates, piece, typical
 
-PATCH_BYTES = 262144
-"""The most that a tile's input should take."""
+RING_BYTES = 262144
+"""The most that the lines should take which a tile's rows read."""
 CHANNELS = 96
 """The most channels of a task, where they divide so."""
-VECTOR_COST = 10
-"""What a vector of a point costs besides its products, in multiply-adds: being written, and read again by the body."""
-POINT_COST = 16
+STRIP = 192
+"""How many pixels at least are made before rows that read them are computed, for whole microkernels."""
+VECTOR_COST = 6
+"""What a vector of a point costs besides its products, in multiply-adds: its body, and being written."""
+POINT_COST = 8
 """What every point costs besides, in vector multiply-adds."""
 
 
-def plan_chain(core: ConvChain, images: Size) -> DepthwiseTile:
+@dataclass(frozen=True)
+class ChainTile:
+    """The blocking: tiles of the second convolution, ``rows`` of each at a time."""
+
+    tile: DepthwiseTile
+    rows: int
+
+    @property
+    def ring(self) -> int:
+        """Lines of input that so many rows read."""
+        return (self.rows - 1) * self.tile.core.stride[0] + self.tile.patch.reach(0)
+
+    @property
+    def bytes(self) -> int:
+        return self.ring * self.tile.patch.pitch * self.tile.dtype.itemsize
+
+
+def chain_tile(tile: DepthwiseTile) -> ChainTile:
+    """``tile`` in few rows at a time."""
+    width = min(tile.patch.extent(1), typical(tile.core.in_size[1]))
+    rows = -(-STRIP // (width * tile.core.stride[0]))
+    return ChainTile(tile, piece(tile.size[0], rows) if rows < tile.size[0] else tile.size[0])
+
+
+def plan_chain(core: ConvChain, images: Size) -> ChainTile:
     """The tile of ``core.last`` with which two threads and eight are expected to be done soonest."""
     last, dtype = core.last, computed_dtype(core.last)
     lanes = host_tile(dtype).lanes
@@ -60,37 +88,47 @@ def plan_chain(core: ConvChain, images: Size) -> DepthwiseTile:
         for size in dict.fromkeys(pairs((piece(high, h) for h in range(1, high + 1)),
                                         (piece(wide, w) for w in (16, 32, 64, 128))))
     ]  # fmt: skip
-    near = [tile for tile in found if tile.patch.bytes <= PATCH_BYTES]
-    return min(near or found[:1], key=time)
+    near = [tile for tile in found if chain_tile(tile).bytes <= RING_BYTES]
+    return chain_tile(min(near or found[:1], key=time))
 
 
 def lower_conv_chain(spec: KernelSpec, core: ConvChain) -> Lowered:
     """The calls for ``spec``: two pack the weights of the two convolutions, one does the rest."""
-    plan = plan_chain(core, spec.axes[0])
-    source = core.source
+    chain = plan_chain(core, spec.axes[0])
+    plan, source = chain.tile, core.source
     tile = fitting(host_tile(plan.dtype), plan.channels)
     windows, packed = pack_windows(spec, plan), _pack_weights(spec, core, plan, tile)
-    block_channels = -(-plan.channels // tile.columns) * tile.columns
-    rows = -(-POINTS // tile.rows) * tile.rows
     table = ArgTable()
-    parts = scratch_parts({
-        "patch": plan.patch.bytes, "block": rows * block_channels * plan.dtype.itemsize,
-        "bases": (rows + tile.rows) * 8,
-    })  # fmt: skip
-    space = plan.space(spec.axes[0])
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table)
     value = load(plan.dtype, "values", "j", table.scope(SCRATCH))
     inner = BodyEmitter(core.inner, spec.reads, (), 4, table, core={0: value}, tag="_inner_")
-    table.declare(block_channels=block_channels)
-    make, micro = _make_lines(core, plan, tile, packed.buffer.name, table, inner)
-    lines = [*scratch_lines(parts, table), *emitter.start(), *inner.start()]
-    lines += loop("task", "lo", "hi", [
+    lines = [*emitter.start(), *inner.start()]
+    make = ChainPixels(spec, core, plan, tile, packed.buffer.name, table, inner, emitter)
+    by_task, by_strip, modules = make.lines()
+    parts = scratch_parts({"patch": chain.bytes, **make.scratch()})
+    table.declare(ring=chain.ring, strip=chain.rows)
+    rows = []
+    for kh in range(core.last.kernel[0]):
+        rows += [f"line_{kh} = r * stride_h + {kh} * dilation_h",
+                 f"row_{kh} = (line_{kh} - quotient(line_{kh}, ring) * ring) * pitch"]  # fmt: skip
+    before, by_row = row_lines(plan, emitter, table, windows.buffer.name, rows)
+    space = plan.space(spec.axes[0])
+    task = loop("task", "lo", "hi", [
         *coordinates(table, "task", space),
         *place_lines(plan, table),
-        *make,
-        *walk_lines(plan, emitter, table, windows.buffer.name),
+        *by_task,
+        *before,
+        "made = 0",
+        "top = 0",
+        "while top < tile_h:",
+        *indent([
+            "stop = minimum(top + strip, tile_h)",
+            *by_strip,
+            *loop("r", "top", "stop", by_row),
+            "top = stop",
+        ]),
     ])  # fmt: skip
-    code = kernel(f"conv_chain_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": micro})
+    code = kernel(f"conv_chain_{plan.dtype}", [*scratch_lines(parts, table), *lines, *task], table, modules=modules)
     reads = dict.fromkeys([source.x.buffer, packed.buffer.name, windows.buffer.name, *(r.buffer for r in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
     main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), parts["end"],
@@ -108,85 +146,3 @@ def _pack_weights(spec: KernelSpec, core: ConvChain, plan: DepthwiseTile, tile: 
         [Axis(core.source.in_channels, inputs)], Axis(each, outputs), tile.columns, plan.dtype,
     )  # fmt: skip
     return pack(panels, f"{spec.name}.weights", spec.name, spec.nodes)
-
-
-def _make_lines(core: ConvChain, plan: DepthwiseTile, tile: Tile, weights: str, table: ArgTable,
-                inner: BodyEmitter) -> tuple[list[str], list[str]]:  # fmt: skip
-    """Lines that make the input of a task's tile in ``patch``, and the names of the microkernels used."""
-    source, patch, x = core.source, plan.patch, core.source.x
-    size, scope = plan.dtype.itemsize, table.scope(SCRATCH)
-    panel_bytes = source.in_channels * tile.columns * size
-    patch.declare(table)
-    table.declare(
-        x=Pointer(x.buffer, x.offset * size), weights=Pointer(weights), x_n=x.strides[0], x_h=x.strides[1],
-        x_w=x.strides[2], x_c=x.strides[3], inputs=source.in_channels, weights_panel=panel_bytes,
-        weights_block=-(-plan.channels // tile.columns) * panel_bytes,
-    )  # fmt: skip
-    unit = x.strides[3] == 1
-    names = [tile.name(plan.dtype, height, unit, True) for height in tile.heights]
-    call = (
-        f"{{tile}}(1, inputs, x_c * {size}, bases + r * 8, column, {tile.columns * size}, "
-        f"block + (r * block_channels + c) * {size}, block_channels * {size}, 0)"
-    )
-    multiply = row_blocks(names, tile.heights, call, "0", "here")
-    if ends_narrow(plan.channels, tile):
-        narrow = [tile.narrow.name(plan.dtype, height, unit, False) for height in tile.heights]
-        multiply = [f"if channels - c > {tile.lanes}:", *indent(multiply), "else:",
-                    *indent(row_blocks(narrow, tile.heights, call, "0", "here"))]  # fmt: skip
-        names += narrow
-    by_image = inner.enter(0, "n")
-    by_pixel = [*inner.enter(1, "ih"), *inner.enter(2, "iw")]
-    by_channel = inner.enter(3, "channel0 + j", inline=True)
-    by_channel.append(store(plan.dtype, "target", "j", inner.value(core.inner[-1].name), scope))
-    next_pixel = ["iw += 1", "if iw == last_w:", "    iw = first_w", "    ih += 1"]
-    lines = [
-        f"image = x + n * x_n * {size}",
-        "start_h = oh0 * stride_h - pad_h",
-        "start_w = ow0 * stride_w - pad_w",
-        "first_h = maximum(start_h, 0)",
-        "first_w = maximum(start_w, 0)",
-        "last_h = maximum(first_h, minimum(in_h, start_h + (tile_h - 1) * stride_h + reach_h))",
-        "last_w = maximum(first_w, minimum(in_w, start_w + patch_w))",
-        "left = minimum(first_w - start_w, patch_w) * channels",
-        "right = minimum(last_w - start_w, patch_w) * channels",
-        *loop("row", "0", "(tile_h - 1) * stride_h + reach_h", [
-            f"line = patch + row * pitch * {size}",
-            "if start_h + row >= first_h and start_h + row < last_h:",
-            *indent([*patch.clear_lines("0", "left", scope), *patch.clear_lines("right", "pitch", scope)]),
-            "else:",
-            *indent(patch.clear_lines("0", "pitch", scope)),
-        ]),
-        *by_image,
-        "pixels = (last_h - first_h) * (last_w - first_w)",
-        "from_h = first_h",
-        "from_w = first_w",
-        f"for begin in range(0, pixels, {POINTS}):",
-        *indent([
-            f"here = minimum(pixels - begin, {POINTS})",
-            "ih = from_h",
-            "iw = from_w",
-            *loop("r", "0", "here", [
-                store(dtypes.i64, "bases", "r", f"image + (ih * x_h + iw * x_w) * {size}", scope),
-                *next_pixel,
-            ]),
-            *loop("r", "here", f"here + {tile.rows - 1}", [
-                store(dtypes.i64, "bases", "r", load(dtypes.i64, "bases", "here - 1", scope), scope),
-            ]),
-            "column = weights + channel_block * weights_block",
-            f"for c in range(0, channels, {tile.columns}):",
-            *indent(multiply),
-            "    column += weights_panel",
-            "ih = from_h",
-            "iw = from_w",
-            *loop("r", "0", "here", [
-                f"values = block + r * block_channels * {size}",
-                f"target = patch + ((ih - start_h) * pitch + (iw - start_w) * channels) * {size}",
-                *by_pixel,
-                *loop("j", "0", "channels", by_channel),
-                *next_pixel,
-            ]),
-            "from_h = ih",
-            "from_w = iw",
-        ]),
-    ]  # fmt: skip
-    return lines, names

@@ -116,12 +116,15 @@ def lower_depthwise(spec: KernelSpec) -> Lowered:
     space = plan.space(spec.axes[0])
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table)
     lines = [*scratch_lines(parts := scratch_parts({"patch": patch.bytes}), table), *emitter.start()]
+    rows = [f"row_{kh} = (r * stride_h + {kh} * dilation_h) * pitch" for kh in range(core.kernel[0])]
+    before, by_row = row_lines(plan, emitter, table, packed.buffer.name, rows)
     lines += loop("task", "lo", "hi", [
         *coordinates(table, "task", space),
         *place_lines(plan, table),
         f"image = x + (n * x_n + channel0 * x_channel) * {core.x.dtype.itemsize}",
         *patch.copy_lines(table, table.scope(SCRATCH)),
-        *walk_lines(plan, emitter, table, packed.buffer.name),
+        *before,
+        *loop("r", "0", "tile_h", by_row),
     ])  # fmt: skip
     code = kernel(f"depthwise_{plan.dtype}", lines, table, modules=patch.modules)
     reads = dict.fromkeys([core.x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
@@ -154,15 +157,19 @@ def place_lines(plan: DepthwiseTile, table: ArgTable) -> list[str]:
     ]
 
 
-def walk_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, windows: str) -> list[str]:
-    """Lines that convolve the tile whose input is in ``patch``, and run the body of ``emitter`` on each sum."""
+def row_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, windows: str,
+              rows: list[str]) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Lines before the loop over the rows of a tile whose input is in ``patch``, and those that convolve row ``r`` and
+    run the body of ``emitter`` on each sum. ``rows`` set ``row_0``, ``row_1`` and so on: how many elements behind
+    ``patch`` the lines of input are that it reads."""
     core, patch = plan.core, plan.patch
     table.declare(
         windows=Pointer(windows), panel_bytes=product(core.kernel) * plan.panel * plan.dtype.itemsize,
-        panel_row=plan.panel, step_h=patch.step(0), step_w=patch.step(1), dilation_h=core.dilation[0],
+        panel_row=plan.panel, step_w=patch.step(1), dilation_h=core.dilation[0],
     )  # fmt: skip
     by_image = emitter.enter(0, "n")
-    by_row = ["oh = oh0 + r", *emitter.enter(1, "oh"), f"whole = quotient(tile_w, {plan.points}) * {plan.points}"]
+    by_row = ["oh = oh0 + r", *rows, *emitter.enter(1, "oh")]
+    by_row += [f"whole = quotient(tile_w, {plan.points}) * {plan.points}"]
     by_row += [f"for s in range(0, whole, {plan.points}):",
                *indent(_point_lines(plan, emitter, table, windows, plan.points))]  # fmt: skip
     for points in plan.remainders:
@@ -171,12 +178,7 @@ def walk_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, windo
             f"if tile_w - s == {points}:",
             *indent(_point_lines(plan, emitter, table, windows, points)),
         ]
-    return [
-        "panel = windows + channel_block * panel_bytes",
-        *(f"row_{kh} = {kh} * dilation_h * pitch" for kh in range(core.kernel[0])),
-        *by_image,
-        *loop("r", "0", "tile_h", by_row),
-    ]
+    return ["panel = windows + channel_block * panel_bytes", *by_image], by_row
 
 
 def _point_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, weights: str, points: int) -> list[str]:
@@ -184,7 +186,7 @@ def _point_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, wei
     core, scope = plan.core, table.scope(SCRATCH)
     (kernel_h, kernel_w), (_, stride), (_, dilation) = core.kernel, core.stride, core.dilation
     columns = sorted({p * stride + kw * dilation for p in range(points) for kw in range(kernel_w)})
-    lines = ["corner = patch + r * step_h + s * step_w", *(f"column_{c} = {c} * channels" for c in columns)]
+    lines = ["corner = patch + s * step_w", *(f"column_{c} = {c} * channels" for c in columns)]
     taps = [(kh, kw) for kh in range(kernel_h) for kw in range(kernel_w)]
     inside = [
         f"w_{kh}_{kw} = {load(plan.dtype, 'panel', f'{kh * kernel_w + kw} * panel_row + j', table.scope(weights))}"
@@ -201,4 +203,8 @@ def _point_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, wei
         twin = emitter.fork(core={0: f"sum_{p}"}, tag=f"p{points}_{p}_")
         lines += twin.enter(2, f"ow0 + s + {p}")
         inside += twin.enter(3, "channel0 + j", inline=True)
-    return lines + loop("j", "0", "channels", inside)
+    lanes = host_tile(plan.dtype).lanes
+    if plan.channels % lanes:
+        return lines + loop("j", "0", "channels", inside)
+    by_vector = loop("lane", "0", str(lanes), ["j = first + lane", *inside])
+    return [*lines, f"for first in range(0, channels, {lanes}):", *indent(by_vector)]

@@ -19,6 +19,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from runtime import scalar_ir
+from runtime.cpu.register_tiles import elementwise, widest
 from runtime.irvalue import EXACT, call_llvm
 
 _I1, _I8, _I16, _I32, _I64 = (ir.IntType(bits) for bits in (1, 8, 16, 32, 64))
@@ -218,10 +219,14 @@ def _of_one(emit: scalar_ir.Operator, result: types.Type | None = None):
 def _of_two(emit: scalar_ir.Operator):
     @intrinsic
     def operator(typingctx, a, b):
+        tile = widest((a, b))
+
         def codegen(context, builder, signature, args):
+            if tile is not None:
+                return elementwise(builder, (a, b), args, lambda *values: emit(builder, "f", *values))
             return emit(builder, _kind(a), *args)
 
-        return a(a, a), codegen
+        return (a(a, a) if tile is None else tile(a, b)), codegen
 
     return operator
 

@@ -9,7 +9,7 @@ its rows are. So a matrix product (``outer`` 1), a convolution (``t`` a tap) and
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cache, reduce
 
 from llvmlite import ir
@@ -18,6 +18,7 @@ from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic
 
 from runtime.cpu.group_lanes import GroupLanes
+from runtime.cpu.register_tiles import RegisterTile, packed_tile
 
 UNROLL = 4
 _INT = ir.IntType(64)
@@ -26,17 +27,19 @@ _POINTER = ir.PointerType()
 _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
 
 
-def __getattr__(name: str) -> Callable[..., None]:
+def __getattr__(name: str) -> Callable[..., object]:
     """The microkernel that :meth:`runtime.cpu.tiles.Tile.name` names, for ``from runtime.cpu.microkernel import``."""
-    found = re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near|_fold\d+|_spread\d+)?", name)
+    ways = "_packed|_jumps|_near|_fold\\d+|_spread\\d+"
+    found = re.fullmatch(rf"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?({ways})?(_sums)?", name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    dtype, rows, vectors, lanes, unit_k, packed = found.groups()
-    return microkernel(dtype, int(rows), int(vectors), int(lanes), bool(unit_k), packed or "")
+    dtype, rows, vectors, lanes, unit_k, packed, sums = found.groups()
+    return microkernel(dtype, int(rows), int(vectors), int(lanes), bool(unit_k), packed or "", bool(sums))
 
 
 @cache
-def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, packed: str) -> Callable[..., None]:
+def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, packed: str,
+                sums: bool = False) -> Callable[..., object]:  # fmt: skip
     """The intrinsic ``tile(outer, inner, a_step, table, b, b_step, c, c_step, accumulate)``; all arguments int64.
 
     ``table`` holds ``outer * rows`` addresses, those of one ``t`` side by side. ``a_step`` is the distance in bytes
@@ -52,6 +55,9 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
     rows of B are packed, ``b_step`` is added to all addresses of A, and the result's rows, which are overwritten, are
     the outputs of these groups. Where it is ``_spread`` and that number, a row of B is the outputs of these groups, and
     the sums stay apart for every input.
+
+    With ``sums`` nothing is stored: ``tile(outer, inner, a_step, table, b, b_step)`` is the tile of sums itself (see
+    register_tiles.py).
     """
     element, size = _ELEMENT[dtype]
     vector = ir.VectorType(element, lanes)
@@ -60,6 +66,7 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
     way = packed.rstrip("0123456789")
     groups = GroupLanes(int(packed.removeprefix(way) or 1), vectors, lanes)
     grouped = way in ("_fold", "_spread")
+    zero = ir.Constant(vector, [0.0] * lanes)
 
     def address(builder: ir.IRBuilder, base: ir.Value, offset: ir.Value) -> ir.Value:
         return builder.gep(base, [offset], source_etype=_BYTE)
@@ -91,8 +98,35 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         one = builder.insert_element(undefined, scalar, ir.IntType(32)(0))
         return builder.shuffle_vector(one, undefined, ir.Constant(ir.VectorType(ir.IntType(32), lanes), [0] * lanes))
 
-    def emit(builder: ir.IRBuilder, args: list[ir.Value]) -> None:
-        outer, inner, a_step, table, b, b_step, c, c_step, accumulate = args
+    def stored(builder: ir.IRBuilder, args: list[ir.Value]) -> None:
+        """Start from zero, or from what is there, and write the sums."""
+        *operands, c, c_step, accumulate = args
+        c = builder.inttoptr(c, _POINTER)
+        begin, start = (builder.function.append_basic_block(f"tile.{name}") for name in ("begin", "start"))
+        offsets = []
+        for i in range(rows):
+            row = builder.mul(c_step, _INT(i))
+            offsets += [builder.add(row, _INT(j * width)) for j in range(vectors)]
+        entry = builder.block
+        builder.cbranch(builder.icmp_signed("!=", accumulate, _INT(0)), begin, start)
+        builder.position_at_end(begin)
+        present = [zero if way == "_fold" else load_vector(builder, c, offset) for offset in offsets]
+        builder.branch(start)
+        builder.position_at_end(start)
+        initial = [builder.phi(vector) for _ in offsets]
+        for target, value in zip(initial, present, strict=True):
+            target.add_incoming(zero, entry)
+            target.add_incoming(value, begin)
+        final = multiplied(builder, operands, initial)
+        if way == "_fold":
+            final = [folded(builder, final[i : i + vectors]) for i in range(0, rows * vectors, vectors)]
+            offsets = offsets[::vectors]
+        for value, offset in zip(final, offsets, strict=True):
+            builder.store(value, address(builder, c, offset), align=size)
+
+    def multiplied(builder: ir.IRBuilder, args: list[ir.Value], initial: Sequence[ir.Value]) -> list[ir.Value]:
+        """``initial`` and the sums of products."""
+        outer, inner, a_step, table, b, b_step = args
         if unit_k:
             a_step = _INT(size)
         b_jump = a_origin = b_step
@@ -100,10 +134,10 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
             b_step = _INT(vectors * width)
         function, module = builder.function, builder.module
         multiply_add = get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), fused)
-        table, b, c = (builder.inttoptr(p, _POINTER) for p in (table, b, c))
+        table, b = (builder.inttoptr(p, _POINTER) for p in (table, b))
         block = {
             name: function.append_basic_block(f"tile.{name}")
-            for name in ("begin", "start", "outer", "unrolled", "middle", "single", "next", "store")
+            for name in ("outer", "unrolled", "middle", "single", "next", "store")
         }
 
         def step(k: ir.Value, row_of_b: ir.Value, bases: list[ir.Value], sums: list[ir.Value]) -> list[ir.Value]:
@@ -141,25 +175,11 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         def phis(entries: int) -> list[ir.PhiInstr]:
             return [builder.phi(vector) for _ in range(entries)]
 
-        def join(targets: list[ir.PhiInstr], values: list[ir.Value], source: ir.Block) -> None:
+        def join(targets: list[ir.PhiInstr], values: Sequence[ir.Value], source: ir.Block) -> None:
             for target, value in zip(targets, values, strict=True):
                 target.add_incoming(value, source)
 
-        # Start from zero, or from what is there.
-        zero = ir.Constant(vector, [0.0] * lanes)
-        offsets = []
-        for i in range(rows):
-            row = builder.mul(c_step, _INT(i))
-            offsets += [builder.add(row, _INT(j * width)) for j in range(vectors)]
-        entry = builder.block
-        builder.cbranch(builder.icmp_signed("!=", accumulate, _INT(0)), block["begin"], block["start"])
-        builder.position_at_end(block["begin"])
-        present = [zero if way == "_fold" else load_vector(builder, c, offset) for offset in offsets]
-        builder.branch(block["start"])
-        builder.position_at_end(block["start"])
-        initial = phis(rows * vectors)
-        join(initial, [zero] * len(initial), entry)
-        join(initial, present, block["begin"])
+        start = builder.block
         unrolled_end = builder.and_(inner, _INT(-UNROLL))
         some = builder.and_(builder.icmp_signed(">", outer, _INT(0)), builder.icmp_signed(">", inner, _INT(0)))
         builder.cbranch(some, block["outer"], block["store"])
@@ -169,9 +189,9 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         t = builder.phi(_INT)
         b_outer = builder.phi(_POINTER)
         sums_outer = phis(rows * vectors)
-        t.add_incoming(_INT(0), block["start"])
-        b_outer.add_incoming(b, block["start"])
-        join(sums_outer, initial, block["start"])
+        t.add_incoming(_INT(0), start)
+        b_outer.add_incoming(b, start)
+        join(sums_outer, initial, start)
         bases, b_first = first_addresses(t, b_outer)
         builder.cbranch(builder.icmp_signed(">", unrolled_end, _INT(0)), block["unrolled"], block["middle"])
 
@@ -242,20 +262,23 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
 
         builder.position_at_end(block["store"])
         final = phis(rows * vectors)
-        join(final, initial, block["start"])
+        join(final, initial, start)
         join(final, sums_after, block["next"])
-        if way == "_fold":
-            final = [folded(builder, final[i : i + vectors]) for i in range(0, rows * vectors, vectors)]
-            offsets = offsets[::vectors]
-        for value, offset in zip(final, offsets, strict=True):
-            builder.store(value, address(builder, c, offset), align=size)
+        return final
 
     @intrinsic
     def tile(typing, outer, inner, a_step, table, b, b_step, c, c_step, accumulate):
         def generate(context, builder, signature, args):
-            emit(builder, args)
+            stored(builder, args)
             return context.get_dummy_value()
 
         return types.void(*[types.int64] * 9), generate
 
-    return tile
+    @intrinsic
+    def tile_of_sums(typing, outer, inner, a_step, table, b, b_step):
+        def generate(context, builder, signature, args):
+            return packed_tile(builder, multiplied(builder, args, [zero] * (rows * vectors)))
+
+        return RegisterTile(dtype, rows, vectors, lanes)(*[types.int64] * 6), generate
+
+    return tile_of_sums if sums else tile

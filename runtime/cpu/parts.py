@@ -20,8 +20,10 @@ _IMPORT = re.compile(rf"^from runtime\.cpu\.({'|'.join(_PARAMETERS)}) import (\w
 
 
 def parts_of(kernel: Kernel) -> tuple[Kernel, ...]:
-    """The parts of ``kernel``, which are what its source imports: each a kernel but for its parameters."""
-    return tuple(_part(module, name) for module, names in _IMPORT.findall(kernel.source) for name in names.split(", "))
+    """The parts of ``kernel``, which are what its source imports: each a kernel but for its parameters. What gives its
+    sums back belongs to the statements that use them."""
+    found = [(module, name) for module, names in _IMPORT.findall(kernel.source) for name in names.split(", ")]
+    return tuple(_part(module, name) for module, name in found if not name.endswith("_sums"))
 
 
 def _part(module: str, name: str) -> Kernel:

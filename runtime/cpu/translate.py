@@ -31,6 +31,7 @@ from numba.core.types.misc import literal, unliteral
 
 from engine.records import dataclass
 from runtime.cpu.arithmetic import contexts
+from runtime.cpu.register_tiles import elementwise, widest
 
 _INT64, _BOOL = types.int64, types.boolean
 _WORD, _BIT = ir.IntType(64), ir.IntType(1)
@@ -378,6 +379,11 @@ class _Function:
         return self._apply(_BINARY[op], [left, right])
 
     def _apply(self, function: Callable[..., Any], operands: list[_Typed]) -> _Typed:
+        kinds = [o.type for o in operands]
+        if tile := widest(kinds):
+            _, emit = _operation(self.fastmath, function, (tile.number,) * len(kinds))
+            combined = elementwise(self.builder, kinds, [o.value for o in operands], lambda *v: emit(self.builder, v))
+            return _Typed(tile, combined)
         signature, emit = _operation(self.fastmath, function, tuple(o.type for o in operands))
         values = [self._as(o, kind) for o, kind in zip(operands, signature.args, strict=True)]
         value = emit(self.builder, values)

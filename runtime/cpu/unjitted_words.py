@@ -50,9 +50,12 @@ class _Words:
         """Nothing: there are no caches here."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?", name):
+        if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?(_sums)?", name):
             rows, columns = int(found[2]), int(found[3]) * int(found[4])
-            return self._tile(_STORED[found[1]], rows, columns, bool(found[5]), found[6] or "")
+            sums = self._sums(_STORED[found[1]], rows, columns, bool(found[5]), found[6] or "")
+            return sums if found[7] else self._tile(_STORED[found[1]], rows, columns, sums)
+        if found := re.fullmatch(r"(load_row|store_rows|own_rows)_(f32|f64)_([\dx]+)", name):
+            return self._rows(found[1], _STORED[found[2]], [int(n) for n in found[3].split("x")])
         if found := re.fullmatch(r"dot_(f32|f64)_(\d+)x(\d+)", name):
             return self._dot(_STORED[found[1]], int(found[2]))
         if found := re.fullmatch(r"transpose_(f32|f64)_(\d+)", name):
@@ -93,17 +96,14 @@ class _Words:
 
     # -- vectors
 
-    def _tile(self, dtype: np.dtype, rows: int, columns: int, unit_k: bool, packed: str) -> Callable[..., None]:
+    def _sums(self, dtype: np.dtype, rows: int, columns: int, unit_k: bool, packed: str) -> Callable[..., np.ndarray]:
         size, view = dtype.itemsize, self.memory.view
         entry = 2 if packed == "_near" else rows
 
-        def tile(
-            outer: int, inner: int, a_step: int, table: int, b: int, b_step: int, c: int, c_step: int, accumulate: int
-        ) -> None:
+        def sums(outer: int, inner: int, a_step: int, table: int, b: int, b_step: int) -> np.ndarray:
             a_step = size if unit_k else a_step
             b_step, given = columns * size if packed else b_step, b_step
-            target = view(c, (rows, columns), (c_step, size), dtype, "writes")
-            total = np.array(target) if accumulate else np.zeros((rows, columns), dtype)
+            total = np.zeros((rows, columns), dtype)
             if outer > 0 and inner > 0:
                 entries = view(table, (outer, entry), (8 * entry, 8), _I64, "reads")
                 for t, words in enumerate(entries.tolist()):
@@ -113,9 +113,38 @@ class _Words:
                     a = np.stack([view(base, (inner,), (a_step,), dtype, "reads") for base in words])
                     panel = view(first, (inner, columns), (b_step, size), dtype, "reads")
                     total += a @ panel
-            target[...] = total
+            return total
+
+        return sums
+
+    def _tile(self, dtype: np.dtype, rows: int, columns: int, sums: Callable[..., np.ndarray]) -> Callable[..., None]:
+        def tile(*operands_and_result: int) -> None:
+            *operands, c, c_step, accumulate = operands_and_result
+            target = self.memory.view(c, (rows, columns), (c_step, dtype.itemsize), dtype, "writes")
+            target[...] = sums(*operands) + target if accumulate else sums(*operands)
 
         return tile
+
+    def _rows(self, word: str, dtype: np.dtype, sizes: list[int]) -> Callable[..., Any]:
+        """Words on rows of ``sizes``: of registers and lanes, for several rows their number comes first."""
+        columns, step = (sizes[-2] * sizes[-1],), (dtype.itemsize,)
+        view, load = self.memory.view, self.memory.load
+
+        def load_row(pointer: int, index: int) -> np.ndarray:
+            return np.array(view(int(pointer) + int(index) * dtype.itemsize, columns, step, dtype, "reads"))
+
+        def store_rows(table: int, offset: int, tile: np.ndarray) -> None:
+            for i in range(sizes[0]):
+                start = int(load(int(table) + 8 * i, _I64)) + int(offset)
+                view(start, columns, step, dtype, "writes")[...] = tile[i]
+
+        def own_rows(table: int, offset: int) -> None:
+            store_rows(table, offset, np.zeros((sizes[0], *columns), dtype))
+
+        words: dict[str, Callable[..., Any]] = {
+            "load_row": load_row, "store_rows": store_rows, "own_rows": own_rows,
+        }  # fmt: skip
+        return words[word]
 
     def _dot(self, dtype: np.dtype, count: int) -> Callable[..., Any]:
         view, size = self.memory.view, dtype.itemsize
