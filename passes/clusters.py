@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 
 from engine.graph import Node, Value
-from passes.spaces import Space
+from passes.spaces import LinksOf, Space
 from passes.views import is_free, look_through
 
 LOOP_KINDS = frozenset({"elementwise", "reduce", "random", "gather"})
@@ -70,25 +70,25 @@ REFUSALS = {
 """The rules by which nodes do not make one kernel, in words."""
 
 
-def refusal(cluster: Cluster, stored: Callable[[Value], bool], chains: bool = False) -> str:
+def refusal(cluster: Cluster, stored: Callable[[Value], bool], links: LinksOf, chains: bool = False) -> str:
     """The rule, of REFUSALS, by which the nodes do not make one kernel; empty where they do. ``stored(value)`` tells
     whether anything else reads a member's value, ``chains`` whether there are kernels for two convolutions."""
     if any(n.op.kind not in LOOP_KINDS and n.op.kind not in CORE_KINDS for n in cluster.nodes):
         return "kind"
-    if len(_buffers(cluster)) > MAX_BUFFERS:
+    if len(_buffers(cluster, links)) > MAX_BUFFERS:
         return "buffers"
     gathers = [n for n in cluster.nodes if n.op.kind == "gather"]
     if any(look_through(n.inputs[0])[0].node in cluster.nodes for n in gathers):
         return "index"
     if cluster.core is None:
-        return _loops_refusal(cluster.nodes, stored)
+        return _loops_refusal(cluster.nodes, stored, links)
     if gathers:
         return "gather"
     if len(cluster.cores) != 1 + (cluster.source is not None):
         return "cores"
     if cluster.source is not None and not _stacks(cluster.source, cluster.core, chains):
         return "cores"
-    return _window_refusal(cluster, stored) or _epilogue_refusal(cluster, stored)
+    return _window_refusal(cluster, stored, links) or _epilogue_refusal(cluster, stored, links)
 
 
 def _stacks(source: Node, core: Node, chains: bool) -> bool:
@@ -123,14 +123,14 @@ def _computes_as_stored(node: Node) -> bool:
     return x == w and x.is_float and not x.storage_only
 
 
-def _buffers(cluster: Cluster) -> set[Value]:
-    read = {look_through(v)[0] for n in cluster.nodes for v in n.inputs}
+def _buffers(cluster: Cluster, links: LinksOf) -> set[Value]:
+    read = {root for n in cluster.nodes for root in links[n].roots}
     return {v for v in read - set(cluster.values) if not is_free(v.node)}
 
 
-def _loops_refusal(nodes: Sequence[Node], stored: Callable[[Value], bool]) -> str:
+def _loops_refusal(nodes: Sequence[Node], stored: Callable[[Value], bool], links: LinksOf) -> str:
     """Elementwise ops and reductions: every value runs along all loops, or all that are kept, or is one number."""
-    space = Space(nodes)
+    space = Space(nodes, links)
     if not space.valid or space.reduced is None:
         return "spaces"
     every = space.axes
@@ -139,7 +139,7 @@ def _loops_refusal(nodes: Sequence[Node], stored: Callable[[Value], bool]) -> st
     return "" if fits else "rows"
 
 
-def _window_refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
+def _window_refusal(cluster: Cluster, stored: Callable[[Value], bool], links: LinksOf) -> str:
     """What a pooling core reads, or one over another: elementwise at each point of its input, seen by nobody else."""
     assert cluster.core is not None
     hidden = [*cluster.inner, *([cluster.source] if cluster.source else [])]
@@ -154,19 +154,19 @@ def _window_refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
     read, axes = look_through(cluster.core.inputs[0])
     if axes != (0, 1, 2, 3) or read.shape != cluster.core.inputs[0].shape:
         return "window"
-    space = Space([n for n in cluster.nodes if n in set(hidden)])
+    space = Space([n for n in cluster.nodes if n in set(hidden)], links)
     fits = space.valid and all(space.axes_of(v) in (space.axes_of(read), frozenset()) for v in space.members)
     return "" if fits else "window"
 
 
-def _epilogue_refusal(cluster: Cluster, stored: Callable[[Value], bool]) -> str:
+def _epilogue_refusal(cluster: Cluster, stored: Callable[[Value], bool], links: LinksOf) -> str:
     """What follows a core: elementwise at each point of its output."""
     assert cluster.core is not None
     if any(look_through(v)[0].node in cluster.outer for v in cluster.core.inputs):
         return "operand"
     if any(n.op.kind == "reduce" for n in cluster.outer):
         return "reduction"
-    space = Space(cluster.outer)
+    space = Space(cluster.outer, links)
     if not space.valid:
         return "spaces"
     every = space.axes_of(cluster.core.outputs[0])

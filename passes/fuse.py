@@ -19,6 +19,7 @@ from passes.clusters import CORE_KINDS, LOOP_KINDS, Cluster, refusal
 from passes.guard import guards
 from passes.naming import kernel_name
 from passes.reach import Precedence
+from passes.spaces import LinksOf
 from passes.views import is_free, look_through
 
 REFUSALS = clusters.REFUSALS | {
@@ -88,6 +89,7 @@ class _Fusion:
         self.owner: dict[Node, int] = {}
         self.members: dict[int, list[Node]] = {}
         self.order = Precedence()
+        self.links = LinksOf()
         for i, node in enumerate(graph.nodes):
             if _is_transparent(node) or is_free(node) or node.op.kind == "source":
                 continue
@@ -150,7 +152,9 @@ class _Fusion:
         def stored(value: Value) -> bool:
             return value in self.escapes or any(n not in inside for n in self.readers.get(value, ()))
 
-        return refusal(Cluster(both), stored, self.chains) or ("detour" if self.order.detour(first, second) else "")
+        return refusal(Cluster(both), stored, self.links, self.chains) or (
+            "detour" if self.order.detour(first, second) else ""
+        )
 
     def join(self, first: int, second: int) -> None:
         """Make two clusters one."""

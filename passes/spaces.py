@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
 
 from engine.dims import Size
 from engine.graph import Node, Value
 from passes.views import is_free, look_through
 
-Axis = Hashable
+Axis = Any
 """A loop of a kernel: the representative of a class of value axes."""
 
 
@@ -17,18 +18,80 @@ def reduced_axes(node: Node) -> tuple[int, ...]:
     return node.attrs["axes"] if "axes" in node.attrs else (node.attrs["axis"],)
 
 
+class Links(NamedTuple):
+    """What joins the axes of a node to those of others, whatever else is in the kernel.
+
+    ``own`` are the axes of its outputs: each with its size, and the axis of the first output that is the same loop.
+    ``reads`` says of each loop along which it reads something: the value behind all transparent views, its axis, and
+    whether that is made on the spot. ``roots`` are the values behind its inputs.
+    """
+
+    own: tuple[tuple[Axis, Size, Axis], ...]
+    reads: tuple[tuple[Axis, Value, Axis, bool], ...]
+    reduced: frozenset[Axis]
+    roots: tuple[Value, ...]
+
+
+class LinksOf(dict[Node, Links]):
+    """The links of each node, found once: fusion tries many kernels of the same nodes."""
+
+    def __missing__(self, node: Node) -> Links:
+        self[node] = found = _links(node)
+        return found
+
+
+def _links(node: Node) -> Links:
+    first = node.outputs[0]
+    own = tuple(((v, i), n, (first, i)) for v in node.outputs for i, n in enumerate(v.shape) if n != 1)
+    through = [look_through(v) for v in node.inputs]
+    reads = []
+    if node.op.kind in ("elementwise", "reduce", "check", "gather"):
+        for position, (root, axes) in enumerate(through):
+            if node.op.kind == "gather" and position == 0:
+                continue  # read from memory, wherever the index says
+            free = is_free(root.node)
+            for key, a in zip(_input_keys(node, position), axes, strict=True):
+                if key is not None and a is not None and root.shape[a] != 1:
+                    reads.append((key, root, (root, a), free))
+    gone: frozenset[Axis] = frozenset()
+    if node.op.kind == "reduce":
+        shape = node.inputs[0].shape
+        gone = frozenset(("reduced", node, i) for i in reduced_axes(node) if shape[i] != 1)
+    return Links(own, tuple(reads), gone, tuple(root for root, _ in through))
+
+
+def _input_keys(node: Node, position: int) -> list[Axis | None]:
+    """For each axis of an input the loop that it runs along in this node, or None."""
+    value, out = node.inputs[position], node.outputs[0]
+    if node.op.kind == "reduce":
+        gone, kept = reduced_axes(node), iter(range(len(out.shape)))
+        keys: list[Axis | None] = []
+        for i, size in enumerate(value.shape):
+            if i not in gone or node.attrs["keepdims"]:
+                j = next(kept)
+            key = ("reduced", node, i) if i in gone else (out, j)
+            keys.append(key if size != 1 else None)
+        return keys
+    if node.op.kind == "gather" and position == 0:
+        along = node.attrs["axis"]
+        return [None if i == along or n == 1 else (out, i) for i, n in enumerate(value.shape)]
+    extra = len(out.shape) - len(value.shape)
+    return [(out, extra + i) if size != 1 else None for i, size in enumerate(value.shape)]
+
+
 class Space:
     """The loops of a kernel that computes ``nodes`` (elementwise and reduce nodes, in order, and at most one core whose
     outputs are taken as given). Axes of size 1 belong to no loop.
 
     Two nodes that read the same value from outside run along it together, unless that would leave no valid space (as
     for ``x + x.T``). ``valid`` is False where one value would run along one loop twice, or reductions run over
-    different loops.
+    different loops. ``links`` may hold what is known of the nodes.
     """
 
-    def __init__(self, nodes: Sequence[Node]):
+    def __init__(self, nodes: Sequence[Node], links: LinksOf | None = None):
         self.nodes = list(nodes)
         self.members = {v for n in nodes for v in n.outputs}
+        self._links = LinksOf() if links is None else links
         self._build(sharing=True)
         if not self.valid:
             self._build(sharing=False)
@@ -36,11 +99,19 @@ class Space:
     def _build(self, sharing: bool) -> None:
         self._parent: dict[Axis, Axis] = {}
         self._size: dict[Axis, Size] = {}
-        self._shared: dict[tuple[Value, int], Axis] | None = {} if sharing else None
         for node in self.nodes:
-            self._add(node)
+            self._add_own(node)
+        shared: dict[Axis, Axis] = {}
+        for node in self.nodes:
+            for key, root, axis, free in self._links[node].reads:
+                if root in self.members:
+                    self._join(key, axis)
+                elif sharing and not free:
+                    self._join(key, shared.setdefault(axis, key))
+        self._axes_of = {v: self._found(v) for v in self.members}
         self.reduced = self._reductions()
-        self.valid = self.reduced is not None and all(self._distinct(v) for v in self.members)
+        distinct = all(len(axes) == sum(n != 1 for n in v.shape) for v, axes in self._axes_of.items())
+        self.valid = self.reduced is not None and distinct
 
     # -- classes of axes
 
@@ -50,85 +121,33 @@ class Space:
             key = self._parent[key]
         return key
 
-    def _key(self, key: Axis, size: Size) -> Axis:
-        self._parent.setdefault(key, key)
-        self._size.setdefault(key, size)
-        return key
-
     def _join(self, a: Axis, b: Axis) -> None:
         self._parent[self._find(a)] = self._find(b)
 
-    def _own(self, value: Value, axis: int) -> Axis:
-        return self._key((value, axis), value.shape[axis])
+    def _add_own(self, node: Node) -> None:
+        links = self._links[node]
+        for key, size, first in links.own:
+            self._parent[key], self._size[key] = first, size
+        for key in links.reduced:
+            _, _, axis = key
+            self._parent[key], self._size[key] = key, node.inputs[0].shape[axis]
 
-    def _add(self, node: Node) -> None:
-        first = node.outputs[0]
-        for out in node.outputs:
-            for i, size in enumerate(out.shape):
-                if size != 1:
-                    self._join(self._own(out, i), self._own(first, i))
-        if node.op.kind not in ("elementwise", "reduce", "check", "gather"):
-            return
-        for position, value in enumerate(node.inputs):
-            if node.op.kind == "gather" and position == 0:
-                continue  # read from memory, wherever the index says
-            root, axes = look_through(value)
-            for i, key in enumerate(self._input_keys(node, position)):
-                a = axes[i]
-                if key is None or a is None or root.shape[a] == 1:
-                    continue
-                if root in self.members:
-                    self._join(key, self._own(root, a))
-                elif self._shared is not None and not is_free(root.node):
-                    self._join(key, self._shared.setdefault((root, a), key))
-
-    def _input_keys(self, node: Node, position: int) -> list[Axis | None]:
-        """For each axis of an input the loop that it runs along in this node, or None."""
-        value, out = node.inputs[position], node.outputs[0]
-        keys: list[Axis | None] = []
-        if node.op.kind == "reduce":
-            gone = reduced_axes(node)
-            kept = iter(range(len(out.shape)))
-            for i, size in enumerate(value.shape):
-                if i in gone:
-                    if node.attrs["keepdims"]:
-                        next(kept)
-                    keys.append(self._key(("reduced", node, i), size) if size != 1 else None)
-                else:
-                    j = next(kept)
-                    keys.append(self._own(out, j) if size != 1 else None)
-            return keys
-        if node.op.kind == "gather" and position == 0:
-            along = node.attrs["axis"]
-            return [None if i == along or n == 1 else self._own(out, i) for i, n in enumerate(value.shape)]
-        extra = len(out.shape) - len(value.shape)
-        return [self._own(out, extra + i) if size != 1 else None for i, size in enumerate(value.shape)]
+    def _found(self, value: Value) -> frozenset[Axis]:
+        return frozenset(self._find((value, i)) for i, size in enumerate(value.shape) if size != 1)
 
     def _reductions(self) -> frozenset[Axis] | None:
-        found: set[frozenset[Axis]] = set()
-        for node in self.nodes:
-            if node.op.kind == "reduce":
-                value = node.inputs[0]
-                keys = self._input_keys(node, 0)
-                found.add(frozenset(self._find(keys[i]) for i in reduced_axes(node) if value.shape[i] != 1))
-        found.discard(frozenset())
+        reducing = [n for n in self.nodes if n.op.kind == "reduce"]
+        found = {frozenset(self._find(key) for key in self._links[n].reduced) for n in reducing} - {frozenset()}
         if len(found) > 1:
             return None
         reduced = next(iter(found), frozenset())
-        for node in self.nodes:
-            if node.op.kind == "reduce" and reduced & self.axes_of(node.outputs[0]):
-                return None
-        return reduced
-
-    def _distinct(self, value: Value) -> bool:
-        keys = [self._find((value, i)) for i, size in enumerate(value.shape) if size != 1]
-        return len(keys) == len(set(keys))
+        return None if any(reduced & self._axes_of[n.outputs[0]] for n in reducing) else reduced
 
     # -- answers
 
     def axes_of(self, value: Value) -> frozenset[Axis]:
         """The loops that a member varies along."""
-        return frozenset(self._find((value, i)) for i, size in enumerate(value.shape) if size != 1)
+        return self._axes_of[value]
 
     @property
     def axes(self) -> frozenset[Axis]:
@@ -143,7 +162,7 @@ class Space:
 
     def input_axes(self, node: Node, position: int) -> list[Axis | None]:
         """For each axis of an input of ``node`` the loop that it runs along, or None."""
-        return [None if k is None else self._find(k) for k in self._input_keys(node, position)]
+        return [None if k is None else self._find(k) for k in _input_keys(node, position)]
 
     def ordered(self, hints: Iterable[Sequence[Axis | None]]) -> list[Axis]:
         """All loops, outermost first: innermost those of the first hint, in its order, around them what each later hint
