@@ -534,14 +534,21 @@ def goes_by_index(spec: KernelSpec) -> bool:
 
 
 _NUMPY_NAMES = frozenset([*_COMPUTED.values(), "uint16", "uint32", "inf", "nan"])
-_WORDS = r"(?<![\w.])[A-Za-z_]\w*(?=\()|\binf\b|\bnan\b|\bcuda(?=\.)|\bu?int\d+\b|\bfloat\d+\b"
-"""What a kernel's text may have to import: what it calls, and the names of types and constants."""
+_NAMES = re.compile(r"(?<![\w.])[A-Za-z_][\w.]*\(?")
 _MATH_NAMES = frozenset([*(_FLOAT_CALLS - {"sqrt"}), "float_floordiv", "float_mod", "float_pow", "integer_pow",
                          "uniform_f32", "uniform_f64"])  # fmt: skip
 
 
+def _imported(text: str) -> set[str]:
+    """What a kernel's text has to import: what it calls, and the names of types and constants."""
+    names = set(_NAMES.findall(text))
+    called = {n[:-1] for n in names if n.endswith("(") and "." not in n}
+    packages = {"cuda" for n in names if n.startswith("cuda.")}
+    return (called | packages | (names & _NUMPY_NAMES)) - {"range", "min", "max"}
+
+
 def _imports(text: str, package: str, modules: Mapping[str, Iterable[str]]) -> list[str]:
-    words = set(re.findall(_WORDS, text)) - {"range", "min", "max"}
+    words = _imported(text)
     lines = []
     for module, provided in {"numpy": _NUMPY_NAMES, **modules, f"{package}.mathlib": _MATH_NAMES}.items():
         used = words & set(provided)
