@@ -128,9 +128,13 @@ class _Sweep:
     def _rewritten(self, node: Node, inputs: tuple[Value, ...]) -> tuple[Value, ...]:
         kept = self._rewriter.keep(node, inputs)
         root = kept[0].node
-        uses = dict(zip(kept, (self._old_uses[v] for v in node.outputs), strict=True))
+        own = dict(zip(kept, (self._old_uses[v] for v in node.outputs), strict=True))
+
+        def uses(value: Value) -> int:
+            return own.get(value, self._uses.get(value, MANY))
+
         for rule in self._rules.rules_for(node.op):
-            outputs = rule.apply(Match(root, lambda v: uses.get(v, self._uses.get(v, MANY)), self._opaque))
+            outputs = rule.apply(Match(root, uses, self._opaque))
             if outputs is not None:
                 self.counts[rule.name] += 1
                 self._rewriter.rule = rule.name

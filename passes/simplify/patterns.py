@@ -88,15 +88,19 @@ class OpPattern:
             return True
         if len(self.inputs) != len(node.inputs):
             return False
+        if node.op.name not in COMMUTATIVE:
+            return self._matches_in_order(node.inputs, match)
         before = dict(match.bound)
         if self._matches_in_order(node.inputs, match):
             return True
         match.bound = before
-        return node.op.name in COMMUTATIVE and self._matches_in_order(node.inputs[::-1], match)
+        return self._matches_in_order(node.inputs[::-1], match)
 
     def _matches_in_order(self, values: Sequence[Value], match: Match) -> bool:
-        assert self.inputs is not None
-        return all(p.matches(v, match) for p, v in zip(self.inputs, values, strict=True))
+        for pattern, value in zip(self.inputs or (), values, strict=True):  # noqa: SIM110  (the innermost loop of all)
+            if not pattern.matches(value, match):
+                return False
+        return True
 
 
 def op(names: str | Iterable[str], *inputs: Pattern, name: str | None = None) -> OpPattern:
@@ -138,14 +142,18 @@ class RuleTable:
     """Rules, found by the op at the root of their patterns; kinds before names, then in the order given."""
 
     def __init__(self, rules: Iterable[Rule]):
+        self._found: dict[str, tuple[Rule, ...]] = {}
         self._by_key: dict[tuple[str, str], list[Rule]] = {}
         for rule in rules:
             keys = [("kind", k) for k in rule.pattern.kinds] + [("name", n) for n in rule.pattern.ops]
             for key in keys:
                 self._by_key.setdefault(key, []).append(rule)
 
-    def rules_for(self, op: Op) -> list[Rule]:
-        return self._by_key.get(("kind", op.kind), []) + self._by_key.get(("name", op.name), [])
+    def rules_for(self, op: Op) -> tuple[Rule, ...]:
+        if op.name not in self._found:
+            by_kind, by_name = (self._by_key.get(key, []) for key in (("kind", op.kind), ("name", op.name)))
+            self._found[op.name] = (*by_kind, *by_name)
+        return self._found[op.name]
 
 
 def number_of(value: Value, opaque: AbstractSet[Value] = frozenset()) -> Any | None:
