@@ -59,7 +59,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = (), architecture
         case Attention() as core:
             return lower_attention(item, core, architecture)
         case Recurrence() as core:
-            return lower_recurrence(item, core)
+            return lower_recurrence(item, core, architecture)
         case Contraction():
             return lower_contraction(item, again, architecture)
         case Conv2d() if has_phases(item):

@@ -73,13 +73,13 @@ def product(
         raise RaceError(f"wgmma with no wgmma_fence since the last commit: line {kernel_line()} of the kernel")
     if len({(g[2], bool(g[3]), None if isinstance(g[1], tuple) else g[1]) for g in given}) > 1:
         raise BoundsError(f"wgmma with different descriptors in one warpgroup: line {kernel_line()} of the kernel")
-    b_at = _places(int(given[0][2]), columns, kind, turned[1])
+    b_at = _places(int(given[0][2]), columns, kind, turned[1], shared.size)
     shared.lend(lead, b_at)
     a_words, a_at = None, None
     if isinstance(given[0][1], tuple):
         a_words = np.array([[int(w) & 0xFFFFFFFF for w in g[1]] for g in given], np.uint32)
     else:
-        a_at = _places(int(given[0][1]), _ROWS, kind, turned[0])
+        a_at = _places(int(given[0][1]), _ROWS, kind, turned[0], shared.size)
         shared.lend(lead, a_at)
     registers, adds = [g[0] for g in given], bool(given[0][3])
     key = id(registers[0])
@@ -109,8 +109,9 @@ def _group(lanes: Sequence[Thread]) -> Warpgroup:
     return found
 
 
-def _places(descriptor: int, rows: int, kind: str, turned: bool) -> np.ndarray:
-    """(rows, 32) numbers: the bytes of shared memory with 32 bytes of k, for each row of A or column of B."""
+def _places(descriptor: int, rows: int, kind: str, turned: bool, size: int) -> np.ndarray:
+    """(rows, 32) numbers: the bytes of shared memory with 32 bytes of k, for each row of A or column of B. Raises
+    BoundsError where they are not all below ``size``."""
     start = (descriptor & 0x3FFF) << 4
     leading, stride = (descriptor >> 16 & 0x3FFF) << 4, (descriptor >> 32 & 0x3FFF) << 4
     span = _SPANS[descriptor >> 62 & 3]
@@ -128,6 +129,9 @@ def _places(descriptor: int, rows: int, kind: str, turned: bool) -> np.ndarray:
         along, across = (leading, stride) if span else (stride, leading)
         address = start + row // wide * along + k // 8 * across + k % 8 * (span or 16) + row % wide * 2 + low
     places: np.ndarray = swizzled(address, span) - BASE
+    if places.min() < 0 or places.max() >= size:
+        where = f"bytes {places.min()} to {places.max()} of shared memory, which has {size}"
+        raise BoundsError(f"wgmma reads {where}: line {kernel_line()} of the kernel")
     return places
 
 

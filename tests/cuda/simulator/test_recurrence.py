@@ -11,6 +11,7 @@ from cuda_recurrence import recurrence
 from engine.errors import BoundsError
 from runtime.cuda import recurrence_tiles
 from runtime.cuda.lower import lower
+from runtime.cuda.recurrence_walk import RESIDENT
 from runtime.cuda.simulator.machine import DivergenceError
 
 TOLERANCES = {"bf16": 2e-2, "f16": 3e-3, "f32": 6e-6, "f64": 1e-12}
@@ -62,9 +63,9 @@ def team(monkeypatch):
     """Lets kernels be planned as larger ones are: two blocks that meet, and what a test asks for beside."""
 
     def plan(parts, resident):
-        def planned(units, columns, depth, size):
+        def planned(units, columns, depth, size, architecture):
             deep = -(-depth // (16 * parts)) * 16 * parts
-            return recurrence_tiles._Plan(2, -(-units // 2), deep, parts, resident)
+            return recurrence_tiles.planned(2, units, columns, deep, parts, size, resident, 48)
 
         monkeypatch.setattr(recurrence_tiles, "_plan", planned)
 
@@ -108,10 +109,11 @@ def test_planted_faults_are_found(right, wrong, team):
     assert found
 
 
-@pytest.mark.parametrize(("hidden", "resident"), [(64, True), (128, True), (512, True), (1024, False), (3072, False)])
+@pytest.mark.parametrize(("hidden", "resident"), [(64, 2), (128, 2), (512, 2), (1024, 1), (3072, 0)])
 def test_large_layers_are_planned_within_what_gpus_have(hidden, resident):
     for columns, depth in ((4, hidden), (1, 4 * hidden)):  # of an lstm in bf16, forward and backward
-        plan = recurrence_tiles._plan(hidden // 8, columns, depth, 2)
-        assert plan is not None and plan.resident == resident
-        assert plan.team <= recurrence_tiles.RESIDENT
-        assert plan.team * plan.warps * 8 >= hidden
+        for number, architecture in enumerate(("sm_90a", "sm_80")):
+            plan = recurrence_tiles._plan(hidden // 8, columns, depth, 2, architecture)
+            assert plan is not None and plan.resident == (number < resident)
+            assert plan.team <= RESIDENT[architecture]
+            assert plan.team * plan.warps * 8 >= hidden
