@@ -150,12 +150,14 @@ def joined(parts: Iterable[Lowered]) -> Lowered:
 
 @dataclass(frozen=True)
 class Port:
-    """An input, output or state of a program: a name, a shape and a dtype, and the buffer that carries it."""
+    """An input, output or state of a program: a name, a shape and a dtype, and the buffer that carries it. ``order`` is
+    that of a :class:`engine.state.Cell`: how the axes of state lie in memory."""
 
     name: str
     shape: dims.Shape
     dtype: dtypes.DType
     buffer: str
+    order: tuple[int, ...] | None = None
 
 
 @dataclass(frozen=True)

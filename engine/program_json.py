@@ -14,7 +14,7 @@ from engine.dims import Assumption, Expr, Size
 from engine.errors import SourceLocation, TextError
 from engine.program import Arg, Block, BoxMap, Call, Check, Kernel, Loop, Pointer, Port, Program, Window
 
-FORMAT = 8
+FORMAT = 9
 
 
 def to_json(program: Program) -> str:
@@ -85,12 +85,13 @@ def _size_in(value: int | str) -> Size:
 
 
 def _port_out(port: Port) -> list:
-    return [port.name, [_size_out(s) for s in port.shape], port.dtype.name, port.buffer]
+    return [port.name, [_size_out(s) for s in port.shape], port.dtype.name, port.buffer, port.order]
 
 
 def _port_in(value: list) -> Port:
-    name, shape, dtype, buffer = value
-    return Port(name, tuple(_size_in(s) for s in shape), dtypes.as_dtype(dtype), buffer)
+    name, shape, dtype, buffer, order = value
+    order = None if order is None else tuple(order)
+    return Port(name, tuple(_size_in(s) for s in shape), dtypes.as_dtype(dtype), buffer, order)
 
 
 def _buffer_out(b: Buffer) -> list:

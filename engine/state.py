@@ -83,21 +83,23 @@ _making = threading.Lock()
 class Cell:
     """One logical buffer. Programs on the CPU update ``array`` in place; ``version`` counts the writes, so whatever was
     derived from the buffer (packed weights, a copy on a GPU) knows when it is stale. The array itself is never
-    replaced. ``in_use`` says that a program was built over it.
+    replaced. ``in_use`` says that a program was built over it. ``order`` lists the axes from the outermost in memory to
+    the innermost, where they do not lie as they are counted: the array is a transposed view then.
 
     The array is made when somebody first asks for it. So a parameter that is initialised and then loaded from a file
     is written once. And what a program on a GPU has written stays there, and is fetched when somebody asks.
     """
 
-    __slots__ = ("__weakref__", "_array", "_fill", "_newer", "dtype", "in_use", "shape", "version")
+    __slots__ = ("__weakref__", "_array", "_fill", "_newer", "dtype", "in_use", "order", "shape", "version")
 
-    def __init__(self, value: np.ndarray, dtype: DType):
-        self._start(np.shape(value), dtype)
+    def __init__(self, value: np.ndarray, dtype: DType, order: tuple[int, ...] | None = None):
+        self._start(np.shape(value), dtype, order)
         self.array[...] = value
 
-    def _start(self, shape: tuple[int, ...], dtype: DType) -> None:
+    def _start(self, shape: tuple[int, ...], dtype: DType, order: tuple[int, ...] | None) -> None:
         self.shape = shape
         self.dtype = dtype
+        self.order = order
         self.version = 0
         self.in_use = False
         self._array: np.ndarray | None = None
@@ -105,10 +107,10 @@ class Cell:
         self._newer: Newer | None = None
 
     @classmethod
-    def empty(cls, shape: tuple[int, ...], dtype: DType) -> Cell:
+    def empty(cls, shape: tuple[int, ...], dtype: DType, order: tuple[int, ...] | None = None) -> Cell:
         """A cell that holds anything."""
         cell = cls.__new__(cls)
-        cell._start(shape, dtype)
+        cell._start(shape, dtype, order)
         return cell
 
     @property
@@ -119,15 +121,28 @@ class Cell:
         if self._array is None:
             with _making:
                 if self._array is None:
-                    self._take(aligned_empty(self.shape, self.dtype))
+                    self._take(aligned_empty(self._shape_in_memory, self.dtype))
         assert self._array is not None
         return self._array
 
-    def _take(self, array: np.ndarray) -> None:
-        """Hold ``array`` from now on."""
+    @property
+    def _shape_in_memory(self) -> tuple[int, ...]:
+        return self.shape if self.order is None else tuple(self.shape[axis] for axis in self.order)
+
+    def _take(self, memory: np.ndarray) -> None:
+        """Hold ``memory`` from now on."""
+        array = memory if self.order is None else memory.transpose(np.argsort(self.order))
         if self._fill is not None:
-            self._fill(array)
+            self._fill_in(array, self._fill)
         self._array, self._fill = array, None
+
+    def _fill_in(self, array: np.ndarray, fill: Callable[[np.ndarray], object]) -> None:
+        """Have ``fill`` write into ``array``, which it takes to be row-major."""
+        if self.order is None:
+            fill(array)
+        else:
+            fill(filled := np.empty(self.shape, self.dtype.numpy))
+            array[...] = filled
 
     def _fetch(self, newer: Newer) -> None:
         with newer.lock:
@@ -147,7 +162,7 @@ class Cell:
         if self._array is None:
             self._fill = fill
         else:
-            fill(self._array)
+            self._fill_in(self._array, fill)
         self.version += 1
 
     def write(self, value: np.ndarray) -> None:
@@ -174,4 +189,4 @@ def place_together(cells: Iterable[Cell], keep: bool = True) -> None:
         for cell, start in zip(bare, starts, strict=False):
             if not keep:
                 cell._fill = None
-            cell._take(np.ndarray(cell.shape, cell.dtype.numpy, block, start))
+            cell._take(np.ndarray(cell._shape_in_memory, cell.dtype.numpy, block, start))

@@ -39,7 +39,10 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
         graph.name,
         tuple(Port(v.node.attrs["name"], v.shape, v.dtype, input_buffer(v.node.attrs["name"])) for v in graph.inputs),
         tuple(Port(f"output {i}", v.shape, v.dtype, output_buffer(i)) for i, v in enumerate(graph.outputs)),
-        tuple(Port(n, v.shape, v.dtype, state_buffer(n)) for n, v in zip(states, graph.state, strict=True)),
+        tuple(
+            Port(n, v.shape, v.dtype, state_buffer(n), graph.layouts.get(v))
+            for n, v in zip(states, graph.state, strict=True)
+        ),
         tuple(graph.updates),
         tuple(buffers.values()),
         tuple(main),

@@ -36,7 +36,32 @@ LEAST_ROW = 16
 
 def assign_layouts(graph: Graph, target: Target) -> Graph:
     """Annotate values with ``graph.layouts``, and copy row-major images that meet channels-last ones."""
-    return _heads_inside(_channels_last(graph, target))
+    return _as_state(_heads_inside(_channels_last(graph, target)))
+
+
+def _as_state(graph: Graph) -> Graph:
+    """What is made of state that does not lie row-major point by point, or becomes its new value, lies as it does."""
+    layouts = dict(graph.layouts)
+    state = {v.node.attrs["name"]: layouts[v] for v in graph.state if v in layouts}
+    if not state:
+        return graph
+    for node in graph.nodes:
+        if node.op.kind == "elementwise":
+            orders = (layouts[v] for v in _pointwise(node) if v in layouts)
+            layouts.update((v, order) for order in orders for v in node.outputs if v not in layouts)
+    waiting = [(v, state[name]) for name, v in graph.updates.items() if name in state]
+    while waiting:
+        value, order = waiting.pop()
+        if value.node.op.name == "conv2d_weight_grad":
+            layouts.setdefault(value, order)
+        elif value.node.op.kind == "elementwise" and layouts.setdefault(value, order) == order:
+            waiting += [(v, order) for v in _pointwise(value.node) if v not in layouts]
+    return graph.with_(layouts=layouts)
+
+
+def _pointwise(node: Node) -> list[Value]:
+    """The inputs that an elementwise op reads point by point."""
+    return [v for v in node.inputs if v.shape == node.output.shape]
 
 
 def _heads_inside(graph: Graph) -> Graph:
@@ -63,7 +88,7 @@ def _channels_last(graph: Graph, target: Target) -> Graph:
         if node.op.kind in _IMAGE_KINDS or any(v in chosen for v in _peers(node)):
             chosen.update(dict.fromkeys(node.outputs, CHANNELS_LAST))
     turned = _turned(graph, chosen) if target.turns else set()
-    layouts = {v: order for v, order in chosen.items() if v not in turned}
+    layouts = dict(graph.layouts) | {v: order for v, order in chosen.items() if v not in turned}
     return _convert_images(graph.with_(layouts=layouts), turned)
 
 
@@ -135,5 +160,6 @@ def _convert_images(graph: Graph, turned: Collection[Value]) -> Graph:
         return found
 
     built = rewriter.run(emit)
-    alive = {v for n in built.nodes for v in n.outputs}
+    layouts |= built.layouts
+    alive = {v for n in built.all_nodes() for v in n.outputs}
     return built.with_(layouts={v: order for v, order in layouts.items() if v in alive})

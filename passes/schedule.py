@@ -68,7 +68,7 @@ class _Scheduler(Places):
         for v in graph.inputs:
             self.place(v, input_buffer(v.node.attrs["name"]), "input")
         for v in graph.state:
-            self.place(v, state_buffer(v.node.attrs["name"]), "state")
+            self.place(v, state_buffer(v.node.attrs["name"]), "state", graph.layouts.get(v))
         self.outputs = [
             dense(self.buffer(output_buffer(i), "output", v.dtype, v.type.size), v.shape)
             for i, v in enumerate(graph.outputs)
@@ -123,8 +123,11 @@ class _Scheduler(Places):
         states = {v.node.attrs["name"]: v for v in self.graph.state}
         for name, value in self.graph.updates.items():
             made = _made_as(value)
-            if self._homeless(made) and self._may_overwrite(states.get(name), made):
-                self.homes[made] = dense(state_buffer(name), made.shape)
+            old = states.get(name)
+            order = None if old is None else self.graph.layouts.get(old)
+            fits = order is None or made.shape == value.shape
+            if fits and self._homeless(made, order) and self._may_overwrite(old, made):
+                self.homes[made] = dense(state_buffer(name), made.shape, order)
         for i, value in enumerate(self.graph.outputs):
             made = _made_as(value)
             if self._homeless(made):
@@ -144,10 +147,10 @@ class _Scheduler(Places):
             if maker is not None and maker.guard is group.guard and made not in self.homes:
                 self.homes[made] = place
 
-    def _homeless(self, value: Value) -> bool:
-        """Whether a kernel makes the value, in row-major order, and nobody has said where."""
+    def _homeless(self, value: Value, order: tuple[int, ...] | None = None) -> bool:
+        """Whether a kernel makes the value, in this order (row-major where None), and nobody has said where."""
         computed = value.node in self.group_of and value.node.op.kind not in ("view", "check")
-        return computed and value not in self.homes and value not in self.graph.layouts
+        return computed and value not in self.homes and self.graph.layouts.get(value, order) == order
 
     def _at_home(self, value: Value, buffer: str) -> bool:
         """Whether the kernel that makes ``value`` writes it into ``buffer``."""
@@ -190,9 +193,10 @@ class _Scheduler(Places):
         """Write the ``late`` outputs, and the new state that no kernel has put in its place."""
         for i in sorted(late):
             self._write_output(i, self.graph.outputs[i])
+        layouts = {v.node.attrs["name"]: self.graph.layouts.get(v) for v in self.graph.state}
         for name, value in self.graph.updates.items():
             if not self._at_home(value, state_buffer(name)):
-                self.copy(value, dense(state_buffer(name), value.shape), source=saved.get(name))
+                self.copy(value, dense(state_buffer(name), value.shape, layouts.get(name)), source=saved.get(name))
 
     def _write_output(self, i: int, value: Value) -> None:
         """Copy ``value`` into an output, unless finding out where it lies has put it there."""

@@ -71,10 +71,14 @@ class Built:
 
 
 class Backend(Protocol):
-    """One target; ``place`` is where its programs run, for people."""
+    """One target; ``place`` is where its programs run, for people. ``in_place`` says that they read state where its
+    cells have it, in their order; others have copies of their own."""
 
     @property
     def place(self) -> str: ...
+
+    @property
+    def in_place(self) -> bool: ...
 
     def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         """Make the graph run over the state in ``cells``."""
@@ -109,6 +113,7 @@ class Compiling:
     """Passes, kernels and a program, which a runtime runs; programs and the code of kernels are cached on disk."""
 
     looks_ahead = False
+    in_place = False
     place = "cpu"
 
     def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
@@ -211,6 +216,8 @@ class Compiling:
 
 class CPU(Compiling):
     """Numba kernels and the native driver."""
+
+    in_place = True
 
     def target(self, options: Options) -> Target:
         from runtime.cpu.target import target
@@ -345,6 +352,7 @@ class Reference:
     """The ops' NumPy references, one node at a time: slow, and what every other target is held to."""
 
     place = "reference"
+    in_place = False
 
     def build(self, graph: Graph, cells: Cells, options: Options) -> Built:
         from runtime.reference import ReferenceExecutor

@@ -51,9 +51,9 @@ class Executable:
         self.name = traced.graph.name
         self.options = options
         self.target = target
-        self._traced = traced
         self._rebuild = traced.rebuild
         self._backend = backends.get(target)
+        self._traced = _as_stored(traced) if self._backend.in_place else traced
         self._compile_count = 0
         self._stages: dict[str, Graph | Schedule | Program] | None = None
         self._inputs = [v.node.attrs["name"] for v in traced.graph.inputs]
@@ -321,3 +321,10 @@ def _profile_if_asked(executable: Executable) -> None:
         from tenon.inspection.profiling import print_at_exit
 
         print_at_exit(executable)
+
+
+def _as_stored(traced: Traced) -> Traced:
+    """``traced`` with the order in which its state lies in memory."""
+    orders = {v: traced.cells[v.node.attrs["name"]].order for v in traced.graph.state}
+    layouts = {v: order for v, order in orders.items() if order is not None}
+    return replace(traced, graph=traced.graph.with_(layouts=layouts)) if layouts else traced

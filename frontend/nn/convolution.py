@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -16,6 +17,12 @@ from frontend.tensor import Tensor
 __all__ = [
     "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d", "Fold", "Unfold",
 ]  # fmt: skip
+
+TAPS_OUTSIDE = (2, 3, 1, 0)
+"""The order in which kernels read the weights of a window: tap by tap, with output channels side by side. Of an image
+that is a single pixel they read one tap, a ninth of the memory, and what training changes there is changed in place."""
+FEW_CHANNELS = 16
+"""With fewer channels weights are few, and lie as they are counted."""
 
 _MODES = ("zeros", "reflect", "replicate", "circular")
 
@@ -55,9 +62,13 @@ class _Convolution(Module):
             raise TenonError(f'{name}: padding="same" needs a stride of 1, not {self.stride}')
 
     def _register(self, shape: tuple[int, ...], bias: bool, dtype: object) -> None:
-        self.weight = new_parameter((*shape, *self.kernel_size), dtype)
+        self.weight = new_parameter((*shape, *self.kernel_size), dtype, self._order(shape))
         self.register_parameter("bias", new_parameter((self.out_channels,), dtype) if bias else None)
         self.reset_parameters()
+
+    def _order(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """How the axes of a weight of that many channels lie in memory."""
+        return None
 
     def reset_parameters(self) -> None:
         """Draw the parameters anew."""
@@ -135,6 +146,11 @@ class Conv2d(_Conv):
     """
 
     rank, function = 2, staticmethod(F.conv2d)
+
+    def _order(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        outputs, inputs = shape
+        worth_it = self.groups == 1 and math.prod(self.kernel_size) > 1 and min(outputs, inputs) >= FEW_CHANNELS
+        return TAPS_OUTSIDE if worth_it else None
 
 
 class Conv3d(_Conv):

@@ -13,9 +13,10 @@ from frontend.nn.parameter import Parameter
 __all__ = ["new_parameter", "fill_as_pytorch"]
 
 
-def new_parameter(shape: tuple[int, ...], dtype: object) -> Parameter:
+def new_parameter(shape: tuple[int, ...], dtype: object, order: tuple[int, ...] | None = None) -> Parameter:
+    """A parameter that holds anything, its axes in memory in this order."""
     kind = dtypes.f32 if dtype is None else as_dtype(dtype)
-    return Parameter(Cell.empty(shape, kind))
+    return Parameter(Cell.empty(shape, kind, order))
 
 
 def fill_as_pytorch(weight: Parameter, bias: Parameter | None) -> None:

@@ -302,7 +302,7 @@ class Module:
                 "convert the model before compiling it, or copy it (copy.deepcopy) and convert the copy"
             )
         for member in members.values():
-            member.cell = Cell(member.cell.array, wanted)
+            member.cell = Cell(member.cell.array, wanted, member.cell.order)
         return self
 
     def cpu(self: M) -> M:

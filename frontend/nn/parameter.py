@@ -72,12 +72,13 @@ class StateTensor(Tensor):
             self.cell.write(as_array(value))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StateTensor:
-        copy = type(self)(self.cell.array, requires_grad=self.requires_grad)
+        cell = Cell(self.cell.array, self.cell.dtype, self.cell.order)
+        copy = type(self)(cell, requires_grad=self.requires_grad)
         memo[id(self)] = copy
         return copy
 
     def __reduce__(self) -> Any:
-        return _restore, (type(self), np.array(self.cell.array), self.requires_grad)
+        return _restore, (type(self), np.array(self.cell.array), self.requires_grad, self.cell.order)
 
     def __repr__(self) -> str:
         text = np.array2string(self.cell.array, separator=", ")
@@ -155,8 +156,10 @@ class Buffer(StateTensor):
     """
 
 
-def _restore(kind: type[StateTensor], array: np.ndarray, requires_grad: bool) -> StateTensor:
-    return kind(array, requires_grad=requires_grad)
+def _restore(
+    kind: type[StateTensor], array: np.ndarray, requires_grad: bool, order: tuple[int, ...] | None = None
+) -> StateTensor:
+    return kind(Cell(array, as_dtype(array.dtype), order), requires_grad=requires_grad)
 
 
 def as_array(value: Any) -> np.ndarray:

@@ -287,7 +287,7 @@ class Optimizer:
         shared = {k: Buffer(np.asarray(first)) for k, first in self._shared(group).items()}
         firsts = self._moments(group)
         keys = (*firsts, *self._own())
-        cells = {(p, k): Cell.empty(p.cell.shape, p.cell.dtype) for p in fresh for k in keys}
+        cells = {(p, k): Cell.empty(p.cell.shape, p.cell.dtype, p.cell.order) for p in fresh for k in keys}
         place_together(cells.values())
         for p in fresh:
             self.state[p] = {k: Buffer(cells[p, k]) for k in keys} | shared

@@ -3,12 +3,12 @@
 A task copies what it needs of a few images, and of their gradients, into scratch, pixel by pixel and without padding.
 For one tap the outputs that meet it are a rectangle in each image, so its rows are runs of pixels of both copies: a
 table, which is the same for all images, says where. Where a task sees the whole batch, its sums never leave the cache:
-the body runs on them there.
+the body runs on them there. A tap that no output meets gets no gradient: where the body changes nothing then, and the
+weights of a tap lie together, those of idle taps are neither read nor written.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 
 from engine import dtypes
@@ -18,10 +18,11 @@ from engine.program import Call, Kernel, Lowered, Pointer
 from engine.records import dataclass
 from engine.schedule import Access, ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
-from runtime.cpu.conv_weight_grad import Finish, GradTile, combine, plan_grad
+from runtime.cpu.conv_weight_grad import ByTap, Finish, GradTile, combine, plan_grad
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.emit import SCRATCH, ArgTable, cast, constant, indent, load, loop, store
+from runtime.idle import factors_of_nothing
 from runtime.tasks import coordinates, typical
 
 POINTS = 128
@@ -129,11 +130,21 @@ def _sum_images(spec: KernelSpec, plan: GradTile, images: int, partial: Buffer |
     space |= dict(zip(("in_block", "out_block"), plan.channel_blocks, strict=True)) | {"chunk": plan.chunks}
     offsets = scratch_parts({name: typical(part) for name, part in parts.items()})
     by_tap = _by_tap(down, across)
+    factors = factors_of_nothing(spec) if partial is None and finish.along_outputs else None
+    changed = None if factors is None else _by_tap(down, across, "count_{} > 0 or whole != 0")
+    zero = store(dtype, "row", "v", constant(0, dtype), target)
+    if changed is None:
+        clear = ["row = block", *loop("v", "0", "block_size", [zero])]
+    else:
+        row = f"row = block + (channel * taps + tap) * outputs * {size}"
+        clear = changed(loop("channel", "0", "inputs", [row, *loop("v", "0", "outputs", [zero])]))
     pixel = "((i * in_h + start_h + t * stride_h) * in_w + start_w)"
     output = "((i * out_h + first_h + t) * out_w + first_w)"
     lines = [
         *scratch_lines(offsets, table),
         *(finish.emitter.start() if partial is None else []),
+        *([] if factors is None else ["whole = 0"]),
+        *(f"whole = whole if is_finite({finish.emitter.value(factor)}) else 1" for factor in factors or ()),
         *by_tap([
             "at = tap * most * out_h * 2",
             *loop("i", "0", "most", loop("t", "0", "count_h", [
@@ -149,7 +160,7 @@ def _sum_images(spec: KernelSpec, plan: GradTile, images: int, partial: Buffer |
         "channel0 = group * group_outputs + out_block * outputs",
         "columns = minimum(outputs, group_outputs - out_block * outputs)",
         *place,
-        *loop("v", "0", "block_size", [store(dtype, "block", "v", constant(0, dtype), target)]),
+        *clear,
         "begin = chunk * per_chunk",
         f"for n in range(begin, minimum(begin + per_chunk, batch), {images}):",
         f"    here = minimum(minimum(begin + per_chunk, batch) - n, {images})",
@@ -164,14 +175,17 @@ def _sum_images(spec: KernelSpec, plan: GradTile, images: int, partial: Buffer |
         ]),
     ]  # fmt: skip
     if partial is None:
-        lanes = tile.lanes
-        task += [
-            *finish.start("group"),
-            "all_columns = columns",
-            f"for strip in range(0, all_columns, {lanes}):",
-            f"    columns = minimum({lanes}, all_columns - strip)",
-            *indent(finish.lines(f"block + strip * {size}", f"outputs * {size}", "out_block * outputs + strip")),
-        ]  # fmt: skip
+        task += finish.start("group")
+        if finish.along_outputs:
+            step = f"outputs * {size}"
+            task += finish.lines("block", step, "out_block * outputs", changed)
+        else:
+            task += [
+                "all_columns = columns",
+                f"for strip in range(0, all_columns, {tile.lanes}):",
+                f"    columns = minimum({tile.lanes}, all_columns - strip)",
+                *indent(finish.lines(f"block + strip * {size}", f"outputs * {size}", "out_block * outputs + strip")),
+            ]  # fmt: skip
     modules = {"runtime.cpu.microkernel": names} | (finish.modules if partial is None else {})
     code = kernel(f"conv_weight_grad_{dtype}", [*lines, *loop("task", "lo", "hi", task)], table, modules=modules)
     accesses = spec.reads if partial is None else ()
@@ -183,16 +197,17 @@ def _sum_images(spec: KernelSpec, plan: GradTile, images: int, partial: Buffer |
     return made, code
 
 
-def _by_tap(down: str, across: str) -> Callable[[list[str]], list[str]]:
-    """A function that puts lines into a loop over the taps that meet anything, told of their reaches."""
+def _by_tap(down: str, across: str, when: str = "count_{} > 0") -> ByTap:
+    """A loop over the taps, told of their reaches, of which ``when`` holds along both axes: as a rule, that they meet
+    anything."""
 
     def told(block: str, tap: str, axis: str) -> list[str]:
         return [f"{name}_{axis} = slot({block}, {tap} * 3 + {i})" for i, name in enumerate(("first", "count", "start"))]
 
     def around(lines: list[str]) -> list[str]:
-        inside = [*told(across, "kw", "w"), "tap = kh * kernel_w + kw", "if count_w > 0:", *indent(lines)]
+        inside = [*told(across, "kw", "w"), "tap = kh * kernel_w + kw", f"if {when.format('w')}:", *indent(lines)]
         return loop("kh", "0", "kernel_h", [
-            *told(down, "kh", "h"), "if count_h > 0:", *indent(loop("kw", "0", "kernel_w", inside)),
+            *told(down, "kh", "h"), f"if {when.format('h')}:", *indent(loop("kw", "0", "kernel_w", inside)),
         ])  # fmt: skip
 
     return around

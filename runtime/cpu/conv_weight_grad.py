@@ -8,6 +8,7 @@ one chunk of the batch for one block of channels. How many chunks there are depe
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 from engine import dtypes
@@ -27,6 +28,9 @@ from runtime.cpu.tiles import Tile, host_tile, transpose_name
 from runtime.cpu.turned import square_lines, turning
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store
 from runtime.tasks import coordinates, divisor, piece, typical
+
+ByTap = Callable[[list[str]], list[str]]
+"""What puts lines into a loop over taps: row ``kh`` and column ``kw`` of the window, in all number ``tap``."""
 
 TILE_BYTES = 32768
 """The most that a tile's part of dy, or of x, should take: both stay in the first-level cache."""
@@ -339,29 +343,57 @@ def combine(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Ke
 class Finish:
     """Runs the body on sums that lie with output channels side by side.
 
-    Weights lie with the taps of one channel side by side: the sums of one vector of output channels are turned over in
-    scratch, and the body walks memory in the order of the weights."""
+    Where what the body touches lies so too, it walks the sums as they are, and may leave out taps. Otherwise weights
+    lie with the taps of one channel side by side: the sums of one vector of output channels are turned over in scratch,
+    and the body walks memory in the order of the weights."""
 
     def __init__(self, spec: KernelSpec, plan: GradTile, table: ArgTable):
         self.plan, self.table = plan, table
         self.lanes = plan.tile.lanes
         self.padded = -(-plan.rows // self.lanes) * self.lanes
-        self.parts = {"sums": self.lanes * self.padded * plan.dtype.itemsize}
+        touched = [(a, 1) for a in spec.writes] + [(a, 0) for a in spec.reads]
+        self.along_outputs = all(a.strides[-1] in (1, least) for a, least in touched)
+        self.parts: dict[str, int] = {}
         """What scratch it needs."""
-        self.turn = transpose_name(plan.dtype, self.lanes)
-        self.modules = {"runtime.cpu.transpose": [self.turn]}
-        spec, self.inside = _by_output(spec)
-        table.declare(inputs=plan.inputs, outputs=plan.outputs, rows=plan.rows, padded=self.padded)
+        self.modules: dict[str, list[str]] = {}
+        table.declare(inputs=plan.inputs, outputs=plan.outputs, rows=plan.rows)
+        at = "j" if self.along_outputs else "at"
+        if self.along_outputs:
+            table.declare(kernel_h=plan.core.kernel[0], kernel_w=plan.core.kernel[1], taps=product(plan.core.kernel))
+        else:
+            self.parts["sums"] = self.lanes * self.padded * plan.dtype.itemsize
+            self.turn = transpose_name(plan.dtype, self.lanes)
+            self.modules["runtime.cpu.transpose"] = [self.turn]
+            spec, self.inside = _by_output(spec)
+            table.declare(padded=self.padded)
         self.emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
-                                   core={0: load(plan.dtype, "values", "at", table.scope(SCRATCH))})  # fmt: skip
+                                   core={0: load(plan.dtype, "values", at, table.scope(SCRATCH))})  # fmt: skip
 
     def start(self, group: str) -> list[str]:
         """The lines that follow from the number of the group."""
         return self.emitter.enter(0, group)
 
-    def lines(self, source: str, step: str, first: str) -> list[str]:
+    def lines(self, source: str, step: str, first: str, by_tap: ByTap | None = None) -> list[str]:
         """Lines for the ``columns`` output channels from ``first`` on, whose sums are at the address ``source``, rows
-        ``step`` bytes apart, with room for whole squares."""
+        ``step`` bytes apart, with room for whole squares: a vector of channels, or any number where these lie side by
+        side. Then ``by_tap``, if given, puts lines into a loop over the taps to be visited."""
+        if self.along_outputs:
+            return self._rows(source, step, first, by_tap or _every_tap)
+        return self._turned(source, step, first)
+
+    def _rows(self, source: str, step: str, first: str, by_tap: ByTap) -> list[str]:
+        emitter = self.emitter
+        taps = [*emitter.enter(1, "kh"), *emitter.enter(2, "kw")]
+        channel = emitter.enter(3, "(in_block * inputs + channel)")
+        walk = loop("j", "0", "columns", emitter.enter(4, f"({first} + j)", inline=True))
+        return by_tap([
+            *taps,
+            *loop("channel", "0", "inputs", [
+                *channel, f"values = {source} + (channel * taps + tap) * {step}", *walk,
+            ]),
+        ])  # fmt: skip
+
+    def _turned(self, source: str, step: str, first: str) -> list[str]:
         size, emitter = self.plan.dtype.itemsize, self.emitter
         turned = [
             f"for r in range(0, rows, {self.lanes}):",
@@ -382,6 +414,10 @@ class Finish:
         for variable, count, head in reversed(loops):
             walk = loop(variable, "0", count, head + walk)
         return [*turned, *loop("j", "0", "columns", [*channel, *walk])]
+
+
+def _every_tap(lines: list[str]) -> list[str]:
+    return loop("kh", "0", "kernel_h", loop("kw", "0", "kernel_w", ["tap = kh * kernel_w + kw", *lines]))
 
 
 def _by_output(spec: KernelSpec) -> tuple[KernelSpec, list[tuple[Size, bool]]]:

@@ -154,16 +154,21 @@ class State:
         self.memory = device.allocate(cell.array.nbytes)
         self.version = -1
         self.lock = device.lock
+        self._sent: np.ndarray | None = None
 
     def fetch(self, array: np.ndarray) -> None:
         self._device.activate()
-        self._device.compute.download(array, self.memory.address)
+        row_major = array if array.flags.c_contiguous else np.empty(array.shape, array.dtype)
+        self._device.compute.download(row_major, self.memory.address)
         self._device.compute.synchronize()
+        if row_major is not array:
+            array[...] = row_major
 
     def refresh(self, cell: Cell) -> None:
         """Take over what was written since; the array must stay as it is until the compute stream has come here."""
         if self.version != cell.version:
-            self._device.compute.upload(self.memory.address, cell.array)
+            self._sent = np.ascontiguousarray(cell.array)  # which must not go before it has been copied
+            self._device.compute.upload(self.memory.address, self._sent)
             self.version = cell.version
 
 

@@ -154,7 +154,7 @@ class Saved:
 def run_saved(saved: Saved) -> dict[str, np.ndarray]:
     """Run the program; gives its outputs and the state that it updates."""
     program = saved.program
-    cells = {p.name: Cell(saved.state[p.name], p.dtype) for p in program.state}
+    cells = {p.name: Cell(saved.state[p.name], p.dtype, p.order) for p in program.state}
     executor, _ = backends.compiling(saved.target).executor(program, cells)
     outputs = executor.run(dict(saved.inputs))
     found = {f"output {i}": a for i, a in enumerate(outputs)}
