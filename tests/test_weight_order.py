@@ -73,6 +73,12 @@ def test_a_program_says_how_its_state_lies():
     assert list(traced.layouts.values()) == [TAPS_OUTSIDE]
 
 
+def test_bisecting_knows_how_state_lies():
+    layer = nn.Conv2d(16, 16, 3, padding=1)
+    program = step(layer, optim.SGD(layer.parameters(), lr=0.1), 1)
+    assert tn.bisect(program, np.ones((8, 16, 1, 1), np.float32), np.zeros((8, 16), np.float32)) is None
+
+
 def step(layer: nn.Module, optimizer: object, size: int, target: str = "cpu", level: int = 2) -> object:
     def train(x, y):
         loss = F.mse_loss(layer(x).sum((2, 3)), y)

@@ -30,7 +30,9 @@ def schedule_memory(graph: Graph, plan: Schedule, sizes: Mapping[str, int], inpu
     from passes.assemble import constants
     from passes.places import input_buffer, state_buffer
 
-    given = {input_buffer(n): a for n, a in inputs.items()} | {state_buffer(n): a for n, a in state.items()}
+    orders = _orders_of_state(graph)
+    given = {input_buffer(n): a for n, a in inputs.items()}
+    given |= {state_buffer(n): a.transpose(orders.get(n, range(a.ndim))) for n, a in state.items()}
     given |= {name: node.attrs["value"] for name, node in constants(graph)}
     return Memory(plan.buffers, sizes, {b.name: given[b.name] for b in plan.buffers if b.name in given})
 
@@ -39,9 +41,24 @@ def results_of(graph: Graph, memory: Memory) -> Arrays:
     """What a schedule has left in ``memory``: outputs and new state, named as tn.bisect names them."""
     from passes.places import output_buffer, state_buffer
 
-    buffers = {f"output {i}": (output_buffer(i), v) for i, v in enumerate(graph.outputs)}
-    buffers |= {f"state {name}": (state_buffer(name), v) for name, v in graph.updates.items()}
-    return {n: memory.arrays[b].reshape([memory.size(s) for s in v.shape]) for n, (b, v) in buffers.items()}
+    orders = _orders_of_state(graph)
+
+    def array(buffer: str, value: Value, order: tuple[int, ...]) -> np.ndarray:
+        stored = memory.arrays[buffer].reshape([memory.size(value.shape[axis]) for axis in order])
+        return stored.transpose(np.argsort(order)) if order else stored
+
+    outputs = {f"output {i}": array(output_buffer(i), v, _row_major(v)) for i, v in enumerate(graph.outputs)}
+    state = {f"state {n}": array(state_buffer(n), v, orders.get(n, _row_major(v))) for n, v in graph.updates.items()}
+    return outputs | state
+
+
+def _orders_of_state(graph: Graph) -> dict[str, tuple[int, ...]]:
+    """How the axes of state lie in memory, by name, where they do not lie row-major."""
+    return {v.node.attrs["name"]: graph.layouts[v] for v in graph.state if v in graph.layouts}
+
+
+def _row_major(value: Value) -> tuple[int, ...]:
+    return tuple(range(len(value.shape)))
 
 
 @dataclass(frozen=True)
@@ -78,11 +95,11 @@ def buffer_values(graph: Graph, prefix: str = "") -> dict[str, Kept]:
         if body is not None:
             found |= buffer_values(body, f"{prefix}{node.name}.")
         for v in node.outputs:
-            found[prefix + v.name] = Kept(v, graph.layouts.get(v, tuple(range(len(v.shape)))))
+            found[prefix + v.name] = Kept(v, graph.layouts.get(v, _row_major(v)))
     if not prefix:
-        results = {state_buffer(n): v for n, v in graph.updates.items()}
-        results |= {output_buffer(i): v for i, v in enumerate(graph.outputs)}
-        found |= {name: Kept(v, tuple(range(len(v.shape)))) for name, v in results.items()}
+        orders = _orders_of_state(graph)
+        found |= {state_buffer(n): Kept(v, orders.get(n, _row_major(v))) for n, v in graph.updates.items()}
+        found |= {output_buffer(i): Kept(v, _row_major(v)) for i, v in enumerate(graph.outputs)}
     return found
 
 

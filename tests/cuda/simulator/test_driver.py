@@ -11,8 +11,10 @@ import pytest
 from fake_driver import FakeDriver, code_of
 
 import tenon as tn
+from engine.dtypes import f32
 from engine.errors import DeviceError, DeviceMemoryError, IndexRangeError, UnsupportedError
 from engine.program import Kernel, Window
+from engine.state import Cell
 from runtime.cuda.ceilings import copy_bandwidth, peak_flops
 from runtime.cuda.devices import check
 from runtime.cuda.driver import DriverDevice, called, found
@@ -95,6 +97,26 @@ def test_a_step_is_one_launch_of_a_graph():
     assert driver.calls.count("cuGraphLaunch") == 1 and "cuLaunchKernel" not in driver.calls
     assert len(driver.calls) == 7, driver.calls
     assert run.counters.graphs == run.counters.bindings == 1
+
+
+@pytest.mark.parametrize("late", ORDERS)
+def test_state_that_does_not_lie_row_major_goes_to_the_gpu_and_comes_back(late):
+    value = np.arange(24, dtype=np.float32).reshape(2, 3, 2, 2)
+    weight = tn.nn.Parameter(Cell(value, f32, (2, 3, 1, 0)))
+
+    def double():
+        before = weight + 0
+        weight.assign(weight * 2)
+        return before
+
+    driver = FakeDriver(late)
+    run = executor(tn.compile(double, target="cuda"), driver)
+    for factor in (1, 2):
+        np.testing.assert_array_equal(run.run([])[0], factor * value)
+    np.testing.assert_array_equal(weight.numpy(), 4 * value)
+    weight.data = value
+    np.testing.assert_array_equal(run.run([])[0], value)
+    assert driver.problems == []
 
 
 def test_what_is_not_held_is_freed_and_not_before_its_work_is_done():
