@@ -92,6 +92,7 @@ CASES = {
     "one pixel": Case((1, 1), (24, 40), dilation=(2, 1), padding=(2, 1)),
     "rows": Case((9, 37), (20, 33), channels_last=False),
     "rows in pieces, strided": Case((8, 150), (16, 40), stride=(1, 2), padding=(1, 2), channels_last=False),
+    "rows that are kept": Case((13, 60), (64, 33), (5, 3), (2, 1), (2, 1), channels_last=False),
     "pixels of rows": Case((7, 19), (24, 50), kernel=(1, 1), padding=(0, 0), channels_last=False),
     "strided pixels of rows": Case((7, 33), (17, 8), (1, 1), (2, 2), (0, 0), channels_last=False),
     "depthwise rows": Case((70, 37), (20, 20), groups=20, channels_last=False),

@@ -190,7 +190,7 @@ def image_lines(plan: ConvTile, table: ArgTable, weights: str) -> list[str]:
     )  # fmt: skip
     return [
         f"image = x + (n * x_n + group * x_group) * {core.x.dtype.itemsize}",
-        *plan.patch.copy_lines(table, table.scope(SCRATCH)),
+        *plan.patch.copy_lines(table, table.scope(SCRATCH), keep=True),
         f"first_channel = channel_block * block_channels + first_strip * {columns}",
         f"columns = minimum(strip_count * {columns}, outputs - first_channel)",
         "channel0 = group * outputs + first_channel",
@@ -271,6 +271,7 @@ def tile_tasks(plan: ConvTile, table: ArgTable, images: Size, points: tuple[Size
     }  # fmt: skip
     table.declare(tall=tall, wide=wide, points_h=down, points_w=points[1], strips=strips)
     return product(space.values()), [
+        *plan.patch.start_lines,
         "task = lo",
         "while task < hi:",
         *indent([

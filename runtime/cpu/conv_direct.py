@@ -6,12 +6,14 @@ Where padding is worth leaving out (see conv_parts.py) the whole tile is compute
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from engine import dtypes
-from engine.program import Call, Lowered
-from engine.schedule import Conv2d, KernelSpec
+from engine.program import Call, Lowered, Pointer
+from engine.schedule import Access, Conv2d, KernelSpec
 from runtime.cpu.conv import POINTS, ConvTile, image_lines, pack_weights, plan_tile, tile_lines, tile_tasks
 from runtime.cpu.conv_parts import part_lines, worth_parting
+from runtime.cpu.conv_planes_copy import LINE
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines
 from runtime.cpu.tiles import host_tile
@@ -32,7 +34,7 @@ def lower_conv2d(spec: KernelSpec) -> Lowered:
     if not rows and worth_parting(plan):
         parts, task, names = _in_parts(plan, emitter, table, packed.buffer.name)
     else:
-        parts, task, names = _in_blocks(plan, emitter, table, packed.buffer.name, rows)
+        parts, task, names = _in_blocks(plan, emitter, table, packed.buffer.name, spec.writes if rows else ())
     place = ["oh0 = tile_y", "ow0 = tile_x", "tile_h = tile_rows", "tile_w = tile_columns"]
     tasks, walk = tile_tasks(plan, table, spec.axes[0], core.out_size, [*place, *task])
     lines = [*scratch_lines(parts, table), *emitter.start(), *walk]
@@ -67,8 +69,9 @@ def _in_parts(plan: ConvTile, emitter: BodyEmitter, table: ArgTable,
 
 
 def _in_blocks(plan: ConvTile, emitter: BodyEmitter, table: ArgTable, weights: str,
-               rows: bool) -> tuple[dict[str, int], list[str], list[str]]:  # fmt: skip
-    """The same for a tile that is made a few points at a time; ``rows``: its results are turned over."""
+               rows: Sequence[Access]) -> tuple[dict[str, int], list[str], list[str]]:  # fmt: skip
+    """The same for a tile that is made a few points at a time. Its results are turned over for the writes
+    ``rows``, where there are any."""
     prepare, multiply, names = tile_lines(plan, table, weights)
     whole = math.lcm(plan.tile.rows, plan.tile.lanes) if rows else plan.tile.rows
     points = -(-POINTS // whole) * whole
@@ -81,12 +84,14 @@ def _in_blocks(plan: ConvTile, emitter: BodyEmitter, table: ArgTable, weights: s
     ]
     walk = _by_channel if rows else _by_point
     before, inside = walk(plan, emitter, points)
+    claim = _claim_rows(rows, table) if rows else []
     lines = [
         *prepare,
         *image,
         f"for first_row in range(0, rows, {points}):",
         *indent([
             f"stop_row = minimum(first_row + {points}, rows)",
+            *claim,
             *multiply,
             *before,
             "at = first_row",
@@ -96,6 +101,27 @@ def _in_blocks(plan: ConvTile, emitter: BodyEmitter, table: ArgTable, weights: s
     ]  # fmt: skip
     more = {"turned": points * plan.channels * plan.dtype.itemsize} if rows else {}
     return plan.scratch(points, **more), lines, names
+
+
+def _claim_rows(writes: Sequence[Access], table: ArgTable) -> list[str]:
+    """Lines that ask for the cache lines which the points ``first_row .. stop_row`` of the tile will be written to,
+    row by row of the image: while they come, the points are multiplied."""
+    lines = []
+    for i, out in enumerate(writes):
+        size = out.dtype.itemsize
+        table.declare(**{f"claim{i}": Pointer(out.buffer, out.offset * size)})
+        table.declare(**{f"claim{i}_{axis}": out.strides[k] for k, axis in ((0, "n"), (1, "h"), (3, "c"))})
+        lines += [
+            f"corner = claim{i} + (n * claim{i}_n + (oh0 + down) * claim{i}_h + ow0 + across + channel0 * claim{i}_c)"
+            f" * {size}",
+            *loop("j", "0", "columns", [f"claim(corner + j * claim{i}_c * {size})"]),
+        ]
+    step = LINE // min(out.dtype.itemsize for out in writes)
+    return [
+        f"for first in range(first_row, stop_row + {step - 1}, {step}):",
+        *indent(["point = minimum(first, stop_row - 1)", "down = quotient(point, tile_w)",
+                 "across = point - down * tile_w", *lines]),
+    ]  # fmt: skip
 
 
 def _by_point(plan: ConvTile, emitter: BodyEmitter, points: int) -> tuple[list[str], list[str]]:

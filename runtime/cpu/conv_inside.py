@@ -29,7 +29,7 @@ from runtime.tasks import coordinates, typical
 
 IMAGES = 32
 """The most images of a task: where a rectangle is one point, so many rows share the weights."""
-FEW_IMAGES = 8
+FEW_IMAGES = 4
 """With fewer images rectangles have too few rows."""
 ROWS = 96
 """The most rows that are computed before the body runs on them."""

@@ -75,8 +75,19 @@ class Patch:
         """What :meth:`copy_lines` import."""
         return turning(self.dtype, host_tile(self.dtype).lanes) if self.turns else {}
 
-    def copy_lines(self, table: ArgTable, scope: int) -> list[str]:
-        """Lines that fill ``patch`` for the tile at output row ``oh0`` and column ``ow0``, ``tile_h`` rows high.
+    @property
+    def keeps(self) -> bool:
+        """Whether rows that the next tile reads too are kept: where copying them once more costs more than moving."""
+        return self.turns and self.reach(0) > self.core.stride[0]
+
+    @property
+    def start_lines(self) -> list[str]:
+        """What :meth:`copy_lines` need before the first tile."""
+        return ["kept_from = 0", "kept_w = 0", "kept_h = 0", "kept_rows = 0"] if self.keeps else []
+
+    def copy_lines(self, table: ArgTable, scope: int, keep: bool = False) -> list[str]:
+        """Lines that fill ``patch`` for the tile at output row ``oh0`` and column ``ow0``, ``tile_h`` rows high; with
+        ``keep`` those that are in it already are not copied again, for which :attr:`start_lines` come first.
 
         ``image`` is the address of the first channel of the image's first pixel. Positions count in the dilated
         input; the tile's first is (``start_h``, ``start_w``). Columns ``first .. last`` of the input are in it.
@@ -109,8 +120,10 @@ class Patch:
         return [
             "start_h = oh0 * stride_h - pad_h",
             "start_w = ow0 * stride_w - pad_w",
+            "patch_rows = (tile_h - 1) * stride_h + reach_h",
             *head,
-            *loop("row", "0", "(tile_h - 1) * stride_h + reach_h", [
+            *(self._keep_lines(scope) if keep and self.keeps else []),
+            *loop("row", "fresh" if keep and self.keeps else "0", "patch_rows", [
                 f"line = patch + row * pitch * {size}",
                 "position = start_h + row",
                 *row,
@@ -119,6 +132,27 @@ class Patch:
                 "else:",
                 *indent(clear("0", "pitch")),
             ]),
+        ]  # fmt: skip
+
+    def _keep_lines(self, scope: int) -> list[str]:
+        """Lines that move up the rows of the last tile which this one, below it, reads too; ``fresh`` is the first row
+        that has to be copied."""
+        size = self.dtype.itemsize
+        moved = store(self.dtype, "line", "v", load(self.dtype, "below", "v", scope), scope)
+        return [
+            "down = start_h - kept_h",
+            "same = image == kept_from and start_w == kept_w and down >= 0",
+            "fresh = minimum(maximum(kept_rows - down, 0), patch_rows) if same else 0",
+            "if down > 0:",
+            *indent(loop("row", "0", "fresh", [
+                f"line = patch + row * pitch * {size}",
+                f"below = line + down * pitch * {size}",
+                *loop("v", "0", "pitch", [moved]),
+            ])),
+            "kept_from = image",
+            "kept_w = start_w",
+            "kept_h = start_h",
+            "kept_rows = patch_rows",
         ]  # fmt: skip
 
     def declare(self, table: ArgTable) -> None:

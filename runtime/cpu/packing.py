@@ -214,6 +214,11 @@ def _pack_taps(panels: Panels, target: str, label: str, nodes: tuple[str, ...]) 
         modules["runtime.cpu.transpose"] = [turn := transpose_name(dtype, lanes)]
         scratch = share * typical(rows["k0"].size) * width
         before, fill = _run_lines(panels, table, target, turn, lanes)
+    elif _is_by_columns(panels):
+        lanes = _square(dtype, columns)
+        modules["runtime.cpu.transpose"] = [turn := transpose_name(dtype, lanes)]
+        scratch = (share * typical(rows["k0"].size) + lanes) * width
+        before, fill = _column_lines(panels, table, target, turn, lanes)
     else:
         at = total(*(f"{name} * {name}_stride" for name in rows), "j * n_stride")
         value = cast(load(panels.dtype, "start", at, table.scope(panels.buffer)), panels.dtype.computed, dtype)
@@ -248,6 +253,18 @@ def _is_one_run(panels: Panels) -> bool:
     )  # fmt: skip
 
 
+def _is_by_columns(panels: Panels) -> bool:
+    """Whether for one position of the last axis all columns lie side by side, the taps of each together: forwards or,
+    as the input gradient of a convolution meets them, backwards."""
+    rows, dtype = panels.rows, panels.packed_dtype
+    return (
+        len(rows) == 2 and rows[0].stride in (1, -1) and isinstance(rows[0].size, int)
+        and panels.n.stride == rows[0].size and isinstance(rows[1].stride, int)
+        and rows[1].stride >= panels.columns * rows[0].size
+        and dtype == panels.dtype and dtype.is_float
+    )  # fmt: skip
+
+
 def _row_lines(panels: Panels, scope: int, out: str, value: str) -> list[str]:
     """Lines that write a row of a panel at ``out``: ``value`` of each ``j`` below ``width``, then zeros."""
     dtype = panels.packed_dtype
@@ -277,3 +294,31 @@ def _run_lines(panels: Panels, table: ArgTable, target: str, turn: str, lanes: i
     copied = load(dtype, "line", "j", scope)
     copy = loop("j", "0", str(columns), [store(dtype, "out", "j", copied, table.scope(target))])
     return before, [f"line = scratch + ((k1 - first) * k0_size + k0) * {width}", *copy]
+
+
+def _column_lines(panels: Panels, table: ArgTable, target: str, turn: str, lanes: int) -> tuple[list[str], list[str]]:
+    """The same where :func:`_is_by_columns`. Squares read on behind the last tap, into the next column, and write on
+    into the rows of the next position, which come after them: so the last position is taken element by element."""
+    dtype, columns, size = panels.packed_dtype, panels.columns, panels.dtype.itemsize
+    width, scope = columns * size, table.scope(SCRATCH)
+    taps, stride = typical(panels.rows[0].size), panels.rows[0].stride
+    begin, row = ("", "k0") if stride == 1 else (f" - {taps - 1}", f"{taps - 1} - k0")
+    element = load(dtype, "start", f"k1 * k1_stride{begin} + t + j * n_stride", table.scope(panels.buffer))
+    before = loop("k1", "first", "stop", [
+        f"lines = scratch + (k1 - first) * {taps * width}",
+        f"if width == {columns} and k1 < k1_size - 1:",
+        *indent([
+            f"for t in range(0, {taps}, {lanes}):",
+            f"    for j in range(0, {columns}, {lanes}):",
+            f"        {turn}(start + (k1 * k1_stride{begin} + t + j * n_stride) * {size}, n_stride * {size}, "
+            f"lines + t * {width} + j * {size}, {width})",
+        ]),
+        "else:",
+        *indent(loop("t", "0", str(taps), [
+            f"line = lines + t * {width}",
+            *_row_lines(panels, scope, "line", element),
+        ])),
+    ])  # fmt: skip
+    copied = load(dtype, "line", "j", scope)
+    copy = loop("j", "0", str(columns), [store(dtype, "out", "j", copied, table.scope(target))])
+    return before, [f"line = scratch + ((k1 - first) * {taps} + {row}) * {width}", *copy]

@@ -18,6 +18,9 @@ from runtime.tasks import coordinates
 BLOCK = (64, 256)
 """Positions of a task: of the axis that is read along memory, and of the last one."""
 
+AHEAD = 2
+"""How many squares before it is written a square's lines are asked for."""
+
 
 def turned_axis(flat: KernelSpec) -> int | None:
     """The axis along which a collapsed copy reads memory while it writes along the last one, if it is such a copy."""
@@ -79,6 +82,8 @@ def lower_turned(spec: KernelSpec, flat: KernelSpec, axis: int) -> Lowered:
         f"        a = minimum(a0, along - {lanes})",
         f"        for b0 in range(begin, end, {lanes}):",
         f"            b = minimum(b0, across - {lanes})",
+        f"            for i in range({lanes}):",
+        f"                claim(out + ((a + i) * stride + b + {AHEAD * lanes}) * {size})",
         f"            {turn}(start + (a + b * step) * {size}, step * {size}, out + (a * stride + b) * {size}, "
         f"stride * {size})",
         "else:",
