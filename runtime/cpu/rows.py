@@ -2,8 +2,9 @@
 
 A row is one point of the kept axes. Its statements run in passes over the reduced axes, each pass ending in the
 reductions that the next one needs. What a later pass needs again is recomputed from the loads, which are in L1 by
-then, or, where that costs an exp or a division, kept in a row of scratch memory. A row that is too long for that, or of
-symbolic length, is kept where the kernel's last pass writes a result: softmax makes its exponentials in place.
+then, or, where that costs an exp or a division, kept where the kernel's last pass writes a result: softmax makes its
+exponentials in place, and lines of a long row that come from memory do so while it computes. Where there is no such
+place, and the length is a number, a row of scratch memory takes it.
 """
 
 from __future__ import annotations
@@ -72,14 +73,14 @@ class _RowKernel(ReductionKernel):
             return True
         if not self.passes.is_costly(stmt.name):
             return False
-        points, dtype = self.points(), stmt.dtype
-        if isinstance(points, int) and self.scratch.size + points * dtype.itemsize <= _SCRATCH_BYTES:
-            self.places[stmt.name] = self.scratch.take(points, max(dtype.itemsize, 4))
-            return True
         write = self.passes.lender(stmt, self.lent.values())
-        if write is None:
+        if write is not None:
+            self.lent[stmt.name] = write
+            return True
+        points, dtype = self.points(), stmt.dtype
+        if not isinstance(points, int) or self.scratch.size + points * dtype.itemsize > _SCRATCH_BYTES:
             return False
-        self.lent[stmt.name] = write
+        self.places[stmt.name] = self.scratch.take(points, max(dtype.itemsize, 4))
         return True
 
     def _pass(self, step: Pass) -> list[str]:
