@@ -13,6 +13,9 @@ from engine.records import dataclass
 
 ALIGNMENT = 64
 """Every buffer starts on a cache line; sizes are rounded up to it."""
+_LARGE, _SHIFT = 1 << 16, 1088
+"""What follows a buffer of so many bytes is moved on by so many, a quarter of a page and a line. Sizes are often whole
+pages, and a load waits for a store that is on its way to the same place of another page."""
 
 
 def round_up(size: int, alignment: int = ALIGNMENT) -> int:
@@ -25,13 +28,14 @@ def place(lifetimes: Mapping[str, tuple[int, int]], sizes: Mapping[str, int]) ->
     ``lifetimes`` gives each buffer's first and last step, both included; ``sizes`` its bytes. Offsets and the
     total are multiples of 64; an empty buffer gets offset 0. Greedy by size (Pisarchyk and Lee, 2020, "Efficient
     memory management for deep neural net inference"): the largest first, each in the smallest gap that holds it
-    between those already placed that live with it. The result depends only on the arguments.
+    between those already placed that live with it; what lies behind a large one starts elsewhere in its page. The
+    result depends only on the arguments.
     """
     offsets = dict.fromkeys(lifetimes, 0)
     order = sorted((n for n in lifetimes if sizes[n]), key=lambda n: (-sizes[n], lifetimes[n], n))
     first, last, start, end = np.zeros((4, len(order)), np.int64)
     for i, name in enumerate(order):
-        need = round_up(sizes[name])
+        need = round_up(sizes[name]) + (_SHIFT if sizes[name] >= _LARGE else 0)
         first[i], last[i] = lifetimes[name]
         together = (first[:i] <= last[i]) & (last[:i] >= first[i])
         start[i] = offsets[name] = _smallest_gap(need, start[:i][together], end[:i][together])

@@ -46,14 +46,16 @@ def _records_are_readable() -> bool:
 address = _first_field if _records_are_readable() else _interface
 
 
-def aligned_empty(shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-    """An uninitialised C-contiguous array whose address is a multiple of a cache line (64 bytes)."""
-    return aligned_array(np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT, np.uint8), shape, dtype)
+def aligned_empty(shape: tuple[int, ...], dtype: DType, shift: int = 0) -> np.ndarray:
+    """An uninitialised C-contiguous array whose address is a multiple of a cache line (64 bytes), moved on by
+    ``shift`` bytes from where such an array would lie: large arrays begin with a page, see :mod:`engine.memory`."""
+    raw = np.empty(math.prod(shape) * dtype.itemsize + ALIGNMENT + shift, np.uint8)
+    return aligned_array(raw, shape, dtype, shift)
 
 
-def aligned_array(raw: np.ndarray, shape: tuple[int, ...], dtype: DType) -> np.ndarray:
-    """An aligned array in ``raw``, bytes that are ALIGNMENT more than it takes."""
-    return np.ndarray(shape, dtype.numpy, raw, -address(raw) % ALIGNMENT)
+def aligned_array(raw: np.ndarray, shape: tuple[int, ...], dtype: DType, shift: int = 0) -> np.ndarray:
+    """An aligned array in ``raw``, bytes that are ALIGNMENT and ``shift`` more than it takes."""
+    return np.ndarray(shape, dtype.numpy, raw, -address(raw) % ALIGNMENT + shift)
 
 
 class Newer(Protocol):

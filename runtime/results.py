@@ -17,6 +17,8 @@ LEAST_BYTES = 1 << 20
 """Below that, allocators keep memory themselves."""
 ALIGNED_BYTES = 4096
 """Below that, what vectors across two lines of the cache cost is less than what aligning costs."""
+_SHIFT = 2048
+"""Where in a page large results begin, which inputs do at its first bytes: see :mod:`engine.memory`."""
 _KEPT = 4
 
 
@@ -32,12 +34,12 @@ class ResultMemory:
             return np.empty(shape, dtype.numpy)
         if count < LEAST_BYTES or _ALONE is None:
             return aligned_empty(shape, dtype)
-        kept, size = self._kept, count + ALIGNMENT
+        kept, size = self._kept, count + ALIGNMENT + _SHIFT
         free = [i for i in range(len(kept)) if len(kept[i]) == size and _references(kept, i) == _ALONE]
         raw = kept.pop(free[-1]) if free else np.empty(size, np.uint8)
         kept.append(raw)
         del kept[:-_KEPT]
-        return aligned_array(raw, shape, dtype)
+        return aligned_array(raw, shape, dtype, _SHIFT)
 
 
 def _references(arrays: list[np.ndarray], place: int) -> int:

@@ -362,7 +362,7 @@ def test_long_sums_stay_accurate(shape, reduced) -> None:
 
 @pytest.mark.parametrize(("size", "classes"), [(10, 10), (1000, 1000), (40000, 40000), (dim("C"), 77)], ids=str)
 def test_softmax_takes_three_passes_over_a_row(size: Size, classes: int) -> None:
-    """And one exponential for each element: it is kept in scratch, or where the quotient will go."""
+    """And one exponential for each element: it is kept where the quotient will go."""
     shape = (B, size)
     body = (
         load("x", 0),
@@ -378,13 +378,34 @@ def test_softmax_takes_three_passes_over_a_row(size: Size, classes: int) -> None
     )
     writes = (over("y", shape), Access("z", f32, (1, 0)))
     lowered = lower(KernelSpec("softmax", shape, (over("x", shape),), writes, body, reduced=(1,)))
-    assert (lowered.calls[0].scratch > 0) == (size in (10, 1000))
+    assert lowered.calls[0].scratch == 0
     assert lowered.kernels[0].source.count("= exp(") == 1
     x, y, z = normal(9, classes), np.zeros((9, classes), np.float32), np.zeros(9, np.float32)
     run(lowered, {"x": x, "y": y, "z": z}, {"B": 9, "C": classes}, splits=2)
     e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
     np.testing.assert_allclose(y, e / e.sum(1, keepdims=True), rtol=2e-6)
     np.testing.assert_allclose(z, np.log(e.sum(1)) + x.max(1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("size", "exponentials"), [(10, 1), (40000, 2)])
+def test_softmax_in_place_keeps_a_row_in_scratch_where_there_is_room(size: int, exponentials: int) -> None:
+    body = (
+        load("x", 0),
+        Stmt("m", "reduce_max", ("x",), f32),
+        Stmt("d", "sub", ("x", "m"), f32),
+        Stmt("e", "exp", ("d",), f32),
+        Stmt("s", "reduce_sum", ("e",), f32),
+        Stmt("y", "div", ("e", "s"), f32),
+        store(0, "y"),
+    )
+    access = (over("x", (3, size)),)
+    lowered = lower(KernelSpec("softmax", (3, size), access, access, body, reduced=(1,)))
+    assert (lowered.calls[0].scratch > 0) == (exponentials == 1)
+    assert lowered.kernels[0].source.count("= exp(") == exponentials
+    x = normal(3, size)
+    e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+    run(lowered, {"x": x})
+    np.testing.assert_allclose(x, e / e.sum(1, keepdims=True), rtol=1e-5)
 
 
 def test_a_row_is_divided_once_and_multiplied_often() -> None:

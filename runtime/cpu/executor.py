@@ -34,6 +34,8 @@ from runtime.programs import check_failure, check_out, check_out_count, constant
 from runtime.results import ResultMemory
 
 _BINDINGS_KEPT = 32
+_ARENA_SHIFT = 1024
+"""Where in a page the arena begins, apart from inputs and results: see :mod:`engine.memory`."""
 
 Inputs = Mapping[str, Any] | Sequence[Any]
 
@@ -189,7 +191,7 @@ class Executor:
         error = self._driver.error_address
         binding = Binding(program, values, self._fixed, self._functions, error, self._threads)
         if binding.plan.arena > self._arena.nbytes:
-            self._arena = aligned_empty((binding.plan.arena,), dtypes.u8)
+            self._arena = aligned_empty((binding.plan.arena,), dtypes.u8, _ARENA_SHIFT)
             self._arena_address = address(self._arena)
         binding.move_arena(self._arena_address)
         self._counters.bindings += 1
