@@ -12,7 +12,7 @@ from kernel_harness import elements, run
 import tenon as tn
 from engine import dims, dtypes
 from engine.graph import Graph
-from engine.schedule import Access, ConvWeightGrad, KernelSpec, Stmt
+from engine.schedule import Access, Bundle, ConvWeightGrad, KernelSpec, Schedule, Stmt
 from engine.state import Cell, place_together
 from frontend.nn.convolution import TAPS_OUTSIDE
 from runtime.cpu.lower import lower
@@ -71,6 +71,19 @@ def test_a_program_says_how_its_state_lies():
     traced = program.stages["trace"]
     assert isinstance(traced, Graph)
     assert list(traced.layouts.values()) == [TAPS_OUTSIDE]
+
+
+@pytest.mark.slow
+def test_gradients_that_wait_lie_as_their_weights():
+    layer = nn.Conv2d(16, 16, 3, padding=1)
+    program = step(layer, optim.Adam(layer.parameters(), clip_norm=1.0), 4)
+    plan = program.stages["schedule"]
+    assert isinstance(plan, Schedule)
+    specs = [s for item in plan.specs for s in (item.parts if isinstance(item, Bundle) else (item,))]
+    (update,) = [s for s in specs if "state.weight" in {w.buffer for w in s.writes}]
+    assert update.axes == (3, 3, 16, 16) and update.core is None
+    whole = {a.strides for a in (*update.reads, *update.writes) if any(a.strides)}
+    assert whole == {(768, 256, 16, 1)}
 
 
 def test_bisecting_knows_how_state_lies():
