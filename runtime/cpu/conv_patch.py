@@ -15,6 +15,10 @@ from runtime.cpu.turned import square_lines, turning
 from runtime.emit import ArgTable, cast, constant, indent, load, loop, store, times, total
 
 
+FEW_CHANNELS = 4
+"""So few are copied together: stores to neighbours are vectors then."""
+
+
 @dataclass(frozen=True)
 class Patch:
     """The input of a tile of at most ``tile[0]`` x ``tile[1]`` output points of ``core``, for one group's channels.
@@ -185,6 +189,12 @@ class Patch:
         element = copy(f"{column} * channels + c", total(times("iw", across), times("c", along)))
         if along == "1":
             return loop("iw", "first", "last", loop("c", "0", "channels", element))
+        if across == "1" and self.channels <= FEW_CHANNELS:
+            pixel = [
+                copy(f"{column} * {self.channels} + {c}", total("iw", times(str(c), along)))
+                for c in range(self.channels)
+            ]
+            return loop("iw", "first", "last", [line for lines in pixel for line in lines])
         by_channel = loop("c", "0", "channels", loop("iw", "first", "last", element))
         if not self.turns:
             return by_channel
