@@ -14,7 +14,6 @@ from runtime.cpu.tiles import host_tile
 from runtime.cpu.turned import square_lines, turning
 from runtime.emit import ArgTable, cast, constant, indent, load, loop, store, times, total
 
-
 FEW_CHANNELS = 4
 """So few are copied together: stores to neighbours are vectors then."""
 
