@@ -97,6 +97,11 @@ def store(dtype: DType, pointer: str, index: str, value: str, scope: int) -> str
     return f"store_{dtype.name}({pointer}, {index}, {value}, {scope})"
 
 
+def note(table: str, index: str, address: str, scope: int) -> str:
+    """An address, or a number like it, into a table in scratch. Loops that do so are not worth vector instructions."""
+    return f"store_address({table}, {index}, {address}, {scope})"
+
+
 def total(*terms: str) -> str:
     """A sum of expressions without its zeros."""
     kept = [t for t in terms if t != "0"]

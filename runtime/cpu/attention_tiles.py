@@ -19,7 +19,7 @@ from runtime.cpu.contraction import row_blocks
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile, transpose_name
-from runtime.emit import call, indent, load, loop, store, total
+from runtime.emit import call, indent, load, loop, note, store, total
 
 
 class Blocks(Arrays):
@@ -77,7 +77,7 @@ class Blocks(Arrays):
         return store(self.dtype, pointer or piece, index, value, self.scope(piece))
 
     def entry(self, table: str, index: str, address: str) -> str:
-        return store(dtypes.i64, table, index, address, self.scope(table))
+        return note(table, index, address, self.scope(table))
 
     def exponential(self, value: str) -> str:
         """exp of a number that is not positive: zero where it is nearly, since denormals are slow."""

@@ -23,7 +23,7 @@ from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack, panel_lines
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile, multiplies_halves
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store, times, total
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note, times, total
 from runtime.tasks import coordinates, typical
 
 PANEL_BYTES = 32768
@@ -375,7 +375,7 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         "k0 = 0",
         "while True:",
         f"    deep = minimum({depth}, k - k0)",
-        *indent(loop("r", "0", f"here + {tile.rows - 1}", [store(dtypes.i64, "row_table", "r", address, scope)])),
+        *indent(loop("r", "0", f"here + {tile.rows - 1}", [note("row_table", "r", address, scope)])),
         f"    panel = {panel}",
         f"    for c in range(0, columns, {width}):",
         *indent([*fetch, *multiply], 2),

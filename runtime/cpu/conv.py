@@ -25,7 +25,7 @@ from runtime.cpu.conv_patch import Patch
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, indent, load, loop, note
 from runtime.tasks import coordinates, piece
 
 PATCH_BYTES = 32768
@@ -223,16 +223,16 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         *image_lines(plan, table, weights),
         "rows = tile_h * tile_w",
         *loop("r", "0", "tile_h", loop("s", "0", "tile_w", [
-            store(dtypes.i64, "bases", "r * tile_w + s", "patch + r * step_h + s * step_w", scope)
+            note("bases", "r * tile_w + s", "patch + r * step_h + s * step_w", scope)
         ])),
         *loop("r", "rows", f"rows + {tile.rows - 1}", [
-            store(dtypes.i64, "bases", "r", load(dtypes.i64, "bases", "rows - 1", scope), scope)
+            note("bases", "r", load(dtypes.i64, "bases", "rows - 1", scope), scope)
         ]),
         f"for r in range(0, rows, {tile.rows}):",
         f"    high = {block_height(sizes, 'rows - r')}",
         "    entry = r * taps",
         *indent(loop("kh", "0", "taps_h", loop("kw", "0", "taps_w", [
-            *loop("i", "0", "high", [store(dtypes.i64, "table", "entry + i", address, scope)]),
+            *loop("i", "0", "high", [note("table", "entry + i", address, scope)]),
             "entry += high",
         ]))),
     ]  # fmt: skip

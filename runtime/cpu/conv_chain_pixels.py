@@ -15,7 +15,7 @@ from engine.schedule import ConvChain, KernelSpec
 from runtime.cpu.contraction import ends_narrow, row_blocks, rows_by_height
 from runtime.cpu.depthwise import DepthwiseTile
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note, store
 from runtime.tasks import typical
 
 PIXELS = 48
@@ -104,7 +104,7 @@ class ChainPixels:
             "targets": f"patch + (line * pitch + (iw - start_w) * channels) * {size}",
             **place,
         }
-        repeated = [store(dtypes.i64, name, "r", load(dtypes.i64, name, "here - 1", scope), scope) for name in tables]
+        repeated = [note(name, "r", load(dtypes.i64, name, "here - 1", scope), scope) for name in tables]
         by_strip = [
             "made = maximum(made, top * stride_h)",
             "needed = (stop - 1) * stride_h + reach_h",
@@ -127,7 +127,7 @@ class ChainPixels:
                 "from_w = iw",
                 *loop("r", "0", "here", [
                     *by_pixel,
-                    *(store(dtypes.i64, name, "r", address, scope) for name, address in tables.items()),
+                    *(note(name, "r", address, scope) for name, address in tables.items()),
                     *_NEXT_PIXEL,
                     "    line = line + 1 if line + 1 < ring else 0",
                     *(_NEXT_RESULT if place else []),

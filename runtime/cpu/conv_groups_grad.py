@@ -17,7 +17,7 @@ from runtime.cpu.conv_groups import SmallGroups, small_groups
 from runtime.cpu.depthwise import PATCH_BYTES, WIDEST
 from runtime.cpu.depthwise_weight_grad import DepthwiseGradTile, add_chunks, planned, sum_tiles
 from runtime.cpu.tiles import Tile, host_registers
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, loop, store
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, loop, note
 from runtime.tasks import coordinates, piece
 
 
@@ -87,7 +87,7 @@ def _sums(spec: KernelSpec, plan: GroupGradTile, partial: Buffer) -> tuple[Call,
     start = loop("v", "0", "panels", loop("r", "0", "tall", loop("i", "0", "rows", [
         "tap = minimum(i, taps - 1)",
         "kh = quotient(tap, kernel_w)",
-        store(dtypes.i64, "table", "(v * tall + r) * rows + i", place, table.scope(SCRATCH)),
+        note("table", "(v * tall + r) * rows + i", place, table.scope(SCRATCH)),
     ])))  # fmt: skip
     names = [tile.name(plan.dtype, height, False, True, f"spread{taken.lanes.inputs}") for height in tile.heights]
     call = (

@@ -24,7 +24,7 @@ from runtime.cpu.conv_direct import lower_conv2d
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note
 from runtime.tasks import coordinates, typical
 
 IMAGES = 32
@@ -181,13 +181,13 @@ def _multiply(spec: KernelSpec, core: Conv2d, weights: str) -> tuple[Call, Kerne
         *indent([
             f"here = minimum(rows - first, {ROWS})",
             *start,
-            *loop("r", "0", "here", [store(dtypes.i64, "bases", "r", base, scope), *_NEXT_POINT]),
-            *loop("r", "here", f"here + {tile.rows - 1}", [store(dtypes.i64, "bases", "r", last, scope)]),
+            *loop("r", "0", "here", [note("bases", "r", base, scope), *_NEXT_POINT]),
+            *loop("r", "here", f"here + {tile.rows - 1}", [note("bases", "r", last, scope)]),
             "at = 0",
             f"for r in range(0, here, {tile.rows}):",
             f"    high = {block_height(tile.heights, 'here - r')}",
             *indent(loop("kh", "0", "run_h", [
-                *loop("t", "0", "high", [store(dtypes.i64, "table", "at + t", entry, scope)]),
+                *loop("t", "0", "high", [note("table", "at + t", entry, scope)]),
                 "at += high",
             ])),
             "panel = first_panel",

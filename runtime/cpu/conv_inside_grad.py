@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from engine import dtypes
 from engine.buffers import Buffer
 from engine.dims import Size, ceil_div, product
 from engine.program import Call, Kernel, Lowered, Pointer
@@ -21,7 +20,7 @@ from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
 from runtime.cpu.conv_weight_grad import ByTap, Finish, GradTile, combine, plan_grad
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.emit import SCRATCH, ArgTable, cast, constant, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, cast, constant, indent, load, loop, note, store
 from runtime.idle import factors_of_nothing
 from runtime.tasks import coordinates, typical
 
@@ -148,8 +147,8 @@ def _sum_images(spec: KernelSpec, plan: GradTile, images: int, partial: Buffer |
         *by_tap([
             "at = tap * most * out_h * 2",
             *loop("i", "0", "most", loop("t", "0", "count_h", [
-                store(dtypes.i64, "table", "at", f"{pixel} * inputs * {size}", scope),
-                store(dtypes.i64, "table", "at + 1", f"{output} * {tile.columns * size}", scope),
+                note("table", "at", f"{pixel} * inputs * {size}", scope),
+                note("table", "at + 1", f"{output} * {tile.columns * size}", scope),
                 "at += 2",
             ])),
         ]),

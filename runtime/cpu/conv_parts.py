@@ -17,7 +17,7 @@ from engine.schedule import Conv2d
 from runtime.conv_taps import Run, is_known, runs_of
 from runtime.cpu.contraction import ends_narrow
 from runtime.cpu.conv import ConvTile
-from runtime.emit import SCRATCH, ArgTable, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, indent, load, loop, note
 
 LEAST_GAIN = 0.95
 """The part of the products above which it is not worth the tables."""
@@ -106,18 +106,18 @@ def part_lines(plan: ConvTile, table: ArgTable) -> tuple[list[str], list[str]]:
             "oh = from_h",
             "ow = from_w",
             *loop("r", "0", "here", [
-                store(dtypes.i64, "bases", "r", corner, scope),
-                store(dtypes.i64, "where", "(oh - oh0) * tile_w + ow - ow0",
+                note("bases", "r", corner, scope),
+                note("where", "(oh - oh0) * tile_w + ow - ow0",
                       f"block + (filled + r) * block_channels * {size}", scope),
                 *_NEXT_POINT,
             ]),
             "if here > 0:",
             *indent(loop("r", "here", f"here + {tile.rows - 1}", [
-                store(dtypes.i64, "bases", "r", load(dtypes.i64, "bases", "here - 1", scope), scope),
+                note("bases", "r", load(dtypes.i64, "bases", "here - 1", scope), scope),
             ])),
             "at = 0",
             *_short_blocks(tile.short_heights, lambda high: loop("kh", "0", "run_h", [
-                *loop("i", "0", str(high), [store(dtypes.i64, "table", "at + i", entry, scope)]),
+                *loop("i", "0", str(high), [note("table", "at + i", entry, scope)]),
                 f"at += {high}",
             ])),
             f"panel = first_panel + first_tap_h * tap_row + first_tap_w * inputs * {tile.columns * size}",

@@ -23,7 +23,7 @@ from runtime.cpu.conv_planes_copy import LINE, Copy, by_image
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note
 from runtime.tasks import coordinates, typical
 
 DEPTH = 256
@@ -200,7 +200,7 @@ def lower_planes(spec: KernelSpec) -> Lowered:
             "deep = here * taps",
             *fill,
             *loop("r", "0", f"rows + {tile.rows - 1}", [
-                store(dtypes.i64, "table", "r", address, table.scope(SCRATCH)),
+                note("table", "r", address, table.scope(SCRATCH)),
             ]),
             *loop("s", "0", "quotient(rows + strip - 1, strip)", [
                 "r0 = s * strip",

@@ -12,7 +12,7 @@ from engine.dims import product
 from engine.dtypes import DType
 from engine.records import dataclass
 from engine.schedule import Conv2d
-from runtime.emit import SCRATCH, ArgTable, constant, indent, load, loop, store, times
+from runtime.emit import SCRATCH, ArgTable, constant, indent, load, loop, note, store, times
 from runtime.tasks import typical
 from runtime.windows import always_inside, reach
 
@@ -170,7 +170,7 @@ class Copy:
             *loop("kh", "0", "kernel_h", loop("kw", "0", "kernel_w", [
                 f"column = quotient(kw * dilation_w, {step})",
                 f"offset = kh * dilation_h * across + (kw * dilation_w - column * {step}) * phase + column",
-                store(dtypes.i64, "tap_at", "kh * kernel_w + kw", f"offset * {size}", table.scope(SCRATCH)),
+                note("tap_at", "kh * kernel_w + kw", f"offset * {size}", table.scope(SCRATCH)),
             ])),
         ]  # fmt: skip
 
@@ -193,9 +193,9 @@ class Copy:
                 "y = n * tall + (row - n * out_h) * stride_h",
                 "y0 = y if at == p0 else y0",
                 "length = minimum(out_w - first, stop_pixel - at)",
-                store(dtypes.i64, "runs", "3 * runs_met", f"plane + ((y - y0) * across + first) * {size}", scope),
-                store(dtypes.i64, "runs", "3 * runs_met + 1", f"near + (at - p0) * {size}", scope),
-                store(dtypes.i64, "runs", "3 * runs_met + 2", "length", scope),
+                note("runs", "3 * runs_met", f"plane + ((y - y0) * across + first) * {size}", scope),
+                note("runs", "3 * runs_met + 1", f"near + (at - p0) * {size}", scope),
+                note("runs", "3 * runs_met + 2", "length", scope),
                 "runs_met += 1",
                 "at += length",
             ]),

@@ -26,7 +26,7 @@ from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile, transpose_name
 from runtime.cpu.turned import square_lines, turning
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, note, store
 from runtime.tasks import coordinates, divisor, piece, typical
 
 ByTap = Callable[[list[str]], list[str]]
@@ -249,7 +249,7 @@ def _row_lines(plan: GradTile, table: ArgTable, scope: int, sizes: list[int],
             "kw = tap - kh * kernel_w",
             f"base = patch + kh * tap_h + kw * tap_w + channel * {size}",
         ]
-    entry = store(dtypes.i64, "table", "r * tall + t * high + i", "base + t * step_h", scope)
+    entry = note("table", "r * tall + t * high + i", "base + t * step_h", scope)
     lines = [
         f"for r in range(0, rows, {plan.tile.rows}):",
         f"    high = {sizes[0]} if rows - r > {sizes[1]} else {sizes[1]}",

@@ -24,7 +24,7 @@ from runtime.cpu.conv import tap_axes
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, store
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, cast, constant, indent, load, loop, note, store
 from runtime.tasks import coordinates, piece
 
 OUT, IN = 4, 6
@@ -270,7 +270,7 @@ def _multiply(spec: KernelSpec, core: Conv2d, tile: Tile, each: int, weights: Bu
         *loop("number", "0", str(NUMBERS), [
             f"base = image + (first * {NUMBERS} + number * each) * inputs * {size}",
             *loop("r", "0", f"rows + {tile.rows - 1}", [
-                store(dtypes.i64, "table", "r", f"base + minimum(r, rows - 1) * inputs * {size}", scope)
+                note("table", "r", f"base + minimum(r, rows - 1) * inputs * {size}", scope)
             ]),
             f"panel = weights + number * matrix + quotient(channel0, {wide}) * panel_bytes",
             f"for c in range(0, columns, {wide}):",

@@ -122,6 +122,8 @@ load_u8, store_u8 = _memory(_I8, types.uint8, _same, _same, 1)
 load_i32, store_i32 = _memory(_I32, types.int32, _same, _same, 4)
 load_i64, store_i64 = _memory(_I64, types.int64, _same, _same, 8)
 load_bool, store_bool = _memory(_I8, types.boolean, _widen_bool, _narrow_bool, 1)
+store_address = store_i64
+"""For tables of addresses: a loop around it is not vectorised."""
 
 
 @intrinsic

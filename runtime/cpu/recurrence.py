@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from engine import dtypes
 from engine.buffers import Buffer
 from engine.cells import needed
 from engine.dims import Size, ceil_div
@@ -23,7 +22,7 @@ from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile
-from runtime.emit import call, cast, indent, load, loop, store
+from runtime.emit import call, cast, indent, load, loop, note, store
 from runtime.recurrence_arrays import Arrays
 
 TASK = 4
@@ -157,7 +156,7 @@ class _Walk(Arrays):
     def row_table(self, name: str, table: str = "") -> list[str]:
         at = f"{name} + minimum(r, rows - 1) * {name}_step"
         return loop("r", "0", f"rows + {self.tile.rows - 1}",
-                    [store(dtypes.i64, table or f"{name}_rows", "r", at, self.scratch(f"{name}_rows"))])  # fmt: skip
+                    [note(table or f"{name}_rows", "r", at, self.scratch(f"{name}_rows"))])  # fmt: skip
 
     def product(self, left: str, weights: str, turned: bool, out: str, deep: str = "", add: bool = False) -> list[str]:
         """``out = left @ weights``, or with its transpose, row by row; only over ``deep`` terms where given. The sizes

@@ -127,6 +127,14 @@ def _intrinsic(fastmath: frozenset[str], function: Intrinsic, arguments: tuple[t
     return function._defn(_contexts(fastmath)[0], *arguments)
 
 
+def _notes_an_address(statement: ast.stmt) -> bool:
+    """Whether it writes into a table of addresses."""
+    match statement:
+        case ast.Expr(value=ast.Call(func=ast.Name("store_address"))):
+            return True
+    return False
+
+
 class _Function:
     def __init__(
         self,
@@ -254,8 +262,18 @@ class _Function:
         self._body(body, _Loop(after, end))
         builder.position_at_end(after)
         builder.store(builder.add(builder.load(counter), step, flags=["nsw"]), counter)
-        builder.branch(test)
+        back = builder.branch(test)
+        if any(map(_notes_an_address, body)):
+            back.set_metadata("llvm.loop", self._not_vectorised())
         builder.position_at_end(end)
+
+    def _not_vectorised(self) -> ir.MDValue:
+        """The mark of a loop of few turns, or cheap ones: vector code for it takes longer to compile than it saves."""
+        module = self.module
+        switch = module.add_metadata([ir.MetaDataString(module, "llvm.loop.vectorize.enable"), _BIT(0)])
+        loop = ir.MDValue(module, [switch], name=str(len(module.metadata)))
+        loop.operands = (loop, switch)  # what refers to itself is equal to no other
+        return loop
 
     def _while(self, test: ast.expr, body: list[ast.stmt]) -> None:
         again, inside, end = (self.builder.append_basic_block(f"while.{n}") for n in ("test", "body", "end"))

@@ -45,6 +45,7 @@ class _Words:
         for name, dtype in _STORED.items():
             setattr(self, f"load_{name}", self._loader(dtype))
             setattr(self, f"store_{name}", self._storer(dtype))
+        self.store_address = self._storer(_I64)
 
     def claim(self, pointer: int) -> None:
         """Nothing: there are no caches here."""
