@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 
 from runtime.cuda.simulator import copies, warp
-from runtime.cuda.simulator.memory import load_atomic, load_global, load_shared, store_global, store_shared, swap_global
+from runtime.cuda.simulator.memory import (
+    await_global,
+    fence_global,
+    load_atomic,
+    load_global,
+    load_shared,
+    store_global,
+    store_shared,
+    swap_global,
+)
 from runtime.cuda.simulator.shared import BASE
-from runtime.cuda.simulator.thread import barrier, together, until
+from runtime.cuda.simulator.thread import barrier, together
 from runtime.cuda.toolkit import f32, f64, intrinsic, literal, ptx, u16, u32, u64
 
 _U16, _U32, _U64, _F32, _F64 = (np.dtype(t) for t in (np.uint16, np.uint32, np.uint64, np.float32, np.float64))
@@ -330,12 +339,13 @@ def atom_add_global_u32(address: u64, value: u32) -> u32:
 )
 def wait_global_u32(address: u64, count: u32) -> None:
     """Wait until at least ``count`` is there, which other blocks, that run at the same time, add up."""
-    until(lambda: load_atomic(address, _U32) >= count, "other blocks")
+    await_global(address, _U32, count)
 
 
 @ptx("fence.acq_rel.gpu;")
 def fence_gpu() -> None:
     """What this thread has written is seen by all who see what it writes next."""
+    fence_global()
 
 
 # --- barriers ------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from cuda_harness import Case
@@ -150,6 +151,13 @@ def softmax(name, shape, reduced, dtype=f32, dims=None, tolerance=None):
     return _case(name, _softmax(shape, reduced, dtype), dims, tolerance, x=count, y=count, lse=kept)
 
 
+def in_place(name, shape, reduced, dims=None):
+    """A softmax that is written over what it is made of."""
+    case = softmax(name, shape, reduced, dims=dims)
+    spec = replace(case.spec, writes=(replace(case.spec.writes[0], buffer="x"), case.spec.writes[1]))
+    return replace(case, spec=spec, arrays={n: a for n, a in case.arrays.items() if n != "y"})
+
+
 def reductions() -> list[Case]:
     return [
         softmax("short rows", (37, 6), (1,)),
@@ -163,6 +171,10 @@ def reductions() -> list[Case]:
         softmax("rows of two axes", (5, 4, 24), (1, 2)),
         softmax("columns", (50, 45), (0,)),
         softmax("columns below others", (20, 3, 40), (0,)),
+        in_place("short rows in place", (37, 6), (1,)),
+        in_place("rows of a block in place", (2, 2000), (1,)),
+        in_place("rows of any length in place", (5, B), (1,), {"B": 77}),
+        in_place("columns in place", (40, 37), (0,)),
         sums("a thread's rows", (300, 1), (1,)),
         sums("integers", (7, 130), (1,), i32),
         sums("bytes", (7, 40), (1,), i8),

@@ -112,7 +112,7 @@ class Block:
         self.size = threads
         self.memory = memory
         self.races = races
-        self.clocks = Clocks(threads)
+        self.clocks = Clocks(threads, number)
         self.shared = SharedMemory(shared, threads, self.clocks, conflicts)
         self.threads = [Thread(self, i) for i in range(threads)]
         self.mbarriers: dict[int, MBarrier] = {}
@@ -137,7 +137,6 @@ class Block:
         for t in self.threads:
             running[t.number].gr_context = copy_context()  # in which NumPy does not warn
             t.pause = hub.switch
-            running[t.number].gr_context = copy_context()  # with NumPy's error state
         warps = [self.threads[i : i + LANES] for i in range(0, self.size, LANES)]
         alive = [len(w) for w in warps]
 

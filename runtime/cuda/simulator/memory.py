@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from engine.errors import BoundsError
-from runtime.cuda.simulator.thread import current, kernel_line
+from runtime.cuda.simulator.thread import current, kernel_line, until
 
 
 def global_bytes(address: int, nbytes: int, what: str, multiple: int = 0) -> np.ndarray:
@@ -56,7 +56,22 @@ def swap_global(address: int, dtype: np.dtype, value: int, expected: int | None 
     found: int = _numbers(place, dtype)
     if expected is None or found == int(expected) % (1 << (8 * dtype.itemsize)):
         place[:] = _raw((value,), dtype)
+        thread = current()
+        thread.block.races.tell(thread, int(address), int(value))
     return found
+
+
+def await_global(address: int, dtype: np.dtype, count: int) -> None:
+    """Wait until at least ``count`` is there, which other blocks add up: what they did before is seen from here on."""
+    until(lambda: load_atomic(address, dtype) >= count, "other blocks")
+    thread = current()
+    thread.block.races.hear(thread, int(address), count)
+
+
+def fence_global() -> None:
+    """What the running thread has done and heard of, others may learn of by atomic operations that follow."""
+    thread = current()
+    thread.block.clocks.publish(thread.number)
 
 
 def load_shared(address: int, dtype: np.dtype, count: int = 1) -> Any:

@@ -152,6 +152,14 @@ def test_blocks_that_overlap():
     assert found(case, changed(lowered, wrong)) == {RaceError}
 
 
+def test_blocks_that_reduce_the_same_rows_in_place():
+    case = next(c for c in reductions() if c.name == "rows of a block in place")
+    lowered = lower(case.spec)
+    wrong = lowered.kernels[0].source.replace("block = cuda.blockIdx.x", "block = cuda.blockIdx.x // 2")
+    assert wrong != lowered.kernels[0].source
+    assert found(case, changed(lowered, wrong), (0,)) == {RaceError}
+
+
 def test_pieces_of_a_merge_that_overlap(monkeypatch):
     monkeypatch.setattr(sort, "_RUN", 64)
     case = merged_sorts()[0]

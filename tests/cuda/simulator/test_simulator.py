@@ -21,14 +21,15 @@ def kernel({parameters}):
 """
 
 
-def run(body: str, threads: int = 32, shared: int = 0, blocks: int = 1, order: int = 0, **arrays: np.ndarray) -> None:
+def run(body: str, threads: int = 32, shared: int = 0, blocks: int = 1, order: int = 0, cooperative: bool = False,
+        **arrays: np.ndarray) -> None:  # fmt: skip
     """A kernel with the addresses of ``arrays`` as its parameters."""
     lines = "".join(f"    {line}\n" for line in body.strip().splitlines())
     source = HEAD.format(parameters=", ".join(arrays)) + lines
     function = load_source(Kernel("kernel", "0" * 16, source)).kernel
     memory = CheckedMemory()
     addresses = [memory.add(name, a) for name, a in arrays.items()]
-    launch(function, blocks, threads, shared, addresses, memory, order)
+    launch(function, blocks, threads, shared, addresses, memory, order, cooperative=cooperative)
 
 
 ORDERS = pytest.mark.parametrize("order", [0, 1, 2, 3])
@@ -259,3 +260,75 @@ st_global_u32(out + 4 * t, x)
     late = body.format(meet="cuda.syncthreads()", distance=33).replace("cuda.syncthreads()\nst_", "st_")
     with pytest.raises(RaceError, match="byte .* of out, which .* with no barrier between: line (9|11) of the kernel"):
         run(late, threads=64, out=out)
+
+
+@ORDERS
+def test_every_reader_is_known(order):
+    """One of three that read has not met the one that then writes."""
+    body = """
+t = cuda.threadIdx.x
+ld_global_u32(out)
+if t {met} 32:
+    bar_sync(1, 64)
+    if t == {writer}:
+        st_global_u32(out, 1)
+"""
+    for met, writer in ((">=", 64), (">=", 32)):
+        with pytest.raises(RaceError, match="(reads|writes) byte 0 of out, which thread"):
+            run(body.format(met=met, writer=writer), threads=96, order=order, out=np.zeros(1, np.uint32))
+
+
+MEETING = """
+t = cuda.threadIdx.x
+own, other = cuda.blockIdx.x * 256, (1 - cuda.blockIdx.x) * 256
+st_global_u32(out + own + 4 * t, t)
+cuda.syncthreads()
+if t == 0:
+    fence_gpu()
+    atom_add_global_u32(count, 1)
+    wait_global_u32(count, 2)
+cuda.syncthreads()
+x = ld_global_u32(out + other + 4 * t)
+cuda.syncthreads()
+if t == 0:
+    fence_gpu()
+    atom_add_global_u32(count, 1)
+    wait_global_u32(count, 4)
+cuda.syncthreads()
+st_global_u32(out + own + 4 * t, x + 1)
+"""
+
+
+def together(body: str, order: int) -> np.ndarray:
+    """Runs ``body`` in two blocks that run at the same time."""
+    out = np.zeros((2, 64), np.uint32)
+    run(body, threads=64, blocks=2, order=order, cooperative=True, out=out, count=np.zeros(1, np.uint32))
+    return out
+
+
+@ORDERS
+def test_blocks_that_meet_see_what_others_have_written(order):
+    assert (together(MEETING, order) == np.arange(64) + 1).all()
+
+
+LEFT_OUT = {
+    "the fence": ("fence_gpu()", "pass"),
+    "the arrival's wait": ("wait_global_u32(count, {goal})", "pass"),
+    "the barrier before": ("cuda.syncthreads()\nif", "if"),
+    "the barrier after": ("{goal})\ncuda.syncthreads()", "{goal})"),
+}
+
+
+@ORDERS
+@pytest.mark.parametrize("number", [0, 1])
+@pytest.mark.parametrize("what", LEFT_OUT)
+def test_blocks_that_do_not_meet_are_found(what, number, order):
+    """Of one of the two meetings something is left out: before others read what is written, or before it is written
+    again while others read."""
+    right, wrong = (text.format(goal=2 * number + 2) for text in LEFT_OUT[what])
+    parts = MEETING.split(right)
+    at = number + 1 if len(parts) > 2 else 1
+    body = right.join(parts[:at]) + wrong + right.join(parts[at:])
+    assert body != MEETING
+    with pytest.raises(RaceError, match="with no (meeting of the blocks|barrier) between"):
+        together(body, order)
