@@ -4,12 +4,14 @@ and values, and each makes the weights again from the saved logarithms and adds 
 from __future__ import annotations
 
 from engine.dims import ceil_div
+from engine.dtypes import f32
 from engine.program import Lowered, joined
 from engine.schedule import Attention, KernelSpec
 from runtime.cuda.attention_backward import zeros
-from runtime.cuda.attention_hopper import HopperTiles
+from runtime.cuda.attention_hopper_single import hopper_tiles
 from runtime.cuda.attention_tiles import LOG2_E
 from runtime.cuda.hopper import BOX
+from runtime.cuda.hopper_single import BOX as SQUARE
 
 
 def lower_hopper_backward(spec: KernelSpec, core: Attention) -> Lowered:
@@ -17,12 +19,17 @@ def lower_hopper_backward(spec: KernelSpec, core: Attention) -> Lowered:
     whose results somebody reads."""
     made = [_by_query(spec, core)] if "dq" in core.writes else []
     wanted = tuple(n for n in ("dk", "dv") if n in core.writes)
+    if spec.reads[0].dtype == f32 and max(core.features, core.width) > BOX:  # shared memory has room for one of the two
+        return joined([*made, *(_by_key(spec, core, (name,)) for name in wanted)])
     return joined([*made, _by_key(spec, core, wanted)] if wanted else made)
 
 
-def _columns(core: Attention, most: int) -> int:
+def _columns(spec: KernelSpec, core: Attention, most: int) -> int:
     """Streamed rows of a tile, at most ``most``: scores, their gradients and sums share the registers with what masks
-    and draws for dropout take, which is unrolled for each score."""
+    and draws for dropout take, which is unrolled for each score. Of float32 there is a box of them, whose rows and
+    columns lie alike whether it is turned over or not."""
+    if spec.reads[0].dtype == f32:
+        return SQUARE
     wide, masked = max(core.features, core.width) > BOX, "mask" in core.reads
     if "seed" in core.reads or (masked and wide):
         return 32
@@ -31,8 +38,8 @@ def _columns(core: Attention, most: int) -> int:
 
 def _by_query(spec: KernelSpec, core: Attention) -> Lowered:
     """The gradient of the queries."""
-    t = HopperTiles(spec, core, _columns(core, 128), 2)
-    t.tiles("qg", "kv")
+    t = hopper_tiles(spec, core, _columns(spec, core, 128), 2)
+    t.tiles("qg", "kv", "k")
     space, place = t.by_query()
     begin = f"begin = number * {t.columns}"
     fetch = t.fetched_all("qg", "h", [begin], "kv", "group")
@@ -52,7 +59,7 @@ def _by_query(spec: KernelSpec, core: Attention) -> Lowered:
     tile = [
         begin,
         *t.scored_by("s", "q", "k"),
-        "mbarrier_wait(full_v + 8 * slot, parity)",
+        *t.there("v"),
         *t.scored_by("d", "g", "v"),
         f"wgmma_wait_for(s, {t.columns}, 1)",
         *t.masked("own", "other", f"begin + {t.columns} > {whole}"),
@@ -66,7 +73,7 @@ def _by_query(spec: KernelSpec, core: Attention) -> Lowered:
     ]
     before = [
         *t.registers(s=t.scored, d=t.scored, dq=t.summed("q"), logs=2, deltas=2),
-        f"words = cuda.local.array({t.columns // 4}, uint32)",
+        *t.weights("words"),
     ]
     work = [
         *zeros(t, dq="q"),
@@ -79,8 +86,10 @@ def _by_query(spec: KernelSpec, core: Attention) -> Lowered:
 
 def _by_key(spec: KernelSpec, core: Attention, wanted: tuple[str, ...]) -> Lowered:
     """The gradients of keys and values, or one of them."""
-    t = HopperTiles(spec, core, _columns(core, 64), 2)
-    t.tiles("kv", "qg")
+    sums = {"dk": "q", "dv": "g"}
+    t = hopper_tiles(spec, core, _columns(spec, core, 64), 2)
+    own, scored = ("kv", "qg") if "dk" in wanted else ("k", "q")
+    t.tiles(own, scored, "".join(sums[n] for n in wanted))
     space = {"b": core.batch, "group": core.heads // core.ratio, "tile": ceil_div(core.keys, t.own)}
     place = [
         f"first = tile * {t.own}",
@@ -94,7 +103,7 @@ def _by_key(spec: KernelSpec, core: Attention, wanted: tuple[str, ...]) -> Lower
         "h = group * ratio + turned_head",
         f"begin = start + (number - turned_head * tiles) * {t.columns}",
     ]
-    fetch = t.fetched_all("kv", "group", of_tile, "qg", "h")
+    fetch = t.fetched_all(own, "group", of_tile, "qg", "h")
     slopes = ["d[o] = weight * (d[o] * factor - delta)"] if "dk" in wanted else []
     weights = [
         "mine = begin + (lane & 3) * 2",
@@ -115,11 +124,11 @@ def _by_key(spec: KernelSpec, core: Attention, wanted: tuple[str, ...]) -> Lower
             ]),
         ]),
     ]  # fmt: skip
-    words, sums = {"dk": ("slopes", "d"), "dv": ("words", "s")}, {"dk": "q", "dv": "g"}
+    words = {"dk": ("slopes", "d"), "dv": ("words", "s")}
     tile = [
         *of_tile,
         *t.scored_by("s", "k", "q"),
-        "mbarrier_wait(full_g + 8 * slot, parity)",
+        *t.there("g"),
         *(t.scored_by("d", "v", "g") if "dk" in wanted else []),
         f"wgmma_wait_for(s, {t.columns}, {int('dk' in wanted)})",
         *t.masked("other", "own", f"first + {t.own} > begin + shift + 1" if core.causal else ""),
@@ -132,11 +141,11 @@ def _by_key(spec: KernelSpec, core: Attention, wanted: tuple[str, ...]) -> Lower
     ]
     before = [
         *t.registers(s=t.scored, d=t.scored, **{n: t.summed(n) for n in wanted}),
-        *(f"{words[n][0]} = cuda.local.array({t.columns // 4}, uint32)" for n in wanted),
+        *t.weights(*(words[n][0] for n in wanted)),
     ]
     work = [
         *zeros(t, **{n: sums[n] for n in wanted}),
-        *t.walked("kv", "q", tile),
+        *t.walked(own, "q", tile),
         *(line for n in wanted for line in t.written(
             n, "keys", t.place(n, b="b", h="group"), f"{n}[{{}}]" + (f" * {t.scale}" if n == "dk" else "")
         )),

@@ -9,43 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 from cuda_attention import attention
-from cuda_harness import Case, compare, reference, simulate
+from hopper_attention import assert_found, checked, lowered, mask
 
 from engine import dims
-from engine.errors import TenonError
-from engine.program import Lowered
-from runtime.cuda.attention_hopper import takes
 from runtime.cuda.lower import lower
-from runtime.cuda.simulator.conflicts import Conflicts
-
-TOLERANCES = {"bf16": 2e-2, "f16": 3e-3}
-"""By the dtype of the operands, to which weights are rounded too."""
-
-
-def lowered(*shape: int, dtype: str = "bf16", **options: Any) -> tuple[Case, Lowered]:
-    """A case, and its kernels with one block each, which does all of the work."""
-    case = replace(attention(*shape, dtype=dtype, **options), tolerance=TOLERANCES[dtype])
-    assert takes(case.spec, case.spec.core)
-    found = lower(case.spec, architecture="sm_90a")
-    assert all("hopper" in kernel.name for kernel in found.kernels)
-    return case, replace(found, calls=tuple(replace(c, tasks=1) for c in found.calls))
-
-
-def checked(*shape: int, order: int = 3, **options: Any) -> list[Conflicts]:
-    case, made = lowered(*shape, **options)
-    return run(case, made, order)
-
-
-def run(case: Case, made: Lowered, order: int) -> list[Conflicts]:
-    arrays = {name: a.copy() for name, a in case.arrays.items()}
-    counted = simulate(made, arrays, case.values, order)
-    compare(case, arrays, reference(case))
-    return counted
-
-
-def mask(*shape: int) -> np.ndarray:
-    return np.random.default_rng(0).random(shape) < 0.7
-
 
 BACKWARD = pytest.mark.parametrize("backward", [False, True], ids=["forward", "backward"])
 
@@ -126,11 +93,15 @@ def test_hopper_is_chosen_where_it_can():
     assert kernels(1, 1, 65, 70) == forward
     assert kernels(1, 1, 64, 70) == before
     assert kernels(1, 1, 70, 70, 12, 16) == before  # rows that are not aligned
-    assert kernels(1, 1, 70, 70, dtype="f32") == before
+    assert kernels(1, 1, 70, 70, 128, 128, dtype="f32") == forward
+    assert kernels(1, 1, 70, 70, 144, 128, dtype="f32") == before
+    assert kernels(1, 1, 70, 70, dtype="f32", products="medium") == before
     assert kernels(1, 1, 70, 70, 256, 256, given="seed step", dropout=0.1) == before
     assert kernels(1, 1, 1, 70) == ["attention_parts_kernel", "attention_together_kernel"]
     backward = ["attention_backward_hopper_by_query_kernel", "attention_backward_hopper_by_key_kernel"]
     assert kernels(1, 1, 70, 70, backward=True) == backward
+    assert kernels(1, 1, 70, 70, dtype="f32", backward=True) == backward
+    assert "attention_backward_by_key_kernel" in kernels(1, 1, 70, 70, dtype="f32", products="high", backward=True)
     assert "attention_backward_by_key_kernel" in kernels(1, 1, 70, 40, backward=True)
     assert "attention_backward_by_key_dk_kernel" in kernels(1, 1, 70, 70, 256, 256, backward=True)
     n = dims.dim("N")
@@ -165,17 +136,6 @@ EDGES = [("other < keys", "other <= keys"), ("if own < queries:", "if own <= que
 def test_planted_faults_are_found(right: str, wrong: str, keys: int):
     """In two units of work, one after the other; 270 keys are three tiles."""
     assert_found(lowered(1, 2, 66, keys, 16, 16, dtype="f16"), 0, right, wrong)
-
-
-def assert_found(pair: tuple[Case, Lowered], number: int, right: str, wrong: str) -> None:
-    case, made = pair
-    kernel = made.kernels[number]
-    assert right in kernel.source
-    changed = replace(kernel, source=kernel.source.replace(right, wrong))
-    broken = replace(made, kernels=tuple(changed if k is kernel else k for k in made.kernels))
-    with pytest.raises((TenonError, AssertionError)):
-        for order in (4, 0, 1):
-            run(case, broken, order)
 
 
 @pytest.mark.slow
