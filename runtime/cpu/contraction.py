@@ -28,6 +28,8 @@ from runtime.tasks import coordinates, typical
 
 PANEL_BYTES = 32768
 """One panel over one block of k stays in the first-level cache."""
+SECOND_CACHE = 1 << 20
+"""Bytes of panels that may be read again for every block of rows."""
 BLOCK = (96, 4)
 """The largest block of a task: rows, panels."""
 NEAR_ROWS = 128
@@ -195,8 +197,13 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
 
             ideal = batch * m * n * (depth + body) / tile.lanes
             if tasks <= FEW_TASKS:
-                blocks = pairs(shared(n, panels * tile.columns, tile.columns), shared(m, height, tile.rows))
-                costs = [cost(high, wide) for wide, high in blocks] * batch
+                across_rows = shared(m, height, tile.rows)
+                across_columns = shared(n, panels * tile.columns, tile.columns)
+                if _rows_first(columns, k):
+                    costs = [cost(high, wide) for high, wide in pairs(across_rows, across_columns)]
+                else:
+                    costs = [cost(high, wide) for wide, high in pairs(across_columns, across_rows)]
+                costs *= batch
                 found += sum(max(shares(costs, threads)) * threads / ideal for threads in THREADS)
             else:
                 task = cost(min(height, m), width)
@@ -210,6 +217,14 @@ def _block(spec: KernelSpec, rows: Operand, columns: Operand, k: Size, tile: Til
     tried = itertools.product(_halvings(heights, height), _halvings(widths, panels))
     sizes = [(h * tile.rows, p * tile.columns) for h, p in ((height, panels), *tried)]
     return pick("block", {f"{height} x {width}": (height, width) for height, width in sizes})
+
+
+def _rows_first(columns: Operand, k: Size) -> bool:
+    """Whether tasks with the same rows follow one another, so that a thread has the same rows in every layer and finds
+    in its own cache what it wrote; else those with the same columns do. Every block of rows reads all panels again, so
+    these must fit the second-level cache."""
+    panels = columns.size * k * columns.access.dtype.itemsize
+    return isinstance(panels, int) and panels <= SECOND_CACHE
 
 
 def shared(size: int, block: int, tile: int) -> list[int]:
@@ -294,7 +309,7 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
     batch = {f"b{i}": axis_size for i, axis_size in enumerate(spec.axes[:-2])}
     space: dict[str, Size] = dict(batch)
     blocks = {"n_block": ceil_div(columns.size, plan.block_columns), "m_block": ceil_div(rows.size, plan.block_rows)}
-    space |= blocks
+    space |= reversed(blocks.items()) if _rows_first(columns, core.k) else blocks
     depth = max(PANEL_BYTES // (width * size), 1)
     strip = plan.block_rows
     if isinstance(core.k, int) and core.k <= SHORT and not plan.near:
