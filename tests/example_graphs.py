@@ -35,6 +35,8 @@ class Zeros:
 
 
 class Backend:
+    in_place = True
+
     def __init__(self, folder: Path):
         self.folder = folder
         self.numbers = itertools.count()
