@@ -28,8 +28,8 @@ from runtime.tasks import coordinates, typical
 
 PANEL_BYTES = 32768
 """One panel over one block of k stays in the first-level cache."""
-SECOND_CACHE = 1 << 20
-"""Bytes of panels that may be read again for every block of rows."""
+SECOND_CACHE = 1 << 19
+"""Bytes of panels that may be read again for every block of rows: they share the second-level cache with these."""
 BLOCK = (96, 4)
 """The largest block of a task: rows, panels."""
 NEAR_ROWS = 128
