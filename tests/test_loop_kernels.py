@@ -360,17 +360,22 @@ def test_long_sums_stay_accurate(shape, reduced) -> None:
     np.testing.assert_allclose(y, wanted, rtol=1e-6)
 
 
+SOFTMAX = (
+    load("x", 0),
+    Stmt("m", "reduce_max", ("x",), f32),
+    Stmt("d", "sub", ("x", "m"), f32),
+    Stmt("e", "exp", ("d",), f32),
+    Stmt("s", "reduce_sum", ("e",), f32),
+    Stmt("y", "div", ("e", "s"), f32),
+)
+
+
 @pytest.mark.parametrize(("size", "classes"), [(10, 10), (1000, 1000), (40000, 40000), (dim("C"), 77)], ids=str)
 def test_softmax_takes_three_passes_over_a_row(size: Size, classes: int) -> None:
     """And one exponential for each element: it is kept where the quotient will go."""
     shape = (B, size)
     body = (
-        load("x", 0),
-        Stmt("m", "reduce_max", ("x",), f32),
-        Stmt("d", "sub", ("x", "m"), f32),
-        Stmt("e", "exp", ("d",), f32),
-        Stmt("s", "reduce_sum", ("e",), f32),
-        Stmt("y", "div", ("e", "s"), f32),
+        *SOFTMAX,
         Stmt("l", "log", ("s",), f32),
         Stmt("z", "add", ("l", "m"), f32),
         store(0, "y"),
@@ -389,15 +394,7 @@ def test_softmax_takes_three_passes_over_a_row(size: Size, classes: int) -> None
 
 @pytest.mark.parametrize(("size", "exponentials"), [(10, 1), (40000, 2)])
 def test_softmax_in_place_keeps_a_row_in_scratch_where_there_is_room(size: int, exponentials: int) -> None:
-    body = (
-        load("x", 0),
-        Stmt("m", "reduce_max", ("x",), f32),
-        Stmt("d", "sub", ("x", "m"), f32),
-        Stmt("e", "exp", ("d",), f32),
-        Stmt("s", "reduce_sum", ("e",), f32),
-        Stmt("y", "div", ("e", "s"), f32),
-        store(0, "y"),
-    )
+    body = (*SOFTMAX, store(0, "y"))
     access = (over("x", (3, size)),)
     lowered = lower(KernelSpec("softmax", (3, size), access, access, body, reduced=(1,)))
     assert (lowered.calls[0].scratch > 0) == (exponentials == 1)
