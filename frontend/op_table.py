@@ -6,11 +6,9 @@ docstrings, whose last line is ``PyTorch: torch.x. Differs: ...``, and from the 
 
 from __future__ import annotations
 
-import argparse
 import ast
 import importlib
 import inspect
-import os
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 from engine.op import REQUIRED, Op, all_ops
 from engine.records import dataclass
 from frontend import functional, nn, optim
+from frontend.generated import write_or_check
 from frontend.nn import init
 from frontend.optim import lr_scheduler
 from frontend.tensor import Tensor
@@ -227,18 +226,7 @@ def page() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write docs/ops.md from the docstrings and the op records.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the page is out of date")
-    if not parser.parse_args().check:
-        draft = PATH.with_suffix(".md.new")
-        draft.write_text(page(), encoding="utf-8")
-        os.replace(draft, PATH)
-        return 0
-    current = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
-    if current != page():
-        print(f"{PATH.name} is out of date: run python -m frontend.op_table")
-        return 1
-    return 0
+    return write_or_check(PATH, page(), "frontend.op_table")
 
 
 if __name__ == "__main__":

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 from engine.op import Op
 from frontend import elementwise
+from frontend.generated import write_or_check
 
 PATH = Path(__file__).with_name("elementwise.pyi")
 
@@ -50,16 +50,7 @@ def stub() -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Write frontend/elementwise.pyi from the op records.")
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 if the file is out of date")
-    if not parser.parse_args().check:
-        PATH.write_text(stub(), encoding="utf-8")
-        return 0
-    current = PATH.read_text(encoding="utf-8") if PATH.exists() else ""
-    if current != stub():
-        print(f"{PATH.name} is out of date: run python -m frontend.stubs")
-        return 1
-    return 0
+    return write_or_check(PATH, stub(), "frontend.stubs")
 
 
 if __name__ == "__main__":

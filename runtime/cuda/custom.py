@@ -14,9 +14,9 @@ from engine.dims import Size
 from engine.program import Kernel, Lowered
 from engine.schedule import Custom, KernelSpec
 from engine.user_kernel import meet
-from runtime.emit import ArgTable, call, computed_type, indent, key_of
+from runtime.emit import ArgTable, call, indent, key_of
 from runtime.tasks import typical
-from runtime.user_kernels import attribute_text
+from runtime.user_kernels import arguments, indexes, wrapper_name
 
 _THREADS = 128
 _MOST_TEAM = 512
@@ -26,12 +26,7 @@ def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
     """One call of as many threads as the user's function has parts."""
     table = ArgTable()
     user = core.function
-    arrays = []
-    for access, shape in zip((*spec.reads, *spec.writes), core.shapes, strict=True):
-        pointer = table.pointer(access.buffer, access.offset * access.dtype.itemsize)
-        sizes = "".join(f"{table.size(n)}, " for n in shape)
-        arrays.append(f"_tenon.array_{computed_type(access.dtype)}({pointer}, ({sizes}))")
-    attrs = [f"{name}={attribute_text(value, table)}" for name, value in core.attrs]
+    arrays, attrs = arguments(spec, core, table)
     parts: Size = core.shapes[len(spec.reads)][0] if user.ranged else 1
     bounds = ["part", "part + 1"] if user.ranged else []
     threads, blocks = _THREADS, dims.ceil_div(parts, _THREADS)
@@ -40,9 +35,7 @@ def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
     if user.team:
         threads, blocks, part = _team(core.shapes[-1][-1]), parts, "_tenon.cuda.blockIdx.x"
         bounds += [thread, str(threads)]
-    name = f"custom_{spec.name}"
-    while name in user.source:
-        name += "_"
+    name = wrapper_name(spec, core)
     count = table.size(parts)
     words = {meet.__name__: "_tenon.meet"} if user.team else {}
     source = "\n".join([
@@ -63,8 +56,7 @@ def lower_custom(spec: KernelSpec, core: Custom) -> Lowered:
         "",
     ])  # fmt: skip
     code = Kernel(name, key_of(source, threads), source, threads=threads)
-    indexed = any(a.dtype.is_integer for a in spec.reads)  # it may take them for places
-    return Lowered((replace(call(spec, code, table, blocks), indexed=indexed),), (code,))
+    return Lowered((replace(call(spec, code, table, blocks), indexed=indexes(spec)),), (code,))
 
 
 def _team(work: Size) -> int:
