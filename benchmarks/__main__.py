@@ -25,7 +25,8 @@ from runtime import ceilings
 
 def started(engine: str, case: Case, threads: int, folder: Path) -> tuple[Worker, dict[str, Any]]:
     """A worker that is ready to be timed, and what starting it cost. What it compiles is kept in ``folder`` only."""
-    settings = {"TENON_CACHE": str(folder / "tenon"), "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")}
+    caches = {"TENON_CACHE": "tenon", "TORCHINDUCTOR_CACHE_DIR": "inductor", "CACHEDB": "tinygrad.db"}
+    settings = {variable: str(folder / name) for variable, name in caches.items()}
 
     def start() -> Worker:
         return Worker.start("benchmarks", engine, threads, ["--workloads", case.name], settings)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -128,6 +129,37 @@ def jax(case: Case) -> Build:
     return build
 
 
+def tinygrad(case: Case) -> Build:
+    os.environ |= {"DEV": "CPU", "NUM_CPU_THREADS": os.environ["OMP_NUM_THREADS"], "CC": str(_command("clang"))}
+    import tinygrad
+
+    from benchmarks import tinygrad_models
+    from tenon import F, nn
+
+    shapes = {name: tuple(w.shape) for name, w in case.build(nn, F).state_dict().items()}  # the names are Tenon's, too
+
+    def tensor(array: np.ndarray) -> Any:
+        return tinygrad.Tensor(array.astype(np.int32) if array.dtype == np.int64 else array).realize()
+
+    def build() -> Step:
+        model = tinygrad_models.MODELS[case.model]
+        values = {name: tensor(x) for name, x in weights(shapes).items()}
+        given = [tensor(x) for x in case.arrays()]
+        if case.target is None:
+            step = tinygrad_models.infer(model, values)
+        else:
+            step = tinygrad_models.train_step(model, values, case.optimizer, case.rate)
+        return lambda: step(*given).numpy()
+
+    return build
+
+
+def _command(name: str) -> str | None:
+    """The path of an installed program, or of its newest version where names have one, as in ``clang-19``."""
+    names = (name, *(f"{name}-{version}" for version in range(30, 13, -1)))
+    return next(filter(None, map(shutil.which, names)), None)
+
+
 def onnxruntime(case: Case) -> Build:
     import onnxruntime
 
@@ -159,16 +191,19 @@ def export(case: Case, path: str) -> None:
 
 @dataclass(frozen=True)
 class Engine:
-    """``cached``: it keeps what it compiled on disk, so that a first and a second start differ."""
+    """``commands`` are programs that it runs; ``cached``: it keeps what it compiled on disk, so that a first and a
+    second start differ."""
 
     start: Callable[[Case], Build]
     packages: tuple[str, ...]
     supports: Callable[[Case], bool] = lambda case: True
     cached: bool = False
+    commands: tuple[str, ...] = ()
 
     @property
     def missing(self) -> list[str]:
-        return [p for p in self.packages if importlib.util.find_spec(p) is None]
+        packages = [p for p in self.packages if importlib.util.find_spec(p) is None]
+        return packages + [c for c in self.commands if _command(c) is None]
 
 
 ENGINES = {
@@ -181,6 +216,7 @@ ENGINES = {
     "torch.compile": Engine(lambda case: torch(case, "compile"), ("torch",), cached=True),
     "jax": Engine(jax, ("jax",)),
     "onnxruntime": Engine(onnxruntime, ("onnxruntime", "onnx", "torch"), lambda case: case.target is None),
+    "tinygrad": Engine(tinygrad, ("tinygrad",), lambda case: case.model != "lstm", cached=True, commands=("clang",)),
 }
 
 

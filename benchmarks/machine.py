@@ -10,7 +10,7 @@ import platform
 def describe() -> dict[str, str]:
     """The processor and the versions of what is measured and installed."""
     found = {"processor": _processor(), "cores": str(os.cpu_count()), "python": platform.python_version()}
-    for package in ("numpy", "numba", "llvmlite", "torch", "jax", "onnxruntime"):
+    for package in ("numpy", "numba", "llvmlite", "torch", "jax", "onnxruntime", "tinygrad"):
         try:
             found[package] = importlib.metadata.version(package)
         except importlib.metadata.PackageNotFoundError:
