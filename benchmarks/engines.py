@@ -28,7 +28,7 @@ def tenon_program(case: Case, **options: Any) -> Any:
     import tenon as tn
 
     function, specs = tenon_function(case)
-    return tn.compile(function, *specs, **options)
+    return tn.compile(function, *specs, level=case.level, **options)
 
 
 def tenon_function(case: Case) -> tuple[Callable[..., Any], list[Any]]:

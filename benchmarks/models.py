@@ -195,13 +195,15 @@ class Given:
 
 @dataclass(frozen=True)
 class Case:
-    """A model with its inputs; with ``target`` it is a training step, without it is inference."""
+    """A model with its inputs; with ``target`` it is a training step, without it is inference. ``level`` is the one
+    that Tenon compiles at, where it is not the default."""
 
     name: str
     build: Callable[[Any, Any], Any]
     inputs: tuple[Given, ...]
     target: Given | None = None
     optimizer: str = "SGD"
+    level: int | None = None
 
     @property
     def model(self) -> str:
@@ -226,12 +228,13 @@ def _cases(
     optimizer: str = "SGD",
     vocabulary: int = 0,
     inputs: int = 1,
+    level: int | None = None,
 ) -> Iterable[Case]:
     """Cases of one model: ``modes`` gives the batch of each, ``shape`` that of an example."""
     for mode, batch in modes.items():
         labels = Given((batch, *shape) if vocabulary else (batch,), classes)
         target = labels if mode == "train" else None
-        yield Case(f"{name}:{mode}", build, (Given((batch, *shape), vocabulary),) * inputs, target, optimizer)
+        yield Case(f"{name}:{mode}", build, (Given((batch, *shape), vocabulary),) * inputs, target, optimizer, level)
 
 
 def _modes(batch: int) -> dict[str, int]:
@@ -249,6 +252,7 @@ CASES = {
         *_cases("gpt", gpt, (128,), _modes(8), 256, "Adam", vocabulary=256),
         *_cases("resnet18", resnet18, (3, 32, 32), {"train": 32}, 1000),
         *_cases("resnet18", resnet18, (3, 224, 224), {"infer": 8, "infer1": 1}, 1000),
+        *_cases("resnet18", resnet18, (3, 224, 224), {"infer:level3": 8, "infer1:level3": 1}, 1000, level=3),
         *_cases("mobile", mobile, (3, 224, 224), {"infer1": 1}, 1000),
     )
 }
