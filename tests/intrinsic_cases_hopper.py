@@ -61,33 +61,6 @@ def copies() -> Iterator[IntrinsicCase]:
     for rank in (3, 4):
         yield boxes_of_many_axes(rank)
     yield patches()
-    given = random_words(16, 32).view(np.uint8)
-    expected = np.zeros((24, 128), np.uint8)
-    expected[12:24] = given[:12]
-    yield IntrinsicCase(
-        "tma_store_2d",
-        """
-for i in range(16):
-    st_shared_u32(base + 4 * (t + 32 * i), ld_global_u32(x + 4 * (t + 32 * i)))
-fence_proxy_async()
-cuda.syncthreads()
-if t == 0:
-    tma_store_2d(y_map, 0, 12, base)
-    bulk_commit()
-    bulk_wait_read()
-""",
-        {"x": box(given, 16, 128, 128), "y": np.zeros((24, 128), np.uint8)},
-        {"y": expected},
-        maps={"y_map": TensorMap((24, 64), (128,), 2, (16, 64))},
-        hopper=True,
-    )
-    yield IntrinsicCase(
-        "bulk_load",
-        FETCH.format(at=512, size=512, threads=32, load="bulk_load(base, x + 256, 512, base + 512)"),
-        {"x": x, "y": np.zeros(128, np.uint32)},
-        {"y": x.reshape(-1)[256:768]},
-        hopper=True,
-    )
 
 
 def boxes_of_many_axes(rank: int) -> IntrinsicCase:

@@ -27,7 +27,7 @@ from runtime.cuda.simulator.shared import BASE
 from runtime.cuda.simulator.thread import barrier, together
 from runtime.cuda.toolkit import f32, f64, intrinsic, literal, ptx, u16, u32, u64
 
-_U16, _U32, _U64, _F32, _F64 = (np.dtype(t) for t in (np.uint16, np.uint32, np.uint64, np.float32, np.float64))
+_U16, _U32, _F32 = (np.dtype(t) for t in (np.uint16, np.uint32, np.float32))
 
 
 # --- tensor cores --------------------------------------------------------------------------------------------
@@ -64,28 +64,11 @@ def mma_m16n8k8_tf32(
     return together(warp.mma, (a0, a1, a2, a3, b0, b1, c0, c1, c2, c3), "tf32")
 
 
-@ptx("ldmatrix.sync.aligned.m8n8.x1.shared.b16 {$0}, [$address];")
-def ldmatrix_x1(address: u32) -> u32:
-    """An 8 x 8 matrix of 16-bit elements from shared memory; lanes 0 to 7 have the addresses of its rows."""
-    return together(warp.ldmatrix, address, 1, False)[0]
-
-
-@ptx("ldmatrix.sync.aligned.m8n8.x1.trans.shared.b16 {$0}, [$address];")
-def ldmatrix_x1_trans(address: u32) -> u32:
-    """The same, each matrix transposed."""
-    return together(warp.ldmatrix, address, 1, True)[0]
-
-
 @ptx("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {$0, $1}, [$address];")
 def ldmatrix_x2(address: u32) -> tuple[u32, u32]:
-    """Two of them, one above the other: lanes 0 to 15 have the addresses of their rows."""
+    """Two 8 x 8 matrices of 16-bit elements from shared memory, one above the other: lanes 0 to 15 have the addresses
+    of their rows."""
     return together(warp.ldmatrix, address, 2, False)
-
-
-@ptx("ldmatrix.sync.aligned.m8n8.x2.trans.shared.b16 {$0, $1}, [$address];")
-def ldmatrix_x2_trans(address: u32) -> tuple[u32, u32]:
-    """The same, each matrix transposed."""
-    return together(warp.ldmatrix, address, 2, True)
 
 
 @ptx("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {$0, $1, $2, $3}, [$address];")
@@ -321,12 +304,6 @@ def st_shared_v4_f32(address: u32, x: f32, y: f32, z: f32, w: f32) -> None:
     store_shared(address, _F32, x, y, z, w)
 
 
-@ptx("atom.global.cas.b64 $0, [$address], $expected, $value;")
-def atom_cas_global_u64(address: u64, expected: u64, value: u64) -> u64:
-    """Write ``value`` if ``expected`` is there; what was there."""
-    return swap_global(address, _U64, value, expected)
-
-
 @ptx("atom.global.add.u32 $0, [$address], $value;")
 def atom_add_global_u32(address: u64, value: u32) -> u32:
     """Add to what is there; what was there."""
@@ -357,14 +334,8 @@ def bar_sync(number: u32, threads: u32) -> None:
     barrier(int(number), int(threads))
 
 
-@ptx("bar.arrive $number, $threads;")
-def bar_arrive(number: u32, threads: u32) -> None:
-    """Be one of the ``threads`` that ``bar_sync`` waits for, and go on."""
-    barrier(int(number), int(threads), stay=False)
-
-
 # --- between the lanes of a warp -----------------------------------------------------------------------------
-# Each of shfl_bfly, shfl_down, shfl_up and shfl_idx gives a lane's own value back where the other is not in the warp.
+# Each of shfl_bfly, shfl_up and shfl_idx gives a lane's own value back where the other is not in the warp.
 
 
 def _in_halves(instruction: str) -> str:
@@ -375,10 +346,6 @@ def _in_halves(instruction: str) -> str:
 
 def _bfly(lane: int, mask: int) -> int:
     return lane ^ mask
-
-
-def _down(lane: int, delta: int) -> int:
-    return lane + delta
 
 
 def _up(lane: int, delta: int) -> int:
@@ -409,26 +376,6 @@ def shfl_bfly_f64(value: f64, mask: u32) -> f64:
     return together(warp.shuffle, (value, mask), _bfly)
 
 
-@ptx("shfl.sync.down.b32 $0, $value, $delta, 31, -1;")
-def shfl_down_u32(value: u32, delta: u32) -> u32:
-    return together(warp.shuffle, (value, delta), _down)
-
-
-@ptx("shfl.sync.down.b32 $0, $value, $delta, 31, -1;")
-def shfl_down_f32(value: f32, delta: u32) -> f32:
-    return together(warp.shuffle, (value, delta), _down)
-
-
-@ptx(_in_halves("shfl.sync.down.b32 HALF, HALF, $delta, 31, -1;"))
-def shfl_down_u64(value: u64, delta: u32) -> u64:
-    return together(warp.shuffle, (value, delta), _down)
-
-
-@ptx(_in_halves("shfl.sync.down.b32 HALF, HALF, $delta, 31, -1;"))
-def shfl_down_f64(value: f64, delta: u32) -> f64:
-    return together(warp.shuffle, (value, delta), _down)
-
-
 @ptx("shfl.sync.up.b32 $0, $value, $delta, 0, -1;")
 def shfl_up_u32(value: u32, delta: u32) -> u32:
     return together(warp.shuffle, (value, delta), _up)
@@ -450,17 +397,7 @@ def shfl_up_f64(value: f64, delta: u32) -> f64:
 
 
 @ptx("shfl.sync.idx.b32 $0, $value, $source, 31, -1;")
-def shfl_idx_u32(value: u32, source: u32) -> u32:
-    return together(warp.shuffle, (value, source), _idx)
-
-
-@ptx("shfl.sync.idx.b32 $0, $value, $source, 31, -1;")
 def shfl_idx_f32(value: f32, source: u32) -> f32:
-    return together(warp.shuffle, (value, source), _idx)
-
-
-@ptx(_in_halves("shfl.sync.idx.b32 HALF, HALF, $source, 31, -1;"))
-def shfl_idx_u64(value: u64, source: u32) -> u64:
     return together(warp.shuffle, (value, source), _idx)
 
 

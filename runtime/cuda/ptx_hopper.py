@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from runtime.cuda.simulator import mbarriers, tma, warp, warpgroup
+from runtime.cuda.simulator import mbarriers, tma, warpgroup
 from runtime.cuda.simulator.thread import current, together
 from runtime.cuda.toolkit import array, i32, intrinsic, literal, ptx, u16, u32, u64
 
@@ -55,11 +55,6 @@ def fence_proxy_async() -> None:
     """What this thread has written to shared memory, or knows that others have, is seen by TMA and wgmma."""
     thread = current()
     thread.block.shared.fence(thread.number)
-
-
-@ptx("prefetch.tensormap [$tensor_map];")
-def prefetch_tensor_map(tensor_map: u64) -> None:
-    """Fetch a tensor map, which copies will need, into the cache."""
 
 
 @ptx("fence.proxy.tensormap::generic.acquire.gpu [$tensor_map], 128;")
@@ -108,42 +103,7 @@ def tma_load_patches(
     tma.load_patches(destination, tensor_map, (channel, column, row, image), (right, down), mbarrier)
 
 
-@ptx("cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [$tensor_map, {$column, $row}], [$source];")
-def tma_store_2d(tensor_map: u64, column: i32, row: i32, source: u32) -> None:
-    """Begin to copy a box from shared memory to a matrix, except for what lies outside it."""
-    tma.store(tensor_map, (column, row), source)
-
-
-@ptx("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [$destination], [$source], $size, [$mbarrier];")
-def bulk_load(destination: u32, source: u64, size: u32, mbarrier: u32) -> None:
-    """Begin to copy ``size`` bytes to shared memory, all of it in multiples of 16."""
-    tma.load_bytes(destination, source, size, mbarrier)
-
-
-@ptx("cp.async.bulk.commit_group;")
-def bulk_commit() -> None:
-    """The copies out of shared memory that this thread has begun are a group."""
-
-
-@ptx("cp.async.bulk.wait_group.read 0;")
-def bulk_wait_read() -> None:
-    """Wait until all groups of copies have read what they copy: it may be written again."""
-    mbarriers.wait_for_stores()
-
-
 # --- warps ---------------------------------------------------------------------------------------------------
-
-
-@ptx("stmatrix.sync.aligned.m8n8.x4.shared.b16 [$address], {$a, $b, $c, $d};")
-def stmatrix_x4(address: u32, a: u32, b: u32, c: u32, d: u32) -> None:
-    """Four 8 x 8 matrices of 16-bit elements to shared memory: each lane has the address of a row."""
-    together(warp.stmatrix, (address, a, b, c, d), False)
-
-
-@ptx("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [$address], {$a, $b, $c, $d};")
-def stmatrix_x4_trans(address: u32, a: u32, b: u32, c: u32, d: u32) -> None:
-    """The same, each matrix transposed."""
-    together(warp.stmatrix, (address, a, b, c, d), True)
 
 
 @ptx("setmaxnreg.inc.sync.aligned.u32 $registers;")

@@ -16,7 +16,7 @@ from runtime.cuda.simulator.clocks import Clocks
 from runtime.cuda.simulator.conflicts import Conflicts
 from runtime.cuda.simulator.mbarriers import MBarrier
 from runtime.cuda.simulator.races import GlobalRaces
-from runtime.cuda.simulator.shared import RaceError, SharedMemory
+from runtime.cuda.simulator.shared import SharedMemory
 from runtime.cuda.simulator.thread import LANES, Barrier, Thread, Together, Until, run_as
 from runtime.cuda.simulator.warpgroup import Warpgroup
 
@@ -119,7 +119,6 @@ class Block:
         self.flying: list[Callable[[], None]] = []  # copies that land when nobody can go on
         self.warpgroups: dict[int, Warpgroup] = {}
         self._order = order
-        self._arrived: dict[int, list[tuple[Thread, Barrier, np.ndarray]]] = {}
         self.give_way: Callable[[], object] | None = None  # to other blocks, where several run
 
     @property
@@ -172,9 +171,6 @@ class Block:
                     self.give_way()
                 else:
                     raise DivergenceError(self._stuck(running))
-            for t in self.threads:
-                if t.stores:
-                    raise RaceError(f"thread {t.number} has returned while copies out of shared memory are under way")
         finally:
             for g in running.values():
                 g.throw()
@@ -200,29 +196,21 @@ class Block:
             t.wait, t.given = None, None if results is None else results[i]
         return True
 
-    def arrive(self, thread: Thread, at: Barrier) -> None:
-        """``thread`` has come to a barrier, and does not wait there."""
-        self._arrived.setdefault(at.number, []).append((thread, at, self.clocks.release(thread.number)))
-
     def _meet(self) -> bool:
         """Let those go on whose barrier is complete; whether there were any."""
-        waiting: dict[int, list[Thread]] = {}
+        waiting: dict[int, list[tuple[Thread, Barrier]]] = {}
         for t in self.threads:
             if isinstance(t.wait, Barrier):
-                waiting.setdefault(t.wait.number, []).append(t)
-        for number, threads in waiting.items():
-            arrived = self._arrived.get(number, [])
-            places = [t.wait for t in threads if isinstance(t.wait, Barrier)]
-            counts = {p.among for p in places} | {p.among for _, p, _ in arrived}
-            if len(counts) > 1 or (counts == {0} and len({p.line for p in places}) > 1):
+                waiting.setdefault(t.wait.number, []).append((t, t.wait))
+        for found in waiting.values():
+            threads = [t for t, _ in found]
+            counts = {place.among for _, place in found}
+            if len(counts) > 1 or (counts == {0} and len({place.line for _, place in found}) > 1):
                 raise DivergenceError(f"threads wait for one another in different places: {_places(threads)}")
-            if len(threads) + len(arrived) == (counts.pop() or self.size):
+            if len(threads) == (counts.pop() or self.size):
                 for t in threads:
-                    for _, _, known in arrived:
-                        self.clocks.acquire(t.number, known)
                     t.wait = None
                 self.clocks.meet([t.number for t in threads])
-                self._arrived.pop(number, None)
                 return True
         return False
 

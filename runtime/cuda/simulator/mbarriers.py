@@ -1,4 +1,4 @@
-"""mbarriers, and the copies that they wait for: TMA and bulk copies, which arrive when no thread can go on without."""
+"""mbarriers, and the copies that they wait for: TMA's, which arrive when no thread can go on without."""
 
 from __future__ import annotations
 
@@ -85,10 +85,3 @@ def begin(address: int, pieces: list[tuple[slice, Callable[[], np.ndarray]]]) ->
         barrier.turn()
 
     thread.block.flying.append(land)
-
-
-def wait_for_stores() -> None:
-    """The bulk copies out of shared memory that this thread began are done."""
-    for finish in current().stores:
-        finish()
-    current().stores.clear()

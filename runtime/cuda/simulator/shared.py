@@ -47,7 +47,7 @@ class SharedMemory:
         self._read = np.zeros((size, warps), np.int32)
         self._read_epoch = np.zeros(size, np.int32)
         self._awaited = np.full(size, -1, np.int32)  # the thread whose copy will arrive here
-        self._lent = np.zeros(size, np.int16)  # how many products and copies are reading this
+        self._lent = np.zeros(size, np.int16)  # how many products are reading this
         self._unfenced = np.zeros(size, bool)
 
     def place(self, address: int, nbytes: int, what: str) -> slice:
@@ -120,7 +120,7 @@ class SharedMemory:
     def _compare_with_reads(self, thread: int, at: slice) -> None:
         lent = self._lent[at] > 0
         if lent.any():
-            raise _race(f"writes byte {_first(at, lent)} of shared memory, which wgmma or a copy still reads", thread)
+            raise _race(f"writes byte {_first(at, lent)} of shared memory, which wgmma still reads", thread)
         unread = self.clocks.seen[thread][self._reader[at]] < self._read[at]
         if unread.any():
             byte, warp = _first(at, unread.any(1)), int(unread.any(0).argmax())
@@ -147,10 +147,10 @@ class SharedMemory:
         self._unfenced &= self.clocks.seen[thread][self._writer] < self._written
 
     def lend(self, thread: int, at: Place) -> None:
-        """wgmma or TMA begins to read these bytes: until ``give_back`` nobody may write them."""
+        """wgmma begins to read these bytes: until ``give_back`` nobody may write them."""
         if self._unfenced[at].any():
             byte = _first(at, self._unfenced[at])
-            raise _race(f"has wgmma or TMA read byte {byte} of shared memory, with no fence_proxy_async since", thread)
+            raise _race(f"has wgmma read byte {byte} of shared memory, with no fence_proxy_async since", thread)
         self.check_read(thread, at)
         self._lent[at] += 1
         self._read_epoch[at] = _LATER

@@ -26,7 +26,7 @@ class Together(NamedTuple):
 
 
 class Barrier(NamedTuple):
-    """``among`` threads of the block wait for one another (0: all of them), or have arrived and go on."""
+    """``among`` threads of the block wait for one another (0: all of them)."""
 
     number: int
     among: int
@@ -47,7 +47,7 @@ Wait = Together | Barrier | Until
 class Thread:
     """One thread of a block."""
 
-    __slots__ = ("block", "copies", "given", "lane", "number", "pause", "stores", "wait", "warp")
+    __slots__ = ("block", "copies", "given", "lane", "number", "pause", "wait", "warp")
 
     def __init__(self, block: Block, number: int):
         self.block = block
@@ -56,7 +56,6 @@ class Thread:
         self.wait: Wait | None = None
         self.given: Any = None
         self.copies: list[list[Callable[[], None]]] = [[]]
-        self.stores: list[Callable[[], None]] = []
         self.pause: Callable[[], object] = lambda: None
 
 
@@ -87,15 +86,11 @@ def together(function: Callable[..., Sequence[Any] | None], given: Any, *constan
     return thread.given
 
 
-def barrier(number: int = 0, among: int = 0, stay: bool = True) -> None:
-    """Wait for the block's other threads, or be one of ``among`` at the barrier ``number``; or arrive and go on."""
+def barrier(number: int = 0, among: int = 0) -> None:
+    """Wait for the block's other threads, or be one of ``among`` at the barrier ``number``."""
     thread = _now.thread
-    here = Barrier(number, among, kernel_line())
-    if stay:
-        thread.wait = here
-        thread.pause()
-    else:
-        thread.block.arrive(thread, here)
+    thread.wait = Barrier(number, among, kernel_line())
+    thread.pause()
 
 
 def until(ready: Callable[[], bool], what: str) -> None:

@@ -1,4 +1,4 @@
-"""The copy engine: boxes of arrays between global and shared memory, swizzled, and plain runs of bytes."""
+"""The copy engine: boxes of arrays from global to shared memory, swizzled."""
 
 from __future__ import annotations
 
@@ -64,25 +64,6 @@ def load_patches(
     mbarriers.begin(mbarrier, pieces)
 
 
-def store(tensor_map: int, corner: Sequence[int], source: int) -> None:
-    """Begin to copy a box from shared memory to an array."""
-    thread = current()
-    shared = thread.block.shared
-    for at, target, inside in _chunks(tensor_map, corner, source):
-        shared.lend(thread.number, at)
-        thread.stores.append(_writer(at, target, inside))
-
-
-def load_bytes(destination: int, source: int, nbytes: int, mbarrier: int) -> None:
-    """Begin to copy bytes, a multiple of 16, to shared memory."""
-    if nbytes % _CHUNK:
-        raise BoundsError(f"a bulk copy of {nbytes} bytes, no multiple of 16: line {kernel_line()} of the kernel")
-    shared = current().block.shared
-    offsets = range(0, nbytes, _CHUNK)
-    places = [shared.place(destination + i, _CHUNK, "copies") for i in offsets]
-    mbarriers.begin(mbarrier, [(at, _reader(source + i, _CHUNK)) for i, at in zip(offsets, places, strict=True)])
-
-
 def _map(tensor_map: int, place: int) -> tuple[int, TensorMap]:
     if int(tensor_map) % 64:
         raise BoundsError(f"a tensor map at {tensor_map}, no multiple of 64: line {kernel_line()} of the kernel")
@@ -133,16 +114,3 @@ def _reader(source: int, inside: int) -> Callable[[], np.ndarray]:
         return found
 
     return data
-
-
-def _writer(at: slice, target: int, inside: int) -> Callable[[], None]:
-    thread = current()
-    touched(target, inside, written=True)
-
-    def finish() -> None:
-        if inside:
-            region, start = thread.block.memory.place(int(target), inside, "writes")
-            region.bytes[start : start + inside] = thread.block.shared.bytes[at][:inside]
-        thread.block.shared.give_back(thread.number, at)
-
-    return finish

@@ -75,15 +75,3 @@ def elements(words: np.ndarray, kind: str) -> np.ndarray:
     if kind == "f16":
         return halves.view(np.float16).astype(np.float64)
     return (halves.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-
-
-def stmatrix(lanes: Sequence[Thread], given: list[tuple[int, ...]], transposed: bool) -> None:
-    """Four matrices to shared memory, the reverse of ldmatrix: each lane gives the address of a row and four words."""
-    words = np.array([[int(w) & 0xFFFFFFFF for w in g[1:]] for g in given], np.uint32)
-    tiles = np.zeros((4, 8, 4), np.uint32)
-    tiles[:, GROUP, TEAM] = words.T
-    rows = tiles.view(np.uint16)
-    if transposed:
-        rows = np.ascontiguousarray(rows.transpose(0, 2, 1))
-    for thread, g, row in zip(lanes, given, rows.reshape(LANES, 8), strict=True):
-        thread.block.shared.store(thread, g[0], row.view(np.uint8))

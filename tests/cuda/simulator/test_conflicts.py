@@ -37,7 +37,7 @@ def kernel(x):
         ("ldmatrix_x4(base + 16 * t)", 0),
         ("ldmatrix_x4(base + 128 * t)", 4 * 7),
         ("ldmatrix_x4(base + 128 * t + 16 * (t % 8))", 0),
-        ("ldmatrix_x1(base + 64 * t)", 3),
+        ("ldmatrix_x2(base + 64 * t)", 2 * 3),
         ("cp_async_16(base + 128 * t, x + 16 * t)", 4 * 7),
     ],
 )

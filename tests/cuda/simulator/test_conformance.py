@@ -12,7 +12,7 @@ from runtime.cuda import ptx, ptx_hopper
 from runtime.cuda.simulated import SimulatedDevice
 
 CASES = cases()
-WITHOUT_EFFECT = {"prefetch_tensor_map", "setmaxnreg_inc", "setmaxnreg_dec"}
+WITHOUT_EFFECT = {"setmaxnreg_inc", "setmaxnreg_dec"}
 """What changes nothing that a kernel could see."""
 
 
