@@ -15,6 +15,8 @@ MAX_BUFFERS = 40
 """Past this many buffers a kernel's registers spill and its compile time grows faster than what fusion saves."""
 MOST_TAPS = 25
 """A window with more taps asks for so many rows around its own that they cost more than an image in memory."""
+MOST_WEIGHTS = 1 << 14
+"""So many weights stay near while a few rows of pixels are multiplied by them."""
 
 
 class Cluster:
@@ -29,7 +31,7 @@ class Cluster:
         self.nodes = list(nodes)
         members = set(self.nodes)
         cores = [n for n in self.nodes if n.op.kind in CORE_KINDS]
-        above = [n for n in cores if n.op.kind == "pool"] or [n for n in cores[1:] if is_depthwise(n)]
+        above = [n for n in cores if n.op.kind == "pool"] or [n for n in cores[1:] if _may_stack(cores[0], n)]
         self.core = above[0] if above else cores[0] if cores else None
         self.cores = cores
         below = _ancestors(self.core, members) if above and self.core else set()
@@ -96,7 +98,19 @@ def _stacks(source: Node, core: Node, chains: bool) -> bool:
     made as they are wanted, a convolution that reads each of them a few times only."""
     if source.op.name != "conv2d":
         return False
-    return core.op.name == "max_pool2d" or (chains and is_pointwise(source) and is_depthwise(core))
+    return core.op.name == "max_pool2d" or (chains and _may_stack(source, core))
+
+
+def _may_stack(source: Node, core: Node) -> bool:
+    """Whether one of the two convolutions has a window for each channel, and the other reads single pixels. Where that
+    is the second, a kernel reads all its weights again and again: so they are few."""
+    if is_depthwise(core):
+        return is_pointwise(source)
+    return is_depthwise(source) and is_pointwise(core) and _weights(core) <= MOST_WEIGHTS
+
+
+def _weights(node: Node) -> int:
+    return math.prod(size for size in node.inputs[1].shape if isinstance(size, int))
 
 
 def is_pointwise(node: Node) -> bool:

@@ -55,11 +55,20 @@ class ChainTile:
     def bytes(self) -> int:
         return self.ring * self.tile.patch.pitch * self.tile.dtype.itemsize
 
+    @property
+    def ring_lines(self) -> list[str]:
+        """Lines that set how far behind ``patch`` the lines of input are that row ``r`` reads, which take turns."""
+        found = []
+        for kh in range(self.tile.core.kernel[0]):
+            found += [f"line_{kh} = r * stride_h + {kh} * dilation_h",
+                      f"row_{kh} = (line_{kh} - quotient(line_{kh}, ring) * ring) * pitch"]  # fmt: skip
+        return found
 
-def chain_tile(tile: DepthwiseTile) -> ChainTile:
-    """``tile`` in few rows at a time."""
+
+def chain_tile(tile: DepthwiseTile, strip: int = STRIP) -> ChainTile:
+    """``tile`` in few rows at a time, so many that they read about ``strip`` pixels that others do not."""
     width = min(tile.patch.extent(1), typical(tile.core.in_size[1]))
-    rows = -(-STRIP // (width * tile.core.stride[0]))
+    rows = -(-strip // (width * tile.core.stride[0]))
     return ChainTile(tile, piece(tile.size[0], rows) if rows < tile.size[0] else tile.size[0])
 
 
@@ -107,11 +116,7 @@ def lower_conv_chain(spec: KernelSpec, core: ConvChain) -> Lowered:
     by_task, by_strip, modules = make.lines()
     parts = scratch_parts({"patch": chain.bytes, **make.scratch()})
     table.declare(ring=chain.ring, strip=chain.rows)
-    rows = []
-    for kh in range(core.last.kernel[0]):
-        rows += [f"line_{kh} = r * stride_h + {kh} * dilation_h",
-                 f"row_{kh} = (line_{kh} - quotient(line_{kh}, ring) * ring) * pitch"]  # fmt: skip
-    before, by_row = row_lines(plan, emitter, table, windows.buffer.name, rows)
+    before, by_row = row_lines(plan, emitter, table, windows.buffer.name, chain.ring_lines)
     space = plan.space(spec.axes[0])
     task = loop("task", "lo", "hi", [
         *coordinates(table, "task", space),

@@ -110,7 +110,7 @@ class Patch:
                 "last = minimum(in_w, quotient(maximum(start_w + patch_w, 0) + x_dilation_w - 1, x_dilation_w))",
             ]
             row = ["ih = quotient(position, x_dilation_h)", "inside = position >= 0 and ih * x_dilation_h == position"]
-            copied = [*clear("0", "pitch"), *self._copy_lines(table, scope, "(iw * x_dilation_w - start_w)")]
+            copied = [*clear("0", "pitch"), *self.copy_line(table, scope, "(iw * x_dilation_w - start_w)")]
         else:
             head = [
                 "first = maximum(start_w, 0)",
@@ -119,7 +119,7 @@ class Patch:
                 "right = minimum(last - start_w, patch_w) * channels",
             ]
             row = ["ih = position", "inside = ih >= 0"]
-            copied = [*clear("0", "left"), *self._copy_lines(table, scope, "(iw - start_w)"), *clear("right", "pitch")]
+            copied = [*clear("0", "left"), *self.copy_line(table, scope, "(iw - start_w)"), *clear("right", "pitch")]
         return [
             "start_h = oh0 * stride_h - pad_h",
             "start_w = ow0 * stride_w - pad_w",
@@ -171,8 +171,8 @@ class Patch:
         """Lines that set the elements ``first .. last`` of ``line`` to zero."""
         return loop("v", first, last, [store(self.dtype, "line", "v", constant(0, self.dtype), scope)])
 
-    def _copy_lines(self, table: ArgTable, scope: int, column: str) -> list[str]:
-        """Copy columns ``first .. last`` of the input row at address ``source`` into ``line``."""
+    def copy_line(self, table: ArgTable, scope: int, column: str) -> list[str]:
+        """Lines that copy columns ``first .. last`` of the input row at address ``source`` into ``line``."""
         x = self.core.x
         stored = x.dtype.computed
 

@@ -7,6 +7,8 @@ input that several of them read is loaded once, and their sums go from registers
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Lowered, Pointer
@@ -157,11 +159,15 @@ def place_lines(plan: DepthwiseTile, table: ArgTable) -> list[str]:
     ]
 
 
-def row_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, windows: str,
-              rows: list[str]) -> tuple[list[str], list[str]]:  # fmt: skip
+Keep = Callable[[BodyEmitter, int], list[str]]
+"""Lines behind a body's for point ``s + p`` of a row and channel ``j``, where its values are known."""
+
+
+def row_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, windows: str, rows: list[str],
+              keep: Keep = lambda body, p: []) -> tuple[list[str], list[str]]:  # fmt: skip
     """Lines before the loop over the rows of a tile whose input is in ``patch``, and those that convolve row ``r`` and
-    run the body of ``emitter`` on each sum. ``rows`` set ``row_0``, ``row_1`` and so on: how many elements behind
-    ``patch`` the lines of input are that it reads."""
+    run the body of ``emitter`` on each sum, and ``keep``. ``rows`` set ``row_0``, ``row_1`` and so on: how many
+    elements behind ``patch`` the lines of input are that it reads."""
     core, patch = plan.core, plan.patch
     table.declare(
         windows=Pointer(windows), panel_bytes=product(core.kernel) * plan.panel * plan.dtype.itemsize,
@@ -171,17 +177,18 @@ def row_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, window
     by_row = ["oh = oh0 + r", *rows, *emitter.enter(1, "oh")]
     by_row += [f"whole = quotient(tile_w, {plan.points}) * {plan.points}"]
     by_row += [f"for s in range(0, whole, {plan.points}):",
-               *indent(_point_lines(plan, emitter, table, windows, plan.points))]  # fmt: skip
+               *indent(_point_lines(plan, emitter, table, windows, plan.points, keep))]  # fmt: skip
     for points in plan.remainders:
         by_row += [
             "s = whole",
             f"if tile_w - s == {points}:",
-            *indent(_point_lines(plan, emitter, table, windows, points)),
+            *indent(_point_lines(plan, emitter, table, windows, points, keep)),
         ]
     return ["panel = windows + channel_block * panel_bytes", *by_image], by_row
 
 
-def _point_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, weights: str, points: int) -> list[str]:
+def _point_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, weights: str, points: int,
+                 keep: Keep) -> list[str]:  # fmt: skip
     """Lines that compute ``points`` neighbouring outputs from column ``s`` of the tile, over all channels."""
     core, scope = plan.core, table.scope(SCRATCH)
     (kernel_h, kernel_w), (_, stride), (_, dilation) = core.kernel, core.stride, core.dilation
@@ -202,7 +209,7 @@ def _point_lines(plan: DepthwiseTile, emitter: BodyEmitter, table: ArgTable, wei
     for p in range(points):
         twin = emitter.fork(core={0: f"sum_{p}"}, tag=f"p{points}_{p}_")
         lines += twin.enter(2, f"ow0 + s + {p}")
-        inside += twin.enter(3, "channel0 + j", inline=True)
+        inside += [*twin.enter(3, "channel0 + j", inline=True), *keep(twin, p)]
     lanes = host_tile(plan.dtype).lanes
     if plan.channels % lanes:
         return lines + loop("j", "0", "channels", inside)

@@ -41,6 +41,7 @@ from runtime.cpu.conv_inside import lower_inside, reads_inside
 from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
 from runtime.cpu.conv_planes import goes_by_planes, lower_planes
 from runtime.cpu.conv_pool import lower_conv2d_pool
+from runtime.cpu.conv_separable import lower_separable
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.conv_winograd import is_winograd, lower_winograd
 from runtime.cpu.custom import lower_custom
@@ -93,6 +94,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_inside(item)
         case Conv2d():
             return lower_conv2d(item)
+        case ConvChain() as core if is_depthwise(core.source):
+            return lower_separable(item, core)
         case ConvChain() as core:
             return lower_conv_chain(item, core)
         case ConvWeightGrad() as core if is_pointwise_gradient(core) and not core.x.dtype.storage_only:
