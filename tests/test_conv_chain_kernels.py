@@ -1,8 +1,9 @@
-"""Kernels of two convolutions, against the schedule's definition on NumPy; and which convolutions make one."""
+"""Kernels of two convolutions, one of them depthwise, against the schedule's definition on NumPy; and which
+convolutions make one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import tenon as tn
 from engine import dims, dtypes, scheduled
 from engine.buffers import Buffer
 from engine.dtypes import DType
+from engine.program import Lowered
 from engine.schedule import Access, Conv2d, ConvChain, KernelSpec, Stmt
 from engine.scheduled import Memory
 from runtime.cpu.lower import lower
@@ -107,16 +109,60 @@ def test_chain(name: str) -> None:
             "residual": (case.channels,) if case.norm else (n, *case.size, case.channels),
             "bias": (case.channels,), "y": (n, *case.out_size, case.channels),
         }  # fmt: skip
-        arrays = {k: rng.standard_normal(s).astype(case.dtype.numpy) for k, s in shapes.items()}
-        buffers = [Buffer(k, "temp", case.dtype, a.size) for k, a in arrays.items()]
-        memory = Memory(buffers, {"B": n}, {k: a.copy() for k, a in arrays.items()})
-        scheduled.execute(spec, memory)
-        for splits in (1, 3):
-            arrays["y"].fill(np.nan)
-            run(lowered, arrays, {"B": n}, splits)
-            wanted = memory.arrays["y"].reshape(arrays["y"].shape)
-            tolerance = 1e-12 if case.dtype == dtypes.f64 else 1e-5
-            np.testing.assert_allclose(arrays["y"], wanted, rtol=tolerance, atol=tolerance)
+        compare(spec, lowered, {k: rng.standard_normal(s).astype(case.dtype.numpy) for k, s in shapes.items()}, n)
+
+
+def compare(spec: KernelSpec, lowered: Lowered, arrays: dict[str, np.ndarray], n: int) -> None:
+    """What the kernels make of ``n`` images is what the definition makes of them."""
+    dtype = spec.writes[0].dtype
+    buffers = [Buffer(k, "temp", dtype, a.size) for k, a in arrays.items()]
+    memory = Memory(buffers, {"B": n}, {k: a.copy() for k, a in arrays.items()})
+    scheduled.execute(spec, memory)
+    for splits in (1, 3):
+        arrays["y"].fill(np.nan)
+        run(lowered, arrays, {"B": n}, splits)
+        wanted = memory.arrays["y"].reshape(arrays["y"].shape)
+        tolerance = 1e-12 if dtype == dtypes.f64 else 1e-5
+        np.testing.assert_allclose(arrays["y"], wanted, rtol=tolerance, atol=tolerance)
+
+
+SEPARABLE = {
+    "small": Case((7, 9), 20, 24),
+    "a panel and a half, in strips": Case((40, 37), 32, 48, stride=(2, 1)),
+    "wide window, much padding": Case((12, 11), 16, 20, kernel=(5, 4), stride=(1, 2), padding=(2, 3)),
+    "row-major image": Case((8, 8), 16, 16, channels_last=False),
+    "f64": Case((6, 7), 5, 24, dtype=dtypes.f64),
+    "wider than a task": Case((6, 150), 16, 8),
+}
+
+
+def separable(case: Case) -> KernelSpec:
+    """A window over each of the inputs, then channels of single pixels. A row of numbers is added between them."""
+    spec = chain(case)
+    core, (dtype, inputs) = spec.core, (case.dtype, case.inputs)
+    assert isinstance(core, ConvChain)
+    taps = case.kernel[0] * case.kernel[1]
+    window = Access("windows", dtype, elements((1, 1, *case.kernel)))
+    source = replace(core.last, x=core.source.x, w=window, in_channels=inputs, out_channels=inputs, groups=inputs,
+                     w_group=taps)  # fmt: skip
+    last = replace(core.source, x=core.last.x, in_size=case.out_size, out_size=case.out_size)
+    return replace(spec, core=ConvChain(source, core.inner, last))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SEPARABLE)
+def test_separable(name: str) -> None:
+    case = replace(SEPARABLE[name], norm=True)
+    spec, rng = separable(case), np.random.default_rng(0)
+    lowered = lower(spec)
+    assert any(k.name.startswith("conv_separable") for k in lowered.kernels)
+    for n in (1, 3, 0):
+        shapes = {
+            "x": (n, *case.size, case.inputs), "mix": (case.channels, case.inputs),
+            "windows": (case.inputs, *case.kernel), "residual": (case.inputs,), "bias": (case.channels,),
+            "y": (n, *case.out_size, case.channels),
+        }  # fmt: skip
+        compare(spec, lowered, {k: rng.standard_normal(s).astype(case.dtype.numpy) for k, s in shapes.items()}, n)
 
 
 class Block(nn.Module):
@@ -154,6 +200,28 @@ def test_pointwise_and_depthwise_are_one_kernel() -> None:
 )
 def test_what_is_no_chain(module: Block) -> None:
     assert chains(module) == 0
+
+
+class Separable(nn.Module):
+    def __init__(self, channels: int = 12, outputs: int = 8, stride: int = 1) -> None:
+        super().__init__()
+        self.window = nn.Conv2d(channels, channels, 3, padding=1, groups=channels)
+        self.norm = nn.BatchNorm2d(channels)
+        self.mix = nn.Conv2d(channels, outputs, 1, stride=stride)
+
+    def forward(self, x):  # type: ignore[no-untyped-def]
+        return self.mix(self.norm(self.window(x)).relu())
+
+
+@pytest.mark.slow
+def test_depthwise_and_pointwise_are_one_kernel() -> None:
+    module, spec = Separable(4).eval(), tn.spec("B", 4, 9, 8)
+    x = np.random.default_rng(1).standard_normal((2, 4, 9, 8)).astype(np.float32)
+    exe, plain = tn.compile(module, spec), tn.compile(module, spec, level=0)
+    np.testing.assert_allclose(exe(x), plain(x), rtol=1e-4, atol=1e-5)
+    assert chains(module) == 1
+    assert chains(Separable(4, stride=2)) == 0
+    assert chains(Separable(4, outputs=1 << 14)) == 0
 
 
 def test_without_fusion_there_are_no_chains() -> None:

@@ -82,7 +82,9 @@ def lower_separable(spec: KernelSpec, core: ConvChain) -> Lowered:
     ])  # fmt: skip
     address = note("pixels", "r", f"made + r * channels * {plan.dtype.itemsize}", table.scope(SCRATCH))
     lines = [*scratch_lines(parts, table), *start, *loop("r", "0", str(pixels), [address]), *task]
-    code = kernel(f"conv_separable_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names})
+    code = kernel(
+        f"conv_separable_{plan.dtype}", lines, table, modules={"runtime.cpu.microkernel": names, **plan.patch.modules}
+    )
     x = core.source.x
     reads = dict.fromkeys([x.buffer, packed.buffer.name, windows.buffer.name, *(r.buffer for r in spec.reads)])
     writes = dict.fromkeys(access.buffer for access in spec.writes)
