@@ -6,7 +6,8 @@ Numba is imported when the first kernel is compiled, never before: a warm start 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import cache
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -40,7 +41,8 @@ def compile_kernel(kernel: Kernel) -> bytes:
     Raises CompileError with the kernel's name, what went wrong and its source.
     """
     module = _optimised(kernel)
-    code = _machine().emit_object(module)
+    with _loops_as_they_are():
+        code = _machine().emit_object(module)
     try:
         link(code, symbol(kernel.name), kernel.libm)
     except CompileError as error:
@@ -57,7 +59,8 @@ def compile_kernel(kernel: Kernel) -> bytes:
 def inspect_kernel(kernel: Kernel) -> tuple[str, str]:
     """The optimised LLVM IR of ``kernel`` and its assembly. Raises CompileError."""
     module = _optimised(kernel)
-    return str(module), _machine().emit_assembly(module)
+    with _loops_as_they_are():
+        return str(module), _machine().emit_assembly(module)
 
 
 def _optimised(kernel: Kernel) -> ModuleRef:
@@ -211,6 +214,21 @@ def _optimise(module: ModuleRef) -> None:
     options.slp_vectorization = False
     builder = binding.create_pass_builder(_machine(), options)
     builder.getModulePassManager().run(module, builder)
+
+
+@contextmanager
+def _loops_as_they_are() -> Iterator[None]:
+    """LLVM's code generator does not look for other induction variables, which takes it a third of its time: addresses
+    are written as they are to be. An option of LLVM holds for the whole process, so nobody else compiles meanwhile."""
+    from llvmlite import binding
+    from numba.core.compiler_lock import global_compiler_lock
+
+    with global_compiler_lock:
+        binding.set_option("tenon", "-disable-lsr=true")
+        try:
+            yield
+        finally:
+            binding.set_option("tenon", "-disable-lsr=false")
 
 
 def expect(nodes: int) -> None:
