@@ -331,16 +331,12 @@ def user_folder() -> Path | None:
     return base / "tenon"
 
 
-def from_environment() -> Cache:
-    """The cache that ``TENON_CACHE`` asks for (a folder, or 0 for none), else the user's own.
+def asked_for(asked: str | bool | None) -> Cache:
+    """The cache that a setting asks for (a folder, or False for none), else the user's own.
 
     Raises CacheError for an unsafe folder. Where the folder cannot be created there is no cache, and a RuntimeWarning
     says so.
     """
-    return _asked_for(settings.get("cache"))
-
-
-def _asked_for(asked: str | bool | None) -> Cache:
     if asked is False:
         return Cache(None, "TENON_CACHE=0")
     folder = Path(os.path.abspath(os.path.expanduser(str(asked)))) if asked else user_folder()
@@ -357,7 +353,7 @@ def _asked_for(asked: str | bool | None) -> Cache:
     return Cache(None, why)
 
 
-_opened = once(_asked_for)
+_opened = once(asked_for)
 
 
 def default() -> Cache:

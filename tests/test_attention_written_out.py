@@ -74,6 +74,8 @@ CASES: dict[str, tuple[Callable, tuple[np.ndarray, ...], str]] = {
     "causal and padded": (causal_and_padded, (*heads(2, 3), PADDING), "causal=True"),
 }
 
+QUICK = {"plain", "padding", "causal"}
+"""Of the others the slow tests look at results."""
 
 SEEN: dict[str, Callable] = {
     "a triangle of ones": lambda n: tn.tril(tn.ones(n, n)) != 0,
@@ -103,7 +105,7 @@ def nodes(exe) -> list[str]:
     return [line for line in str(dict(exe.stages)["simplify"]).splitlines() if " = attention(" in line]
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=[pytest.mark.slow] * (n not in QUICK)) for n in CASES])
 def test_written_out_it_is_the_op_with_the_same_results_and_gradients(name):
     function, arrays, told = CASES[name]
 

@@ -116,7 +116,10 @@ GPU_WORK = [
 ]
 
 
-@pytest.mark.parametrize("work", GPU_WORK, ids=lambda w: f"{w.name} {w.dtype}")
+@pytest.mark.parametrize(
+    "work",
+    [pytest.param(w, marks=[pytest.mark.slow] * (w.name == "gpt"), id=f"{w.name} {w.dtype}") for w in GPU_WORK],
+)
 def test_what_is_compared_on_a_gpu_is_the_same_work(work):
     """Both engines do it on the processor here."""
     pytest.importorskip("torch")

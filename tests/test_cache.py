@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from tiny_kernels import ADD, accumulate, chain, variants
 
-from engine import dims
+from engine import dims, settings
 from engine.buffers import Buffer
 from engine.dtypes import f32
 from engine.errors import CacheError, CompileError
@@ -108,7 +108,7 @@ def test_explain_tells_what_the_other_entry_is_for(tmp_path, monkeypatch):
 
 def test_there_may_be_no_cache(monkeypatch):
     monkeypatch.setenv("TENON_CACHE", "0")
-    cache = caching.from_environment()
+    cache = caching.asked_for(settings.get("cache"))
     cache.store(OBJECT, KEY, HERE, b"x")
     assert cache.load(OBJECT, KEY, HERE, "k") is None
     assert cache.info()["folder"] is None and cache.clear() == 0
@@ -118,15 +118,15 @@ def test_there_may_be_no_cache(monkeypatch):
 def test_the_environment_names_the_folder(monkeypatch, tmp_path):
     monkeypatch.delenv("TENON_CACHE", raising=False)
     monkeypatch.setenv("TENON_CACHE", str(tmp_path / "mine"))
-    assert caching.from_environment().folder == tmp_path / "mine"
+    assert caching.asked_for(settings.get("cache")).folder == tmp_path / "mine"
     monkeypatch.delenv("TENON_CACHE")
     if sys.platform == "linux":
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-        assert caching.from_environment().folder == tmp_path / "xdg" / "tenon"
+        assert caching.asked_for(settings.get("cache")).folder == tmp_path / "xdg" / "tenon"
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
         with pytest.warns(RuntimeWarning, match="tenon cannot be created .*; set TENON_CACHE"):
-            cache = caching.from_environment()
+            cache = caching.asked_for(settings.get("cache"))
         assert cache.folder is None and "set TENON_CACHE" in cache.reason
 
 
