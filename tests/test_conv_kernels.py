@@ -79,6 +79,24 @@ def test_planes_are_written_where_they_lie(name: str) -> None:
         np.testing.assert_allclose(found, convolved(case, x, w), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["planes, pointwise", "planes, pointwise over images", "planes, pointwise, strided"])
+def test_planes_meet_weights_that_lie_by_input(name: str) -> None:
+    """As the input gradient of a window of one pixel reads them."""
+    case = CASES[name]
+    y = Access("y", F32, case.strides(case.out_size, case.channels[1]))
+    core = replace(convolution(case), w=Access("w", F32, (1, case.channels[1], 1, 1)), flip=True)
+    lowered = lower(KernelSpec("conv", (B, *case.out_size, case.channels[1]), (), (y,), finish(F32), core))
+    assert [k.name for k in lowered.kernels] == ["conv2d_planes_f32_kernel"]
+    rng = np.random.default_rng(0)
+    w = rng.standard_normal(case.weight_shape).astype(np.float32)
+    for n in (1, 5):
+        stored, x = case.image(rng, n, case.size, case.channels[0])
+        written, found = case.empty(n, case.out_size, case.channels[1])
+        run(lowered, {"x": stored, "w": w.swapaxes(0, 1).copy(), "y": written}, {"B": n}, splits=3)
+        np.testing.assert_allclose(found, convolved(case, x, w), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("name", [n for n in CASES if not n.startswith(("strides", "wide"))])
 def test_weight_gradient(name: str) -> None:
     case = CASES[name]

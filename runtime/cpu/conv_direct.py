@@ -13,10 +13,9 @@ from engine.program import Call, Lowered, Pointer
 from engine.schedule import Access, Conv2d, KernelSpec
 from runtime.cpu.conv import POINTS, ConvTile, image_lines, pack_weights, plan_tile, tile_lines, tile_tasks
 from runtime.cpu.conv_parts import part_lines, worth_parting
-from runtime.cpu.conv_planes_copy import LINE
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines
-from runtime.cpu.tiles import host_tile
+from runtime.cpu.tiles import LINE, host_tile
 from runtime.cpu.turned import square_lines, turning
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop
 

@@ -1,7 +1,8 @@
 """Lowering a convolution of images whose channels are planes: the weights, where they lie, times columns of pixels.
 
 Neighbouring outputs of a row fill the vectors, so images are read and written as they are, and weights, whose taps and
-input channels lie side by side, are the rows of the product without being packed. A task takes some output channels of
+input channels lie side by side, are the rows of the product without being packed; where output channels do, as for the
+input gradient of a window of one pixel, a task copies its own. A task takes some output channels of
 a run of pixels, which may go over rows and images. For some input channels at a time it copies, for each tap, what its
 pixels meet (see conv_planes_copy.py): one row of the product's right side, near the processor.
 """
@@ -19,11 +20,11 @@ from engine.schedule import Conv2d, KernelSpec
 from runtime.axes import all_strides, regroup
 from runtime.choices import pick
 from runtime.cpu.contraction import STRIP, TASK_OVERHEAD, THREADS, fitting, row_blocks, share_lines
-from runtime.cpu.conv_planes_copy import LINE, Copy, by_image
+from runtime.cpu.conv_planes_copy import VECTOR_COST, Copy, by_image
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note
+from runtime.cpu.tiles import LINE, Tile, host_tile
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note, store
 from runtime.tasks import coordinates, typical
 
 DEPTH = 256
@@ -34,7 +35,9 @@ MOST_ROWS = 256
 NEAR_BYTES = 3 << 18
 """The most that a task works on at a time: it stays in the second-level cache."""
 FEW_PLANES = 128
-"""Up to so many planes are read where they lie: rows of more fall on each other in the cache."""
+"""Up to so many planes are always read where they lie."""
+FALLING = 1024
+"""More are not if they are a multiple of so many bytes apart: rows of them fall on each other in the cache."""
 COPIED = 4
 """Up to so many products for each output channel, copying what taps meet costs less than turning images over."""
 WEIGHT_COST = 0.25
@@ -45,20 +48,26 @@ def has_planes(spec: KernelSpec) -> bool:
     """Whether this kernel serves ``spec``: planes of a known size in the image and in all results, a body that walks
     the pixels of a plane as one axis, weights that lie output by output, and whole tiles of both."""
     core = spec.core
-    if not isinstance(core, Conv2d) or core.groups != 1 or core.flip or core.x_dilation != (1, 1):
+    if not isinstance(core, Conv2d) or core.groups != 1 or core.x_dilation != (1, 1):
         return False
     x, w = core.x, core.w
     if x.dtype != w.dtype or x.dtype not in (dtypes.f32, dtypes.f64):
         return False
     height, width = core.kernel
+    by_output = w.strides[1:] == (height * width, width, 1) and (not core.flip or core.kernel == (1, 1))
     tile = host_tile(x.dtype)
     return (
         all(isinstance(n, int) and n > 0 for n in (*core.in_size, *core.out_size))
         and core.out_channels >= tile.rows and typical(spec.axes[0] * product(core.out_size)) >= tile.columns
-        and x.strides[2] == 1 != x.strides[3] and w.strides[1:] == (height * width, width, 1)
+        and x.strides[2] == 1 != x.strides[3] and (by_output or _by_input(core))
         and all(access.strides[2] == 1 != access.strides[3] for access in spec.writes)
         and all(s[1] == s[2] * core.out_size[1] for s in all_strides(spec))
     )  # fmt: skip
+
+
+def _by_input(core: Conv2d) -> bool:
+    """Whether the weights of one input channel lie side by side."""
+    return core.kernel == (1, 1) and core.w.strides[0] == 1 != core.w.strides[1]
 
 
 def goes_by_planes(spec: KernelSpec) -> bool:
@@ -104,7 +113,14 @@ class _Plan:
     @property
     def in_place(self) -> bool:
         """Whether planes are read where they lie."""
-        return self.apart and self.copy.as_they_are and self.core.in_channels <= FEW_PLANES
+        plane = self.core.x.strides[3] * self.dtype.itemsize
+        spread = self.core.in_channels <= FEW_PLANES or (isinstance(plane, int) and plane % FALLING != 0)
+        return self.apart and self.copy.as_they_are and spread
+
+    @property
+    def weights_pitch(self) -> int:
+        """Elements from the weights of one input channel to those of the next, where a task copies its own."""
+        return self.rows + LINE // self.dtype.itemsize
 
     @property
     def whole(self) -> bool:
@@ -122,6 +138,8 @@ class _Plan:
             "block": self.strip * self.pixels * self.dtype.itemsize,
             "table": (self.rows + self.tile.rows) * 8,
         }  # fmt: skip
+        if _by_input(self.core):
+            parts["near_weights"] = self.channels * self.weights_pitch * self.dtype.itemsize
         return parts if self.in_place else parts | self.copy.parts(self.channels)
 
     def time(self, images: int) -> float:
@@ -134,6 +152,8 @@ class _Plan:
         width = pixels / blocks
         tasks = -(-core.out_channels // self.rows) * runs * blocks
         copying = 0.0 if self.in_place else self.copy.time(width)
+        if _by_input(core) and not self.whole:
+            copying += VECTOR_COST * self.rows / lanes
         task = depth * (self.rows * (width / lanes + WEIGHT_COST) + copying) + TASK_OVERHEAD
         ideal = depth * core.out_channels * runs * pixels / lanes
         return sum(-(-tasks // threads) * task * threads / ideal for threads in THREADS)
@@ -184,9 +204,13 @@ def lower_planes(spec: KernelSpec) -> Lowered:
     lines = scratch_lines(offsets := scratch_parts(parts), table)
     before, meet, fill = ([], [], []) if plan.in_place else copy.lines(table)
     address = f"weights + ((m0 + minimum(r, rows - 1)) * w_o + c0 * taps) * {size}"
+    held, hold = [], []
+    if _by_input(core):
+        address = f"near_weights + minimum(r, rows - 1) * {size}"
+        held, hold = ["held = -1"], _hold_lines(plan, table)
     compute, names = _strip_lines(plan, flat, table, pixels)
     start, finish = ([], []) if _only_stores(plan, flat) else _body_lines(plan, flat, table)
-    lines += [*start, *before]
+    lines += [*start, *before, *held]
     lines += loop("task", "lo", "hi", [
         *coordinates(table, "task", space),
         *share_lines("m", "m_tiles", tile.rows, "rows"),
@@ -199,6 +223,7 @@ def lower_planes(spec: KernelSpec) -> Lowered:
             "here = minimum(slice, channels - c0)",
             "deep = here * taps",
             *fill,
+            *hold,
             *loop("r", "0", f"rows + {tile.rows - 1}", [
                 note("table", "r", address, table.scope(SCRATCH)),
             ]),
@@ -216,6 +241,23 @@ def lower_planes(spec: KernelSpec) -> Lowered:
     main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), offsets["end"],
                 spec.nodes)  # fmt: skip
     return Lowered((main,), (code,))
+
+
+def _hold_lines(plan: _Plan, table: ArgTable) -> list[str]:
+    """Lines that copy the weights of a task's rows and of ``here`` input channels, unless they are there already."""
+    core, size = plan.core, plan.dtype.itemsize
+    table.declare(w_c=core.w.strides[1])
+    value = load(plan.dtype, "source", "r", table.scope(core.w.buffer))
+    return [
+        "wanted = m_block * channels + c0",
+        "if held != wanted:",
+        "    held = wanted",
+        *indent(loop("c", "0", "here", [
+            f"source = weights + ((c0 + c) * w_c + m0) * {size}",
+            f"line = near_weights + c * {plan.weights_pitch * size}",
+            *loop("r", "0", "rows", [store(plan.dtype, "line", "r", value, table.scope(SCRATCH))]),
+        ])),
+    ]  # fmt: skip
 
 
 def _only_stores(plan: _Plan, flat: KernelSpec) -> bool:
@@ -244,10 +286,15 @@ def _strip_lines(plan: _Plan, flat: KernelSpec, table: ArgTable, pixels: Size) -
         claim = loop("i", "r", f"minimum(r + {tile.rows}, high)", [
             f"claim(corner + (i * out_c + {at}) * {size})" for at in range(0, tile.columns, LINE // size)
         ])  # fmt: skip
-    call = f"{{tile}}(1, deep, {size}, table + (r0 + r) * 8, {right}, {step} * {size}, {target}, {down} * {size}, c0)"
+    unit_k = not _by_input(plan.core)
+    step_k = 1 if unit_k else plan.weights_pitch
+    call = (
+        f"{{tile}}(1, deep, {step_k * size}, table + (r0 + r) * 8, {right}, {step} * {size}, "
+        f"{target}, {down} * {size}, c0)"
+    )
 
     def blocks(tile: Tile) -> tuple[list[str], list[str]]:
-        names = [tile.name(dtype, height, True, False) for height in tile.heights]
+        names = [tile.name(dtype, height, unit_k, False) for height in tile.heights]
         first, *rest = row_blocks(names, tile.heights, call, "0", "high")
         return [first, *indent(claim), *rest], names
 
@@ -258,7 +305,24 @@ def _strip_lines(plan: _Plan, flat: KernelSpec, table: ArgTable, pixels: Size) -
         narrow, more = blocks(last)
         multiply = [f"if columns - c > {last.columns}:", *indent(multiply), "else:", *indent(narrow)]
         names += more
-    return [f"for c in range(0, columns, {tile.columns}):", *indent([*corner, *multiply])], names
+    return [f"for c in range(0, columns, {tile.columns}):", *indent([*corner, *_fetch_lines(plan), *multiply])], names
+
+
+def _fetch_lines(plan: _Plan) -> list[str]:
+    """Lines that ask for a part of what comes next, so that it is near when its turn comes: of the pixels of the panel
+    at ``c`` what the next input channels hold or, after the last ones, of the pixels of the next task the first. Every
+    strip of rows asks for its share of the channels."""
+    if not plan.in_place:
+        return []
+    size = plan.dtype.itemsize
+    return [
+        "strips = quotient(rows + strip - 1, strip)",
+        f"ahead = x + (n * x_n + first + c0 * x_c) * {size}",
+        f"ahead += slice * x_c * {size} if c0 + slice < channels else (columns - c0 * x_c) * {size}",
+        *loop("i", "quotient(here * s, strips)", "quotient(here * (s + 1), strips)", [
+            f"fetch(ahead + (i * x_c + {at}) * {size})" for at in range(0, plan.tile.columns, LINE // size)
+        ]),
+    ]  # fmt: skip
 
 
 def _body_lines(plan: _Plan, flat: KernelSpec, table: ArgTable) -> tuple[list[str], list[str]]:

@@ -12,12 +12,11 @@ from engine.dims import product
 from engine.dtypes import DType
 from engine.records import dataclass
 from engine.schedule import Conv2d
+from runtime.cpu.tiles import LINE
 from runtime.emit import SCRATCH, ArgTable, constant, indent, load, loop, note, store, times
 from runtime.tasks import typical
 from runtime.windows import always_inside, reach
 
-LINE = 64
-"""Bytes of a cache line."""
 VECTOR_COST = 10.0
 """What copying a vector takes, in vector multiply-adds, and beginning a run."""
 PLANE = "$plane"

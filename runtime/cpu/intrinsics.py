@@ -136,19 +136,31 @@ def slot(typingctx, args, index):
     return types.int64(types.int64, types.int64), codegen
 
 
-@intrinsic
-def claim(typingctx, pointer):
-    """Have the cache line at ``pointer``, which will be written, on its way: a store waits for its line."""
+def _asks_for(to_write: int, nearness: int):
+    """The body of an intrinsic that asks for a cache line: to be written or not, so near (3: the first cache)."""
 
     def codegen(context, builder, signature, args):
         i32 = ir.IntType(32)
         kind = ir.FunctionType(ir.VoidType(), [ir.PointerType(), i32, i32, i32])
         prefetch = get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        to_write, nearest, of_data = i32(1), i32(3), i32(1)
-        builder.call(prefetch, [builder.inttoptr(args[0], ir.PointerType()), to_write, nearest, of_data])
+        of_data = i32(1)
+        builder.call(prefetch, [builder.inttoptr(args[0], ir.PointerType()), i32(to_write), i32(nearness), of_data])
         return context.get_dummy_value()
 
-    return types.void(types.int64), codegen
+    return codegen
+
+
+@intrinsic
+def claim(typingctx, pointer):
+    """Have the cache line at ``pointer``, which will be written, on its way: a store waits for its line."""
+    return types.void(types.int64), _asks_for(1, 3)
+
+
+@intrinsic
+def fetch(typingctx, pointer):
+    """Have the cache line at ``pointer``, which will be read by and by, on its way to the second-level cache. It may
+    lie beyond what is the program's: nothing is read then."""
+    return types.void(types.int64), _asks_for(0, 2)
 
 
 @intrinsic

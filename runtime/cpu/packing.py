@@ -17,11 +17,16 @@ from engine.dtypes import DType
 from engine.program import Call, Kernel, Pointer
 from engine.records import dataclass
 from runtime.cpu.emit import kernel
-from runtime.cpu.tiles import host_tile, transpose_name
+from runtime.cpu.tiles import LINE, host_tile, transpose_name
 from runtime.emit import SCRATCH, ArgTable, cast, constant, indent, load, loop, store, times, total
 from runtime.tasks import coordinates, typical
 
 ROWS_PER_TASK = 256
+AHEAD = 128
+"""How many elements of a column are asked for before they are turned over: each column is a run of its own, which
+processors do not see coming."""
+POSITIONS_AHEAD = 4
+"""The same where the columns of a position lie side by side, in positions."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +288,8 @@ def _run_lines(panels: Panels, table: ArgTable, target: str, turn: str, lanes: i
         "run = (stop - first) * k0_size",
         f"squares = run & -{lanes} if width == {columns} else 0",
         f"for r in range(0, squares, {lanes}):",
+        f"    for j in range({columns}):",
+        f"        fetch(start + (first * k0_size + r + {AHEAD} + j * n_stride) * {size})",
         f"    for j in range(0, {columns}, {lanes}):",
         f"        {turn}(start + (first * k0_size + r + j * n_stride) * {size}, n_stride * {size}, "
         f"scratch + r * {width} + j * {size}, {width})",
@@ -308,6 +315,8 @@ def _column_lines(panels: Panels, table: ArgTable, target: str, turn: str, lanes
         f"lines = scratch + (k1 - first) * {taps * width}",
         f"if width == {columns} and k1 < k1_size - 1:",
         *indent([
+            f"for t in range(0, {columns * taps}, {LINE // size}):",
+            f"    fetch(start + ((k1 + {POSITIONS_AHEAD}) * k1_stride{begin} + t) * {size})",
             f"for t in range(0, {taps}, {lanes}):",
             f"    for j in range(0, {columns}, {lanes}):",
             f"        {turn}(start + (k1 * k1_stride{begin} + t + j * n_stride) * {size}, n_stride * {size}, "

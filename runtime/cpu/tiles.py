@@ -8,6 +8,9 @@ from functools import cache
 from engine.dtypes import DType
 from engine.records import dataclass
 
+LINE = 64
+"""Bytes of a cache line."""
+
 
 @dataclass(frozen=True)
 class Tile:

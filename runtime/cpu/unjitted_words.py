@@ -50,6 +50,9 @@ class _Words:
     def claim(self, pointer: int) -> None:
         """Nothing: there are no caches here."""
 
+    def fetch(self, pointer: int) -> None:
+        """Nothing: there are no caches here."""
+
     def __getattr__(self, name: str) -> Callable[..., Any]:
         if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?(_sums)?", name):
             rows, columns = int(found[2]), int(found[3]) * int(found[4])
