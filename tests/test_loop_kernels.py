@@ -405,6 +405,26 @@ def test_softmax_in_place_keeps_a_row_in_scratch_where_there_is_room(size: int, 
     np.testing.assert_allclose(x, e / e.sum(1, keepdims=True), rtol=1e-5)
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("rows", [(6,), (2, 3), (dim("N") * 2,), (5,)], ids=str)
+def test_short_rows_are_taken_in_pairs(rows: tuple[Size, ...], in_place: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is an even number of them; each row's results do not depend on the other's."""
+    monkeypatch.setattr("runtime.cpu.rows.host_registers", lambda: 32)
+    shape = (*rows, 37)
+    body = (*SOFTMAX, store(0, "y"))
+    read = over("x", shape)
+    written = read if in_place else over("y", shape)
+    reduced = (len(rows),)
+    lowered = lower(KernelSpec("softmax", shape, (read,), (written,), body, reduced=reduced))
+    assert ("row1_" in lowered.kernels[0].source) == (rows != (5,))
+    count = 5 if rows == (5,) else 6
+    x, y = normal(count, 37), np.zeros((count, 37), np.float32)
+    x[3, 7], x[4] = np.nan, -3.0
+    e = np.exp(x.astype(np.float64) - x.max(1, keepdims=True))
+    run(lowered, {"x": x} if in_place else {"x": x, "y": y}, {"N": 3}, splits=2)
+    np.testing.assert_allclose(x if in_place else y, e / e.sum(1, keepdims=True), rtol=2e-6)
+
+
 def test_a_row_is_divided_once_and_multiplied_often() -> None:
     """LLVM would rather move a reassociable division into the loop of the products, which made softmax slower."""
     body = (
