@@ -41,7 +41,7 @@ def compile_kernel(kernel: Kernel) -> bytes:
     Raises CompileError with the kernel's name, what went wrong and its source.
     """
     module = _optimised(kernel)
-    with _loops_as_they_are():
+    with _addresses_of(kernel):
         code = _machine().emit_object(module)
     try:
         link(code, symbol(kernel.name), kernel.libm)
@@ -59,7 +59,7 @@ def compile_kernel(kernel: Kernel) -> bytes:
 def inspect_kernel(kernel: Kernel) -> tuple[str, str]:
     """The optimised LLVM IR of ``kernel`` and its assembly. Raises CompileError."""
     module = _optimised(kernel)
-    with _loops_as_they_are():
+    with _addresses_of(kernel):
         return str(module), _machine().emit_assembly(module)
 
 
@@ -94,7 +94,7 @@ def _translated(kernel: Kernel, made: ModuleType) -> ModuleRef | None:
         module = binding.parse_assembly(text)
         module.name = symbol(kernel.name)
         module.verify()
-        _optimise(module)
+        _optimise(module, level=3 if _hard(kernel) else 1)
         _put_in_place(parts, module)
         return module
 
@@ -166,7 +166,7 @@ def _lower(function: Any, name: str) -> ModuleRef:
         for other in library._linking_libraries:
             module.link_in(other._get_module_for_linking(), preserve=True)
         _keep_only(module, result.fndesc.llvm_cfunc_wrapper_name, name)
-        _optimise(module)
+        _optimise(module, level=3)
         module.verify()
         return module
 
@@ -202,10 +202,17 @@ def _machine() -> TargetMachine:
     )
 
 
-def _optimise(module: ModuleRef) -> None:
+def _hard(kernel: Kernel) -> bool:
+    """Whether it pays to look long for better code. Generated kernels are written as they are to be; others are what
+    users write, and loops that read at more places than there are registers for, as at the taps of depthwise windows.
+    """
+    return kernel.libm or "depthwise" in kernel.name
+
+
+def _optimise(module: ModuleRef, level: int) -> None:
     from llvmlite import binding
 
-    options = binding.create_pipeline_tuning_options(speed_level=3)
+    options = binding.create_pipeline_tuning_options(speed_level=level)
     options.loop_vectorization = True
     options.loop_interleaving = True
     # Vectorised loops are interleaved by now. Unrolling what else there is (strided loops, remainders of a few steps)
@@ -217,14 +224,15 @@ def _optimise(module: ModuleRef) -> None:
 
 
 @contextmanager
-def _loops_as_they_are() -> Iterator[None]:
-    """LLVM's code generator does not look for other induction variables, which takes it a third of its time: addresses
-    are written as they are to be. An option of LLVM holds for the whole process, so nobody else compiles meanwhile."""
+def _addresses_of(kernel: Kernel) -> Iterator[None]:
+    """The code generator takes addresses as they are written, but for hard kernels: to look for other induction
+    variables takes it a third of its time. An option of LLVM holds for the whole process, so nobody else compiles
+    meanwhile."""
     from llvmlite import binding
     from numba.core.compiler_lock import global_compiler_lock
 
     with global_compiler_lock:
-        binding.set_option("tenon", "-disable-lsr=true")
+        binding.set_option("tenon", f"-disable-lsr={'false' if _hard(kernel) else 'true'}")
         try:
             yield
         finally:
