@@ -17,8 +17,9 @@ import tenon as tn
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 
-pytest.importorskip("sklearn")
-pytest.importorskip("matplotlib")
+for needed in ("sklearn", "matplotlib"):
+    if importlib.util.find_spec(needed) is None:
+        pytest.skip(f"the examples need {needed}", allow_module_level=True)
 
 
 def load(name: str) -> ModuleType:
@@ -29,9 +30,23 @@ def load(name: str) -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", sorted(p.name for p in EXAMPLES.glob("*.py")))
-def test_help(name, python):
-    assert f"usage: {name}" in python(EXAMPLES / name, "--help").stdout
+HELP = """
+import runpy, sys
+sys.path.insert(0, sys.argv[1])
+for path in sys.argv[2:]:
+    sys.argv = [path, "--help"]
+    try:
+        runpy.run_path(path, run_name="__main__")
+    except SystemExit as ended:
+        print(path, "ends with", ended.code)
+"""
+
+
+def test_help(python):
+    scripts = sorted(EXAMPLES.glob("*.py"))
+    printed = python("-c", HELP, EXAMPLES, *scripts).stdout
+    for path in scripts:
+        assert f"usage: {path.name}" in printed and f"{path} ends with 0" in printed
 
 
 @pytest.mark.slow

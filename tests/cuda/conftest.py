@@ -24,10 +24,16 @@ uses local memory.
 SIMULATED = os.environ.get("NUMBA_ENABLE_CUDASIM", "0") not in ("", "0")
 
 
+def _installed(package: str) -> bool:
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
+
+
 def _missing(path: Path) -> str:
     """Why the tests in ``path`` do not run here; empty if they do."""
-    installed = {d.metadata["Name"] for d in metadata.distributions()}
-    if not {"greenlet", "numba-cuda"} <= installed:
+    if not (_installed("greenlet") and _installed("numba-cuda")):
         return 'the packages of the extra "cuda-test" are not installed'
     folder = path.relative_to(HERE).parts[0]
     if folder == "simulator" and not SIMULATED:
