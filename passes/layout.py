@@ -104,12 +104,9 @@ def _turned(graph: Graph, chosen: Mapping[Value, tuple[int, ...]]) -> set[Value]
 
 def _turns(node: Node, value: Value) -> bool:
     """Whether a convolution or a gradient of one turns ``value`` over, an image that it reads or makes."""
-    width, attrs = value.shape[-1], node.attrs
-    if node.op.name not in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad") or not isinstance(width, int):
-        return False
-    if value is node.outputs[0] and node.op.name == "conv2d_input_grad" and attrs["stride"] != (1, 1):
-        return False
-    return width >= LEAST_ROW
+    width = value.shape[-1]
+    convolves = node.op.name in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")
+    return convolves and isinstance(width, int) and width >= LEAST_ROW
 
 
 def _is_pointwise(node: Node) -> bool:

@@ -33,6 +33,28 @@ def phases(spec: KernelSpec) -> list[KernelSpec]:
     return [_phase(spec, core, first) for first in product(*map(range, core.x_dilation))]
 
 
+def whole_window(spec: KernelSpec) -> Conv2d:
+    """The convolution of the image as it lies, without zeros, whose point ``q`` reads what the outputs ``q * x_dilation
+    .. (q + 1) * x_dilation - 1`` of ``spec`` read, of all phases: one copy of a part of the image serves them all."""
+    core = spec.core
+    assert isinstance(core, Conv2d)
+    cores = [phase.core for phase in phases(spec) if isinstance(phase.core, Conv2d)]
+    before = _largest([part.padding for part in cores])
+    after = _largest([
+        tuple(d * (k - 1) - p for d, k, p in zip(part.dilation, part.kernel, part.padding, strict=True))
+        for part in cores
+    ])  # fmt: skip
+    height, width = (ceil_div(n, s) for n, s in zip(core.out_size, core.x_dilation, strict=True))
+    return replace(
+        core, out_size=(height, width), kernel=(before[0] + after[0] + 1, before[1] + after[1] + 1), padding=before,
+        dilation=(1, 1), x_dilation=(1, 1),
+    )  # fmt: skip
+
+
+def _largest(pairs: list[tuple[int, ...]]) -> tuple[int, int]:
+    return max(down for down, _ in pairs), max(across for _, across in pairs)
+
+
 @dataclass(frozen=True)
 class _Taps:
     """The taps ``start + t * step`` for t below ``count`` along an axis meet ``t * dilation - padding`` elements from

@@ -79,7 +79,7 @@ CASES = {
     "dilated groups": Case((12, 11), (6, 8), dilation=(2, 3), padding=(2, 1), groups=2),
     "small groups": Case((9, 20), (64, 64), groups=16),
     "small groups that end within a vector": Case((12, 21), (36, 36), (3, 5), (2, 1), (1, 2), (1, 2), groups=12),
-    "small groups of few outputs": Case((8, 37), (48, 12), groups=6, channels_last=False),
+    "small groups of few outputs": Case((9, 37), (48, 12), stride=(2, 2), groups=6, channels_last=False),
     "small groups of many outputs": Case((8, 19), (10, 40), dilation=(2, 1), groups=10, channels_last=False),
     "depthwise": Case((7, 7), (8, 8), groups=8),
     "depthwise, strided and dilated": Case((12, 41), (80, 80), (5, 3), (2, 1), (3, 2), (1, 2), groups=80),

@@ -129,6 +129,7 @@ def test_weight_gradient(name: str) -> None:
     "strides and dilations that share a factor", "rows", "depthwise rows", "depthwise rows, strided and dilated",
     "small groups", "small groups that end within a vector", "small groups of few outputs",
     "small groups of many outputs",
+    *(pytest.param(name, marks=pytest.mark.slow) for name in ("rows in pieces, strided", "strided pixels of rows")),
 ])  # fmt: skip
 def test_input_gradient_is_a_convolution_of_the_dilated_gradient(name: str) -> None:
     case = CASES[name]

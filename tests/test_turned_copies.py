@@ -51,3 +51,22 @@ def test_a_convolution_turns_long_rows_over_itself(width, copies):
     np.testing.assert_allclose(exe(x, w)[:, :, 4, 3], 180)
     pooled = tn.compile(lambda x, w: F.max_pool2d(F.relu(F.conv2d(x, w, padding=1)) + x.mean(1, True), 2), *shapes)
     assert any("copy" in call.label for call in pooled.program.main)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels, groups", [(20, 1), (32, 4), (20, 20)])
+def test_the_gradient_of_a_strided_convolution_hands_out_rows(channels, groups):
+    rng = np.random.default_rng(2)
+    y, w = rng.normal(size=(2, channels, 7, 18)), rng.normal(size=(channels, channels // groups, 3, 3))
+
+    def gradient(y, w):
+        def strided(x):
+            return (F.conv2d(x, w, stride=2, padding=1, groups=groups) * y).sum()
+
+        return tn.grad(strided)(tn.zeros(2, channels, 13, 35))
+
+    shapes = tn.spec(*y.shape), tn.spec(*w.shape)
+    exe = tn.compile(gradient, *shapes)
+    assert not any("copy" in call.label for call in exe.program.main)
+    given = y.astype(np.float32), w.astype(np.float32)
+    np.testing.assert_allclose(exe(*given), tn.compile(gradient, *shapes, level=0)(*given), rtol=1e-5, atol=1e-5)

@@ -25,7 +25,7 @@ from runtime.cpu.conv_patch import Patch
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, indent, load, loop, note
+from runtime.emit import SCRATCH, ArgTable, indent, load, loop, note, total
 from runtime.tasks import coordinates, piece
 
 PATCH_BYTES = 32768
@@ -181,12 +181,16 @@ def image_lines(plan: ConvTile, table: ArgTable, weights: str) -> list[str]:
     the first of these, and ``first_panel``, the address of their weights.
 
     ``n`` is the image's number; :func:`tile_tasks` sets that and which of the channels."""
-    core, (columns, elements) = plan.core, plan.panel
+    return [*patch_lines(plan, table), panel_line(plan, table, weights)]
+
+
+def patch_lines(plan: ConvTile, table: ArgTable) -> list[str]:
+    """Those of :func:`image_lines` that know nothing of weights."""
+    core, columns = plan.core, plan.panel[0]
     table.declare(
-        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), weights=Pointer(weights),
-        x_n=core.x.strides[0], x_group=core.x.strides[3] * core.group_inputs, outputs=core.group_outputs,
-        block_channels=plan.channels, panels=ceil_div(core.group_outputs, columns),
-        panel_bytes=elements * plan.dtype.itemsize,
+        x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), x_n=core.x.strides[0],
+        x_group=core.x.strides[3] * core.group_inputs, outputs=core.group_outputs, block_channels=plan.channels,
+        panels=ceil_div(core.group_outputs, columns),
     )  # fmt: skip
     return [
         f"image = x + (n * x_n + group * x_group) * {core.x.dtype.itemsize}",
@@ -194,33 +198,36 @@ def image_lines(plan: ConvTile, table: ArgTable, weights: str) -> list[str]:
         f"first_channel = channel_block * block_channels + first_strip * {columns}",
         f"columns = minimum(strip_count * {columns}, outputs - first_channel)",
         "channel0 = group * outputs + first_channel",
-        f"first_panel = weights + (group * panels + quotient(first_channel, {columns})) * panel_bytes",
     ]
+
+
+def panel_line(plan: ConvTile, table: ArgTable, weights: str, tag: str = "") -> str:
+    """The line that sets ``first_panel``, whose name, as those of what it needs, ends in ``tag``."""
+    columns, elements = plan.panel
+    table.declare(**{f"weights{tag}": Pointer(weights)})
+    table.declare(**{f"panel_bytes{tag}": elements * plan.dtype.itemsize})
+    panel = f"group * panels + quotient(first_channel, {columns})"
+    return f"first_panel{tag} = weights{tag} + ({panel}) * panel_bytes{tag}"
 
 
 def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str], list[str], list[str]]:
     """Lines that prepare the tile at (``oh0``, ``ow0``) of ``tile_h`` x ``tile_w`` points, lines that compute its
     points ``first_row`` .. ``stop_row`` into ``block``, and the names of the microkernels used. The first lines are
     those of :func:`image_lines`, and set ``rows``, the number of points."""
-    core, tile, patch = plan.core, plan.tile, plan.patch
-    size, scope = plan.dtype.itemsize, table.scope(SCRATCH)
-    taps_across, run = (1, core.kernel[1]) if plan.taken else patch.runs()
-    table.declare(
-        taps=core.kernel[0] * taps_across, taps_h=core.kernel[0], taps_w=taps_across, run=run,
-        step_h=patch.step(0), step_w=patch.step(1), tap_h=patch.tap(0), tap_w=patch.tap(1),
-    )  # fmt: skip
-    sizes = tile.heights
-    step, origin, way = str(size), str(tile.columns * size), ""
-    if plan.taken:
-        step, origin, way = "tap_w", "origin", f"fold{plan.taken.lanes.inputs}"
-    names = [tile.name(plan.dtype, height, plan.taken is None, True, way) for height in sizes]
-    address = f"{load(dtypes.i64, 'bases', 'r + i', scope)} + kh * tap_h + kw * tap_w"
-    call = (
-        f"{{tile}}(taps, run, {step}, table + r * taps * 8, panel, {origin}, "
-        f"block + ((r - first_row) * block_channels + c) * {size}, block_channels * {size}, 0)"
-    )
+    multiply, names = product_lines(plan)
     lines = [
         *image_lines(plan, table, weights),
+        *point_lines(plan, table),
+        *table_lines(plan, table, plan.patch),
+    ]
+    return lines, multiply, names
+
+
+def point_lines(plan: ConvTile, table: ArgTable) -> list[str]:
+    """Lines that set ``rows`` and note where every point's part of the patch begins."""
+    tile, scope = plan.tile, table.scope(SCRATCH)
+    table.declare(step_h=plan.patch.step(0), step_w=plan.patch.step(1))
+    return [
         "rows = tile_h * tile_w",
         *loop("r", "0", "tile_h", loop("s", "0", "tile_w", [
             note("bases", "r * tile_w + s", "patch + r * step_h + s * step_w", scope)
@@ -228,29 +235,65 @@ def tile_lines(plan: ConvTile, table: ArgTable, weights: str) -> tuple[list[str]
         *loop("r", "rows", f"rows + {tile.rows - 1}", [
             note("bases", "r", load(dtypes.i64, "bases", "rows - 1", scope), scope)
         ]),
-        f"for r in range(0, rows, {tile.rows}):",
-        f"    high = {block_height(sizes, 'rows - r')}",
-        "    entry = r * taps",
-        *indent(loop("kh", "0", "taps_h", loop("kw", "0", "taps_w", [
-            *loop("i", "0", "high", [note("table", "entry + i", address, scope)]),
+    ]  # fmt: skip
+
+
+def table_lines(plan: ConvTile, table: ArgTable, patch: Patch, tag: str = "", at: str = "0") -> list[str]:
+    """Lines that note the addresses of all that meets a tap of ``plan``, for every microkernel: runs of ``patch`` that
+    begin ``at`` so many bytes from where a point's part does. Names end in ``tag``."""
+    core, scope = plan.core, table.scope(SCRATCH)
+    taps_across, run = (1, core.kernel[1]) if plan.taken else patch.runs(core)
+    numbers = {
+        "taps": core.kernel[0] * taps_across, "taps_h": core.kernel[0], "taps_w": taps_across, "run": run,
+        "tap_h": patch.tap(0, core), "tap_w": patch.tap(1, core),
+    }  # fmt: skip
+    table.declare(**{name + tag: number for name, number in numbers.items()})
+    start = total(load(dtypes.i64, "bases", "r + i", scope), at)
+    address = f"{start} + kh * tap_h{tag} + kw * tap_w{tag}"
+    return [
+        f"for r in range(0, rows, {plan.tile.rows}):",
+        f"    high = {block_height(plan.tile.heights, 'rows - r')}",
+        f"    entry = r * taps{tag}",
+        *indent(loop("kh", "0", f"taps_h{tag}", loop("kw", "0", f"taps_w{tag}", [
+            *loop("i", "0", "high", [note(f"table{tag}", "entry + i", address, scope)]),
             "entry += high",
         ]))),
     ]  # fmt: skip
-    blocks = row_blocks(names, sizes, call, "first_row", "stop_row")
+
+
+def product_lines(plan: ConvTile, tag: str = "", across: int = 1, rows: tuple[str, str] = ("first_row", "stop_row"),
+                  ) -> tuple[list[str], list[str]]:  # fmt: skip
+    """Lines that compute the points between ``rows`` into every ``across``-th place of ``block``, and the names of the
+    microkernels used. Other names end in ``tag``, as those of :func:`table_lines` do."""
+    core, tile, size = plan.core, plan.tile, plan.dtype.itemsize
+    sizes = tile.heights
+    step, origin, way = str(size), str(tile.columns * size), ""
+    if plan.taken:
+        step, origin, way = f"tap_w{tag}", "origin", f"fold{plan.taken.lanes.inputs}"
+    names = [tile.name(plan.dtype, height, plan.taken is None, True, way) for height in sizes]
+    point, row = (
+        (f"(r - {rows[0]})", "block_channels")
+        if across == 1
+        else (f"(r - {rows[0]}) * {across}", f"{across} * block_channels")
+    )
+    call = (
+        f"{{tile}}(taps{tag}, run{tag}, {step}, table{tag} + r * taps{tag} * 8, panel, {origin}, "
+        f"block{tag} + ({point} * block_channels + c) * {size}, {row} * {size}, 0)"
+    )
+    blocks = row_blocks(names, sizes, call, *rows)
     if plan.taken is None and ends_narrow(core.group_outputs, tile):
         narrow = [tile.narrow.name(plan.dtype, height, True, False) for height in sizes]
         blocks = [f"if columns - c > {tile.lanes}:", *indent(blocks), "else:",
-                  *indent(row_blocks(narrow, sizes, call, "first_row", "stop_row"))]  # fmt: skip
+                  *indent(row_blocks(narrow, sizes, call, *rows))]  # fmt: skip
         names += narrow
-    multiply = [
-        "panel = first_panel",
+    return [
+        f"panel = first_panel{tag}",
         *([f"origin = first_strip * {plan.taken.panel_inputs * size}"] if plan.taken else []),
         f"for c in range(0, columns, {plan.panel[0]}):",
         *indent(blocks),
-        "    panel += panel_bytes",
+        f"    panel += panel_bytes{tag}",
         *([f"    origin += {plan.taken.panel_inputs * size}"] if plan.taken else []),
-    ]
-    return lines, multiply, names
+    ], names
 
 
 def tile_tasks(plan: ConvTile, table: ArgTable, images: Size, points: tuple[Size, Size],

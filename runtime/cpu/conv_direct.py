@@ -81,9 +81,9 @@ def _in_blocks(plan: ConvTile, emitter: BodyEmitter, table: ArgTable, weights: s
         "start = at - (oh - oh0) * tile_w",
         "stop = minimum(tile_w, start + stop_row - at)",
     ]
-    walk = _by_channel if rows else _by_point
+    walk = by_channel if rows else _by_point
     before, inside = walk(plan, emitter, points)
-    claim = _claim_rows(rows, table) if rows else []
+    claim = claim_rows(rows, table) if rows else []
     lines = [
         *prepare,
         *image,
@@ -102,24 +102,26 @@ def _in_blocks(plan: ConvTile, emitter: BodyEmitter, table: ArgTable, weights: s
     return plan.scratch(points, **more), lines, names
 
 
-def _claim_rows(writes: Sequence[Access], table: ArgTable) -> list[str]:
+def claim_rows(writes: Sequence[Access], table: ArgTable, width: str = "tile_w", row: str = "oh0 + down",
+               column: str = "ow0") -> list[str]:  # fmt: skip
     """Lines that ask for the cache lines which the points ``first_row .. stop_row`` of the tile will be written to,
-    row by row of the image: while they come, the points are multiplied."""
+    row by row of the image: while they come, the points are multiplied. The tile is ``width`` points wide, its rows
+    are each ``row`` of the image, and ``column`` is its first."""
     lines = []
     for i, out in enumerate(writes):
         size = out.dtype.itemsize
         table.declare(**{f"claim{i}": Pointer(out.buffer, out.offset * size)})
         table.declare(**{f"claim{i}_{axis}": out.strides[k] for k, axis in ((0, "n"), (1, "h"), (3, "c"))})
         lines += [
-            f"corner = claim{i} + (n * claim{i}_n + (oh0 + down) * claim{i}_h + ow0 + across + channel0 * claim{i}_c)"
+            f"corner = claim{i} + (n * claim{i}_n + ({row}) * claim{i}_h + {column} + across + channel0 * claim{i}_c)"
             f" * {size}",
             *loop("j", "0", "columns", [f"claim(corner + j * claim{i}_c * {size})"]),
         ]
     step = LINE // min(out.dtype.itemsize for out in writes)
     return [
         f"for first in range(first_row, stop_row + {step - 1}, {step}):",
-        *indent(["point = minimum(first, stop_row - 1)", "down = quotient(point, tile_w)",
-                 "across = point - down * tile_w", *lines]),
+        *indent(["point = minimum(first, stop_row - 1)", f"down = quotient(point, {width})",
+                 f"across = point - down * {width}", *lines]),
     ]  # fmt: skip
 
 
@@ -132,11 +134,12 @@ def _by_point(plan: ConvTile, emitter: BodyEmitter, points: int) -> tuple[list[s
     return ["values = block"], loop("s", "start", "stop", [*column, *loop("j", "0", "columns", inside), step])
 
 
-def _by_channel(plan: ConvTile, emitter: BodyEmitter, points: int) -> tuple[list[str], list[str]]:
-    """The same for an image whose rows lie along memory: the block is turned over, and walked channel by channel."""
+def by_channel(plan: ConvTile, emitter: BodyEmitter, points: int, column: str = "ow0") -> tuple[list[str], list[str]]:
+    """The same for an image whose rows lie along memory: the block is turned over, and walked channel by channel.
+    ``column`` is the tile's first."""
     channel = [f"values = turned + (j * {points} + at - first_row - start) * {plan.dtype.itemsize}"]
     channel += emitter.enter(3, "channel0 + j")
-    inside = emitter.enter(2, "ow0 + s", inline=True)
+    inside = emitter.enter(2, f"{column} + s", inline=True)
     turned = square_lines(plan.dtype, plan.tile.lanes, "block", "block_channels", "turned", str(points),
                           "block_channels", str(points))  # fmt: skip
     return turned, loop("j", "0", "columns", [*channel, *loop("s", "start", "stop", inside)])

@@ -51,14 +51,16 @@ class Patch:
         """Bytes from one output point's first input to that of the next."""
         return (self.pitch, self.channels)[axis] * self.core.stride[axis] * self.dtype.itemsize
 
-    def tap(self, axis: int) -> int:
-        """Bytes from one tap to the next."""
-        return (self.pitch, self.channels)[axis] * self.core.dilation[axis] * self.dtype.itemsize
+    def tap(self, axis: int, window: Conv2d | ConvWeightGrad | None = None) -> int:
+        """Bytes from one tap to the next, of ``core`` or of another ``window`` over this patch."""
+        return (self.pitch, self.channels)[axis] * (window or self.core).dilation[axis] * self.dtype.itemsize
 
-    def runs(self) -> tuple[int, int]:
-        """(taps across, elements): with columns not dilated, a row of taps is one run of elements."""
-        width = self.core.kernel[1]
-        return (1, width * self.channels) if self.core.dilation[1] == 1 else (width, self.channels)
+    def runs(self, window: Conv2d | ConvWeightGrad | None = None) -> tuple[int, int]:
+        """(taps across, elements) of ``core`` or ``window``: with columns not dilated, a row of taps is one run of
+        elements."""
+        window = window or self.core
+        width = window.kernel[1]
+        return (1, width * self.channels) if window.dilation[1] == 1 else (width, self.channels)
 
     @property
     def _x_dilation(self) -> tuple[int, int]:

@@ -46,7 +46,7 @@ def lower_depthwise_rows(spec: KernelSpec) -> Lowered:
     core = spec.core
     assert isinstance(core, Conv2d)
     dtype = computed_dtype(core)
-    patch = _patch(core, dtype)
+    patch = rows_patch(core, dtype)
     tall, width = patch.tile
     size, lanes = dtype.itemsize, host_tile(dtype).lanes
     table = ArgTable()
@@ -127,7 +127,7 @@ def _sort_columns(dtype: DType, stride: int, lane: int, read: int, written: int)
     ])  # fmt: skip
 
 
-def _patch(core: Conv2d, dtype: DType) -> Patch:
+def rows_patch(core: Conv2d, dtype: DType) -> Patch:
     """What some rows of a channel read: as many as stay near."""
     width = core.out_size[1]
     assert isinstance(width, int)

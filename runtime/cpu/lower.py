@@ -42,11 +42,13 @@ from runtime.cpu.conv_inside_grad import is_small, lower_inside_grad
 from runtime.cpu.conv_planes import goes_by_planes, lower_planes
 from runtime.cpu.conv_pool import lower_conv2d_pool
 from runtime.cpu.conv_separable import lower_separable
+from runtime.cpu.conv_spread import is_spread, lower_spread
 from runtime.cpu.conv_weight_grad import lower_conv_weight_grad
 from runtime.cpu.conv_winograd import is_winograd, lower_winograd
 from runtime.cpu.custom import lower_custom
 from runtime.cpu.depthwise import is_depthwise, lower_depthwise
 from runtime.cpu.depthwise_rows import is_by_rows, lower_depthwise_rows
+from runtime.cpu.depthwise_spread import is_spread_depthwise, lower_spread_depthwise
 from runtime.cpu.depthwise_weight_grad import is_depthwise_gradient, lower_depthwise_weight_grad
 from runtime.cpu.loops import lower_loops
 from runtime.cpu.pool import lower_pool
@@ -74,6 +76,10 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_loops(item)
         case Contraction():
             return lower_contraction(item, lasting)
+        case Conv2d() if has_phases(item) and is_spread_depthwise(item):
+            return lower_spread_depthwise(item)
+        case Conv2d() if has_phases(item) and is_spread(item):
+            return lower_spread(item)
         case Conv2d() if has_phases(item):
             return joined([lower(phase, lasting) for phase in phases(item)])
         case Conv2d() as core if has_idle_taps(core):
