@@ -14,8 +14,8 @@ from engine.records import dataclass
 ALIGNMENT = 64
 """Every buffer starts on a cache line; sizes are rounded up to it."""
 _LARGE, _SHIFT = 1 << 16, 1088
-"""What follows a buffer of so many bytes is moved on by so many, a quarter of a page and a line. Sizes are often whole
-pages, and a load waits for a store that is on its way to the same place of another page."""
+"""What lies behind a buffer of ``_LARGE`` bytes or more begins ``_SHIFT`` later, a quarter of a page and a line. Sizes
+are often whole pages, and a load waits for a store that is on its way to the same place of another page."""
 
 
 def round_up(size: int, alignment: int = ALIGNMENT) -> int:

@@ -61,8 +61,12 @@ def graph_passes(target: Target, options: Options = DEFAULT, lower: Lower | None
     if limit is not None:
         assert lower is not None
         sizes = Sizes(limit.sizes)
-        arena = lambda graph: plan(_finished(fusing(graph), target, options, lower), sizes).arena  # noqa: E731
-        yield "rematerialise", lambda graph: rematerialise(graph, limit, arena)
+        yield (
+            "rematerialise",
+            lambda graph: rematerialise(
+                graph, limit, lambda changed: plan(_finished(fusing(changed), target, options, lower), sizes).arena
+            ),
+        )
     yield "fuse", fusing
 
 

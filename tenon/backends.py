@@ -140,8 +140,9 @@ class Compiling:
         origin = Origin(
             from_cache, (), report.compiled, report.loaded, report.shared, report.seconds, report.took, report.known
         )
-        counters = lambda: dict(vars(executor.counters))  # noqa: E731
-        return Built(executor, origin, program, counters, executor.memory, self.looks_ahead)
+        return Built(
+            executor, origin, program, lambda: dict(vars(executor.counters)), executor.memory, self.looks_ahead
+        )
 
     def observe(self, graph: Graph, options: Options, observe: Observe) -> None:
         self._compile(graph, options, observe)

@@ -15,8 +15,8 @@ from engine.graph import Graph
 from engine.schedule import Access, Bundle, ConvWeightGrad, KernelSpec, Schedule, Stmt
 from engine.state import Cell, place_together
 from frontend.nn.convolution import TAPS_OUTSIDE
+from runtime.cpu.idle import factors_of_nothing
 from runtime.cpu.lower import lower
-from runtime.idle import factors_of_nothing
 from tenon import F, nn, optim
 
 F32 = dtypes.f32

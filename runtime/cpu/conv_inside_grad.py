@@ -19,9 +19,9 @@ from engine.schedule import Access, ConvWeightGrad, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, row_blocks
 from runtime.cpu.conv_weight_grad import ByTap, Finish, GradTile, combine, plan_grad
 from runtime.cpu.emit import kernel
+from runtime.cpu.idle import factors_of_nothing
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.emit import SCRATCH, ArgTable, cast, constant, indent, load, loop, note, store
-from runtime.idle import factors_of_nothing
 from runtime.tasks import coordinates, typical
 
 POINTS = 128
