@@ -8,7 +8,7 @@ A task computes one block of the result in scratch, over the whole of k, and the
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 from itertools import product as pairs
 
@@ -281,6 +281,15 @@ def rows_by_height(ways: Sequence[list[str]], sizes: Sequence[int], first: str, 
     for lines, below in reversed(list(zip(ways, sizes[1:], strict=False))):
         smaller = [f"if {stop} - {row} > {below}:", *indent(lines), "else:", *indent(smaller)]
     return [f"for {row} in range({first}, {stop}, {sizes[0]}):", *indent(smaller)]
+
+
+def by_width(columns: Size, tile: Tile, left: str, panel: Callable[[Tile, bool], list[str]]) -> list[str]:
+    """Lines of ``panel`` for one of the panels of so many ``columns``, of which ``left`` are left: the last may be
+    narrow. It is told the tile, and whether that walks over rows of just its width."""
+    lines = panel(tile, True)
+    if ends_narrow(columns, tile):
+        lines = [f"if {left} > {tile.lanes}:", *indent(lines), "else:", *indent(panel(tile.narrow, False))]
+    return lines
 
 
 def block_height(sizes: Sequence[int], left: str) -> str:

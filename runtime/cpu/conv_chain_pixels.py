@@ -12,16 +12,15 @@ from engine import dtypes
 from engine.program import Pointer
 from engine.records import dataclass
 from engine.schedule import ConvChain, KernelSpec
-from runtime.cpu.contraction import ends_narrow, row_blocks, rows_by_height
+from runtime.cpu.contraction import by_width, row_blocks
 from runtime.cpu.depthwise import DepthwiseTile
+from runtime.cpu.register_bodies import RegisterBody, is_arithmetic
 from runtime.cpu.tiles import Tile, host_tile
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note, store
 from runtime.tasks import typical
 
 PIXELS = 48
 """How many pixels are made with a panel of weights while it is near."""
-IN_REGISTERS = frozenset(["core", "load", "const", "add", "sub", "mul", "maximum", "minimum"])
-"""What a body may do on values that stay in registers."""
 
 
 @dataclass(frozen=True)
@@ -42,13 +41,9 @@ class ChainPixels:
     def in_registers(self) -> bool:
         """Whether the body can run on sums before they are stored: it has whole vectors of channels, plain arithmetic,
         and operands that are the same for all pixels."""
-        body, dtype = self.core.inner, self.plan.dtype
-        read = [self.spec.reads[int(s.args[0])] for s in body if s.op == "load"]
-        return (
-            self.plan.channels % host_tile(dtype).lanes == 0
-            and all(s.op in IN_REGISTERS and s.dtype == dtype for s in body)
-            and all(a.dtype == dtype and a.strides[1:] == (0, 0, 1) for a in read)
-        )
+        dtype = self.plan.dtype
+        whole = self.plan.channels % host_tile(dtype).lanes == 0
+        return whole and is_arithmetic(self.core.inner, self.spec.reads, dtype)
 
     @property
     def owned(self) -> int | None:
@@ -152,45 +147,23 @@ class ChainPixels:
         return {"results": f"{pointer} + ({index}) * {self.plan.dtype.itemsize}"}, lines
 
     def _panels(self, panel: Callable[[Tile, bool], list[str]]) -> list[str]:
-        """The loop over panels of channels, of which the last may be narrow; ``panel`` gives the lines of one for
-        microkernels of a tile, and whether they walk over rows of just that width."""
-        lines, tile = panel(self.tile, True), self.tile
-        if ends_narrow(self.plan.channels, tile):
-            lines = [f"if channels - c > {tile.lanes}:", *indent(lines), "else:", *indent(panel(tile.narrow, False))]
-        return [f"for c in range(0, channels, {tile.columns}):", *indent([*lines, "column += weights_panel"])]
+        """The loop over panels of channels."""
+        lines = by_width(self.plan.channels, self.tile, "channels - c", panel)
+        return [f"for c in range(0, channels, {self.tile.columns}):", *indent([*lines, "column += weights_panel"])]
 
     def _in_registers(self) -> tuple[list[str], dict[str, Sequence[str]]]:
         """Lines that put what the body makes of the pixels in ``bases`` at ``targets``, and what they import."""
-        dtype, size, last = self.plan.dtype, self.plan.dtype.itemsize, self.core.inner[-1].name
-        unit, width = self.core.source.x.strides[3] == 1, self.tile.columns * self.plan.dtype.itemsize
-        tiles: list[str] = []
-        words: list[str] = []
+        size, unit = self.plan.dtype.itemsize, self.core.source.x.strides[3] == 1
+        body = RegisterBody(self.inner, self.core.inner[-1].name, self.plan.dtype, "_inner")
+        call = f"1, inputs, x_c * {size}, bases + r * 8, column, {self.tile.columns * size}"
+        finish = f"store_rows_{{shape}}(targets + r * 8, c * {size}, {{value}})"
+        claim = ["if begin + r < expected:", f"    own_rows_{{shape}}(results + r * 8, c * {size})"]
+        before = claim if self.owned is not None else []
 
         def panel(tile: Tile, packed: bool) -> list[str]:
-            across = f"{tile.vectors}x{tile.lanes}"
-            words.append(f"load_row_{dtype}_{across}")
-            row = self.inner.fork(tag=f"_inner{across}_", row=f"{dtype}_{across}")
-            lines, ways = row.enter(3, "channel0 + c", inline=True), []
-            for height in tile.heights:
-                whole = f"{height}x{across}"
-                tiles.append(name := f"{tile.name(dtype, height, unit, packed)}_sums")
-                body = row.fork(core={0: f"sums{whole}"}, tag=f"_inner{whole}_")
-                own = [] if self.owned is None else [
-                    "if begin + r < expected:",
-                    f"    own_rows_{dtype}_{whole}(results + r * 8, c * {size})",
-                ]  # fmt: skip
-                ways.append([
-                    *own,
-                    f"sums{whole} = {name}(1, inputs, x_c * {size}, bases + r * 8, column, {width})",
-                    *body.enter(1, "0"),
-                    *body.enter(2, "0"),
-                    f"store_rows_{dtype}_{whole}(targets + r * 8, c * {size}, {body.value(last)})",
-                ])  # fmt: skip
-                words.extend([f"store_rows_{dtype}_{whole}", f"own_rows_{dtype}_{whole}"])
-            return [*lines, *rows_by_height(ways, tile.heights, "0", "here", "r")]
+            return body.lines(tile, (unit, packed, ""), call, "channel0 + c", "here", finish, before)
 
-        lines = self._panels(panel)
-        return lines, {"runtime.cpu.microkernel": tiles, "runtime.cpu.register_tiles": words}
+        return self._panels(panel), body.modules
 
     def _stored(self) -> tuple[list[str], dict[str, Sequence[str]]]:
         """The same for any body: the sums go through ``block``."""

@@ -35,6 +35,7 @@ from runtime.cpu.contraction import lower_contraction
 from runtime.cpu.conv import computed_dtype
 from runtime.cpu.conv_chain import lower_conv_chain
 from runtime.cpu.conv_direct import lower_conv2d
+from runtime.cpu.conv_few import has_few_channels, lower_few_channels
 from runtime.cpu.conv_groups import small_groups
 from runtime.cpu.conv_groups_grad import lower_groups_grad, small_gradient
 from runtime.cpu.conv_inside import lower_inside, reads_inside
@@ -94,6 +95,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_planes(item)
         case Conv2d() as core if is_pointwise(core) and not core.x.dtype.storage_only:
             return lower_contraction(as_contraction(item), lasting)
+        case Conv2d() if has_few_channels(item):
+            return lower_few_channels(item)
         case Conv2d() as core if is_winograd(core, lasting) and pick("algorithm", WINOGRAD):
             return lower_winograd(item)
         case Conv2d() as core if reads_inside(core, item.axes[0]) and pick("image", IN_PLACE):

@@ -29,7 +29,7 @@ _ELEMENT = {"f32": (ir.FloatType(), 4), "f64": (ir.DoubleType(), 8)}
 
 def __getattr__(name: str) -> Callable[..., object]:
     """The microkernel that :meth:`runtime.cpu.tiles.Tile.name` names, for ``from runtime.cpu.microkernel import``."""
-    ways = "_packed|_jumps|_near|_fold\\d+|_spread\\d+"
+    ways = "_packed|_jumps|_near|_taps|_fold\\d+|_spread\\d+"
     found = re.fullmatch(rf"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?({ways})?(_sums)?", name)
     if found is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -48,7 +48,8 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
     overwritten, or added to where ``accumulate`` is not 0. Where ``packed`` is ``_jumps``, rows of B are packed too,
     and ``b_step`` is the distance from the first row of one ``t`` to that of the next. Where it is ``_near`` they are
     packed, the rows of A are neighbours in memory, and ``table`` holds for each ``t`` two distances: that of A's first
-    element from the address ``b_step``, and that of B's first row from ``b``.
+    element from the address ``b_step``, and that of B's first row from ``b``. Where it is ``_taps``, ``a_step`` is the
+    address of a table of the distances, in bytes, of every k from the first in A.
 
     Two ways are for convolutions of small groups (see group_lanes.py) of so many inputs and of ``vectors`` outputs: an
     element of A is then a vector of the inputs of several groups. Where ``packed`` is ``_fold`` and the inputs' number,
@@ -130,7 +131,9 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
         if unit_k:
             a_step = _INT(size)
         b_jump = a_origin = b_step
-        if packed and way != "_spread":
+        if way == "_taps":
+            distances, a_step = builder.inttoptr(a_step, _POINTER), _INT(8)
+        if packed and way not in ("_spread", "_taps"):
             b_step = _INT(vectors * width)
         function, module = builder.function, builder.module
         multiply_add = get_or_insert_function(module, ir.FunctionType(vector, [vector] * 3), fused)
@@ -148,6 +151,8 @@ def microkernel(dtype: str, rows: int, vectors: int, lanes: int, unit_k: bool, p
             else:
                 b_values = [load_vector(builder, row_of_b, _INT(j * width)) for j in range(vectors)]
             result = list(sums)
+            if way == "_taps":
+                k = builder.load(address(builder, distances, k), typ=_INT, align=8)
             for i in range(rows):
                 if grouped:
                     a_value = load_vector(builder, bases[i], k)

@@ -46,7 +46,7 @@ class Tile:
 
     def name(self, dtype: DType, rows: int, unit_k: bool, packed: bool, way: str = "") -> str:
         """The microkernel (see there) of this width and ``rows`` rows, as generated source imports it. ``way`` is
-        ``jumps`` or ``near`` where packed rows of B are walked otherwise."""
+        ``jumps`` or ``near`` where packed rows of B are walked otherwise, ``taps`` where A's elements are."""
         flags = ("_unit" if unit_k else "") + (f"_{way or 'packed'}" if packed else "")
         return f"tile_{dtype}_{rows}x{self.vectors}x{self.lanes}{flags}"
 
