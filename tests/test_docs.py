@@ -26,7 +26,7 @@ def blocks(page: Path) -> str:
 # Pages whose programs compile for seconds.
 LONG = {
     "generation.md", "explaining-a-model.md", "profiling.md", "debugging.md", "training.md", "mixed-precision.md",
-    "reading-a-dump.md", "loops.md", "coming-from-pytorch.md",
+    "reading-a-dump.md", "loops.md", "coming-from-pytorch.md", "autotuning.md",
 }  # fmt: skip
 
 
