@@ -82,7 +82,7 @@ def mixed(x, n, out, counts):
 
 
 def run(kernel: Kernel, module) -> tuple[np.ndarray, np.ndarray]:
-    code = link(compiling._machine().emit_object(module), symbol(kernel.name))
+    code = link(compiling._machine(1).emit_object(module), symbol(kernel.name))
     x = np.random.default_rng(0).standard_normal(17).astype(np.float32)
     out, counts = np.zeros_like(x), np.zeros(3, np.int64)
     function = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 4)(code.address)

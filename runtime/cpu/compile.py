@@ -42,7 +42,7 @@ def compile_kernel(kernel: Kernel) -> bytes:
     """
     module = _optimised(kernel)
     with _addresses_of(kernel):
-        code = _machine().emit_object(module)
+        code = _machine(_level(kernel)).emit_object(module)
     try:
         link(code, symbol(kernel.name), kernel.libm)
     except CompileError as error:
@@ -60,7 +60,7 @@ def inspect_kernel(kernel: Kernel) -> tuple[str, str]:
     """The optimised LLVM IR of ``kernel`` and its assembly. Raises CompileError."""
     module = _optimised(kernel)
     with _addresses_of(kernel):
-        return str(module), _machine().emit_assembly(module)
+        return str(module), _machine(_level(kernel)).emit_assembly(module)
 
 
 def _optimised(kernel: Kernel) -> ModuleRef:
@@ -84,7 +84,7 @@ def _translated(kernel: Kernel, made: ModuleType) -> ModuleRef | None:
 
     from runtime.cpu.translate import Unknown
 
-    _machine()
+    _machine(1)
     with global_compiler_lock:
         parts = parts_of(kernel)
         try:
@@ -94,7 +94,7 @@ def _translated(kernel: Kernel, made: ModuleType) -> ModuleRef | None:
         module = binding.parse_assembly(text)
         module.name = symbol(kernel.name)
         module.verify()
-        _optimise(module, level=3 if _hard(kernel) else 1)
+        _optimise(module, _level(kernel))
         _put_in_place(parts, module)
         return module
 
@@ -140,7 +140,7 @@ def _tidy(module: ModuleRef, passes: ModulePassManager) -> None:
     passes.add_instruction_combine_pass()
     passes.add_simplify_cfg_pass()
     passes.add_global_dead_code_eliminate_pass()
-    passes.run(module, binding.create_pass_builder(_machine(), binding.create_pipeline_tuning_options(speed_level=3)))
+    passes.run(module, binding.create_pass_builder(_machine(1), binding.create_pipeline_tuning_options(speed_level=1)))
 
 
 def _lower(function: Any, name: str) -> ModuleRef:
@@ -155,7 +155,7 @@ def _lower(function: Any, name: str) -> ModuleRef:
     from numba.core.registry import cpu_target
 
     options = {"nopython": True, "error_model": "numpy", "fastmath": set(FASTMATH), "_nrt": False}
-    _machine()  # Numba's own engine emits what the kernel calls, and needs the assembler that this sets up
+    _machine(3)  # Numba's own engine emits what the kernel calls, and needs the assembler that this sets up
     with global_compiler_lock:
         cpu_target.typing_context.refresh()  # loads all that Numba knows of
         cpu_target.target_context.refresh()
@@ -186,7 +186,7 @@ def _keep_only(module: ModuleRef, entry: str, name: str) -> None:
 
 
 @cache
-def _machine() -> TargetMachine:
+def _machine(level: int) -> TargetMachine:
     """This processor, with position-independent code: constants sit beside the code that reads them."""
     from llvmlite import binding
 
@@ -196,17 +196,16 @@ def _machine() -> TargetMachine:
     return binding.Target.from_default_triple().create_target_machine(
         cpu=binding.get_host_cpu_name(),
         features=binding.get_host_cpu_features().flatten(),
-        opt=3,
+        opt=level,
         reloc="pic",
         codemodel="small",
     )
 
 
-def _hard(kernel: Kernel) -> bool:
-    """Whether it pays to look long for better code. Generated kernels are written as they are to be; others are what
-    users write, and loops that read at more places than there are registers for, as at the taps of depthwise windows.
-    """
-    return kernel.libm or "depthwise" in kernel.name
+def _level(kernel: Kernel) -> int:
+    """How hard LLVM tries, up to 3. Generated kernels are written as they are to be; others are what users write, and
+    loops that read at more places than there are registers for, as at the taps of depthwise windows."""
+    return 3 if kernel.libm or "depthwise" in kernel.name else 1
 
 
 def _optimise(module: ModuleRef, level: int) -> None:
@@ -219,20 +218,19 @@ def _optimise(module: ModuleRef, level: int) -> None:
     # costs compile time and made the slowest kernels slower: weight gradients of convolutions by 40 %.
     options.loop_unrolling = False
     options.slp_vectorization = False
-    builder = binding.create_pass_builder(_machine(), options)
+    builder = binding.create_pass_builder(_machine(level), options)
     builder.getModulePassManager().run(module, builder)
 
 
 @contextmanager
 def _addresses_of(kernel: Kernel) -> Iterator[None]:
-    """The code generator takes addresses as they are written, but for hard kernels: to look for other induction
-    variables takes it a third of its time. An option of LLVM holds for the whole process, so nobody else compiles
-    meanwhile."""
+    """Below level 3 the code generator takes addresses as they are written: to look for other induction variables
+    takes it a third of its time. An option of LLVM holds for the whole process, so nobody else compiles meanwhile."""
     from llvmlite import binding
     from numba.core.compiler_lock import global_compiler_lock
 
     with global_compiler_lock:
-        binding.set_option("tenon", f"-disable-lsr={'false' if _hard(kernel) else 'true'}")
+        binding.set_option("tenon", f"-disable-lsr={'true' if _level(kernel) < 3 else 'false'}")
         try:
             yield
         finally:
@@ -249,7 +247,7 @@ def get_ready() -> None:
     from runtime.cpu import translate
 
     translate.get_ready(FASTMATH)
-    _machine()
+    _machine(1)
 
 
 def compile_kernels(
