@@ -105,17 +105,24 @@ def _turned(graph: Graph, chosen: Mapping[Value, tuple[int, ...]]) -> set[Value]
 def _turns(node: Node, value: Value) -> bool:
     """Whether a convolution or a gradient of one turns ``value`` over, an image that it reads or makes."""
     width = value.shape[-1]
-    convolves = node.op.name in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad")
-    return convolves and isinstance(width, int) and width >= LEAST_ROW
+    if node.op.name not in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
+        return False
+    if node.op.name == "conv2d_weight_grad" and _meets_pixels(node):
+        width *= value.shape[-2]  # rows follow on one another as one
+    return isinstance(width, int) and width >= LEAST_ROW
 
 
 def _is_pointwise(node: Node) -> bool:
     """Whether a convolution, or its gradient by the image, is a matrix product in either layout."""
     attrs = node.attrs
-    return (
-        node.op.name in ("conv2d", "conv2d_input_grad") and node.inputs[1].shape[2:] == (1, 1) and attrs["groups"] == 1
-        and attrs["stride"] == (1, 1) and attrs["padding"] == (0, 0)
-    )  # fmt: skip
+    return node.op.name in ("conv2d", "conv2d_input_grad") and attrs["groups"] == 1 and _meets_pixels(node)
+
+
+def _meets_pixels(node: Node) -> bool:
+    """Whether every output of a convolution meets a pixel of its own, or in a gradient of one the other way round."""
+    attrs = node.attrs
+    window = (node.output if node.op.name == "conv2d_weight_grad" else node.inputs[1]).shape[2:]
+    return window == attrs["stride"] == (1, 1) and attrs["padding"] == (0, 0)
 
 
 def _peers(node: Node) -> list[Value]:

@@ -97,9 +97,27 @@ def test_planes_meet_weights_that_lie_by_input(name: str) -> None:
         np.testing.assert_allclose(found, convolved(case, x, w), rtol=1e-4, atol=1e-4)
 
 
+WHOLE = {
+    "pixels of rows": Case((4, 6), (640, 520), kernel=(1, 1), padding=(0, 0), channels_last=False),
+    "rows": Case((17, 16), (70, 520), channels_last=False),
+    "pixels": Case((17, 16), (70, 520)),
+}
+"""So many channels that a task adds up the whole batch."""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", WHOLE)
+def test_weight_gradient_of_many_channels_is_one_call(name: str) -> None:
+    assert check_weight_gradient(WHOLE[name]) == 1
+
+
 @pytest.mark.parametrize("name", [n for n in CASES if not n.startswith(("strides", "wide"))])
 def test_weight_gradient(name: str) -> None:
-    case = CASES[name]
+    check_weight_gradient(CASES[name])
+
+
+def check_weight_gradient(case: Case) -> int:
+    """Compare a weight gradient with sums by taps; the number of calls that it takes."""
     outputs, inputs, kh, kw = case.weight_shape
     core = ConvWeightGrad(
         Access("x", F32, case.strides(case.size, case.channels[0])),
@@ -122,6 +140,7 @@ def test_weight_gradient(name: str) -> None:
                 first = o // (outputs // case.groups) * inputs
                 expected[o, :, i, j] = np.einsum("nhw,nhwc->c", dy[..., o], seen[..., first : first + inputs])
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3)
+    return len(lowered.calls)
 
 
 @pytest.mark.parametrize("name", [

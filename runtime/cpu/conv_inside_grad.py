@@ -34,11 +34,14 @@ COPY_BYTES = 65536
 
 
 def is_small(core: ConvWeightGrad) -> bool:
-    """Whether this kernel serves ``core``: images of a known, small size, and whole vectors of rows."""
+    """Whether this kernel serves ``core``: images of a known, small size, and whole vectors of rows; pixels along rows
+    are rather read where they lie."""
     sizes = (*core.in_size, *core.out_size)
     if not all(isinstance(n, int) and n > 0 for n in sizes) or product(core.out_size) > MOST_POINTS:
         return False
     plan = plan_grad(core)
+    if plan.reads_rows:
+        return False
     return plan.inputs % max(plan.tile.rows // 2, 1) == 0 and _image_bytes(plan) <= COPY_BYTES
 
 
@@ -174,17 +177,7 @@ def _sum_images(spec: KernelSpec, plan: GradTile, images: int, partial: Buffer |
         ]),
     ]  # fmt: skip
     if partial is None:
-        task += finish.start("group")
-        if finish.along_outputs:
-            step = f"outputs * {size}"
-            task += finish.lines("block", step, "out_block * outputs", changed)
-        else:
-            task += [
-                "all_columns = columns",
-                f"for strip in range(0, all_columns, {tile.lanes}):",
-                f"    columns = minimum({tile.lanes}, all_columns - strip)",
-                *indent(finish.lines(f"block + strip * {size}", f"outputs * {size}", "out_block * outputs + strip")),
-            ]  # fmt: skip
+        task += finish.block_lines(changed)
     modules = {"runtime.cpu.microkernel": names} | (finish.modules if partial is None else {})
     code = kernel(f"conv_weight_grad_{dtype}", [*lines, *loop("task", "lo", "hi", task)], table, modules=modules)
     accesses = spec.reads if partial is None else ()

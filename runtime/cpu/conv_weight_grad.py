@@ -2,7 +2,8 @@
 
 One tile of one image is a product: its rows are (input channel, tap), read from the padded copy of the image that
 the convolution uses too; its columns are output channels; k runs over the tile's points. A task adds up the tiles of
-one chunk of the batch for one block of channels. How many chunks there are depends on shapes alone.
+one chunk of the batch for one block of channels. How many chunks there are depends on shapes alone; where it is one,
+sums stay in scratch and the body runs on them there.
 """
 
 from __future__ import annotations
@@ -93,6 +94,11 @@ class GradTile:
         return _meets_pixels(self.core) and self.core.x.dtype == self.dtype
 
     @property
+    def reads_rows(self) -> bool:
+        """The same, of pixels that lie side by side along a row."""
+        return self.reads_pixels and self.core.x.strides[2] * self.core.stride[1] == 1
+
+    @property
     def in_place(self) -> bool:
         """Whether the rows of a tile of dy can be read where they lie: evenly spaced, whole vectors, and not so far
         apart that they fall on each other in the cache."""
@@ -137,10 +143,13 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
 
 
 def lower_conv_weight_grad(spec: KernelSpec) -> Lowered:
-    """The calls for ``spec``, whose core is a ConvWeightGrad: partial sums, then their total with the body."""
+    """The calls for ``spec``, whose core is a ConvWeightGrad: one, or partial sums, then their total with the body."""
     core = spec.core
     assert isinstance(core, ConvWeightGrad)
     plan = plan_grad(_in_one_row(core))
+    if plan.chunks == 1:
+        made, code = _sum_tiles(spec, plan, None)
+        return Lowered((made,), (code,))
     blocks = plan.chunks * core.groups * product(plan.channel_blocks)
     partial = Buffer(f"{spec.name}.partial", "temp", plan.dtype, blocks * plan.block)
     sums, sums_code = _sum_tiles(spec, plan, partial)
@@ -162,7 +171,9 @@ def _in_one_row(core: ConvWeightGrad) -> ConvWeightGrad:
     return replace(core, in_size=(1, height * width), out_size=(1, height * width))
 
 
-def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call, Kernel]:
+def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer | None) -> tuple[Call, Kernel]:
+    """The call that adds up chunks of the batch into ``partial`` or, where there is none, all of it, and then runs the
+    body."""
     core, tile, size = plan.core, plan.tile, plan.dtype.itemsize
     table = ArgTable()
     scope = table.scope(SCRATCH)
@@ -170,7 +181,7 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
     table.declare(
         x=Pointer(core.x.buffer, core.x.offset * core.x.dtype.itemsize), x_n=core.x.strides[0], x_c=core.x.strides[3],
         dy=Pointer(core.dy.buffer, core.dy.offset * core.dy.dtype.itemsize), dy_n=core.dy.strides[0],
-        dy_h=core.dy.strides[1], dy_w=core.dy.strides[2], dy_channel=core.dy.strides[3], partial=Pointer(partial.name),
+        dy_h=core.dy.strides[1], dy_w=core.dy.strides[2], dy_channel=core.dy.strides[3],
         group_inputs=core.group_inputs, group_outputs=core.group_outputs, inputs=plan.inputs, outputs=plan.outputs,
         out_h=core.out_size[0], out_w=core.out_size[1], tall=plan.size[0], wide=plan.size[1], rows=plan.rows,
         block_size=plan.block, units=units, per_chunk=ceil_div(units, plan.chunks), kernel_w=core.kernel[1],
@@ -179,9 +190,18 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
     space: dict[str, Size] = {"chunk": plan.chunks, "group": core.groups}
     space |= dict(zip(("in_block", "out_block"), plan.channel_blocks, strict=True))
     sizes = [tile.rows, tile.rows // 2]
-    unit_k = plan.reads_pixels and core.x.strides[2] * core.stride[1] == 1
+    unit_k = plan.reads_rows
     names = [tile.name(plan.dtype, height, unit_k, not plan.in_place) for height in sizes]
     parts = {"table": (plan.rows + tile.rows) * plan.size[0] * 8}
+    if partial is None:
+        finish = Finish(spec, plan, table)
+        parts |= {"block": plan.block * size, **finish.parts}
+        place, target, before, last = [], scope, finish.emitter.start(), finish.block_lines()
+        modules, accesses, writes = finish.modules, spec.reads, [access.buffer for access in spec.writes]
+    else:
+        table.declare(partial=Pointer(partial.name))
+        place, target = [f"block = partial + task * block_size * {size}"], table.scope(partial.name)
+        before, last, modules, accesses, writes = [], [], {}, (), [partial.name]
     first_rows, rows_of_tile = _row_lines(plan, table, scope, sizes, parts)
     if plan.in_place:
         fetch, panel, step = [], f"gradient + c * {size}", f"dy_w * {size}"
@@ -208,26 +228,29 @@ def _sum_tiles(spec: KernelSpec, plan: GradTile, partial: Buffer) -> tuple[Call,
         f"    panel = {panel}",
         *indent(row_blocks(names, sizes, call)),
     ]
-    zero = store(plan.dtype, "block", "v", constant(0, plan.dtype), table.scope(partial.name))
+    zero = store(plan.dtype, "block", "v", constant(0, plan.dtype), target)
     task = [
         *coordinates(table, "task", space),
         "first_input = group * group_inputs + in_block * inputs",
         "channel0 = group * group_outputs + out_block * outputs",
         "columns = minimum(outputs, group_outputs - out_block * outputs)",
-        f"block = partial + task * block_size * {size}",
+        *place,
         "begin = chunk * per_chunk",
         "end = minimum(begin + per_chunk, units)",
         "if begin >= end:",
         *indent(loop("v", "0", "block_size", [zero])),
         *loop("unit", "begin", "end", unit),
+        *last,
     ]
     offsets = scratch_parts(parts)
-    lines = [*scratch_lines(offsets, table), *first_rows, *loop("task", "lo", "hi", task)]
+    lines = [*scratch_lines(offsets, table), *before, *first_rows, *loop("task", "lo", "hi", task)]
     code = kernel(f"conv_weight_grad_{plan.dtype}", lines, table,
-                  modules={"runtime.cpu.microkernel": names,
+                  modules={"runtime.cpu.microkernel": names, **modules,
                            **turning(plan.dtype, tile.lanes, host_tile(plan.dtype).lanes)})  # fmt: skip
-    made = Call(code.key, f"{spec.name} tiles", table.args, product(space.values()), (core.x.buffer, core.dy.buffer),
-                (partial.name,), offsets["end"], spec.nodes)  # fmt: skip
+    reads = dict.fromkeys([core.x.buffer, core.dy.buffer, *(access.buffer for access in accesses)])
+    label = spec.name if partial is None else f"{spec.name} tiles"
+    made = Call(code.key, label, table.args, product(space.values()), tuple(reads), tuple(dict.fromkeys(writes)),
+                offsets["end"], spec.nodes)  # fmt: skip
     return made, code
 
 
@@ -372,6 +395,21 @@ class Finish:
     def start(self, group: str) -> list[str]:
         """The lines that follow from the number of the group."""
         return self.emitter.enter(0, group)
+
+    def block_lines(self, by_tap: ByTap | None = None) -> list[str]:
+        """Lines for all sums of a task's block, at the address ``block``: see :meth:`lines`."""
+        step = f"outputs * {self.plan.dtype.itemsize}"
+        start = self.start("group")
+        if self.along_outputs:
+            return [*start, *self.lines("block", step, "out_block * outputs", by_tap)]
+        strip = self.lines(f"block + strip * {self.plan.dtype.itemsize}", step, "out_block * outputs + strip")
+        return [
+            *start,
+            "all_columns = columns",
+            f"for strip in range(0, all_columns, {self.lanes}):",
+            f"    columns = minimum({self.lanes}, all_columns - strip)",
+            *indent(strip),
+        ]
 
     def lines(self, source: str, step: str, first: str, by_tap: ByTap | None = None) -> list[str]:
         """Lines for the ``columns`` output channels from ``first`` on, whose sums are at the address ``source``, rows
