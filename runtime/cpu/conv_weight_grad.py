@@ -37,8 +37,11 @@ TILE_BYTES = 32768
 """The most that a tile's part of dy, or of x, should take: both stay in the first-level cache."""
 WIDEST = 64
 """The most columns of a tile."""
-ROWS = 320
-"""About how many (input channel, tap) rows a task computes."""
+ROWS = 160
+"""About how many (input channel, tap) rows a task computes where it copies the image: few, so that the copy stays near
+beside a panel of dy."""
+PIXEL_ROWS = 320
+"""The same where it reads the image in place."""
 PANELS = 4
 """The most panels of output channels that a task computes."""
 POINTS = 128
@@ -118,7 +121,8 @@ def plan_grad(core: ConvWeightGrad) -> GradTile:
         raise UnsupportedError(f"the CPU convolves floats only, not {core.x.dtype} with {core.dy.dtype}")
     dtype = dtype.computed
     tile = fitting(host_tile(dtype), core.group_outputs)
-    inputs = divisor(core.group_inputs, max(ROWS // (core.kernel[0] * core.kernel[1]), 1))
+    most = PIXEL_ROWS if _meets_pixels(core) else ROWS
+    inputs = divisor(core.group_inputs, max(most // (core.kernel[0] * core.kernel[1]), 1))
     panels = -(-core.group_outputs // tile.columns)
     outputs = -(-panels // -(-panels // PANELS)) * tile.columns
 
