@@ -57,6 +57,8 @@ class Stmt:
     - ``size``: the i64 ``sizes[0]``
     - ``reduce_sum``, ``reduce_max``, ``reduce_min``, ``reduce_prod``: args ``(value,)``, over the reduced axes
     - ``reduce_argmax``, ``reduce_argmin``: args ``(value, index)``: the index of the first extremum, NaN first
+    - ``reduce_mean``, ``reduce_variance``: args ``(value,)``, the mean and the biased variance of a convolution's
+      ``core`` over the reduced axes, as exact as if the mean were taken off before squaring
     - ``uniform``: args ``(seed, step, stream, index)``: a Philox 4x32-10 draw in [0, 1), see engine/random.py
     - ``check_index``: args ``(value, code)``, sizes ``(limit, first)``, ``first`` 0 where it is left out: report
       ``code`` unless ``first <= value < limit``
@@ -326,7 +328,8 @@ class KernelSpec:
     ``axes`` are sizes, outermost first, in the order memory is best walked. ``reduced`` lists the axes that the
     body's ``reduce_*`` statements run over: all of them the last axes (rows: several reductions, and statements
     over the full space after them, are allowed; what depends on no reduced axis is computed once a row) or all
-    of them the first (columns: several rounds too, where no position is looked for).
+    of them the first (columns: several rounds too, where no position is looked for). A Conv2d may have its mean and
+    variance taken over all axes but its channels; what depends on these varies along the channels alone.
     ``split`` cuts the first reduced axis into chunks of that many elements: every chunk reduces on its own and
     its writes move by ``chunk_stride``; a following kernel combines them. So sums depend on shapes, never on threads.
 
@@ -413,7 +416,8 @@ class Target:
     convolutions want their channels innermost, ``tensor_cores`` whether products take operands of 16 bits as they are,
     with sums in float32, and those of float32 as exact as asked for, ``chains`` whether it has kernels for a
     ConvChain, ``turns`` whether convolutions read and write images with rows along memory at little cost, ``cuts``
-    whether long reductions are to be cut into chunks for it: else it shares them out itself."""
+    whether long reductions are to be cut into chunks for it: else it shares them out itself. ``measures`` says that its
+    convolutions take the mean and the variance of what they make."""
 
     name: str
     claims: frozenset[str]
@@ -423,3 +427,4 @@ class Target:
     chains: bool = False
     turns: bool = False
     cuts: bool = True
+    measures: bool = False

@@ -242,9 +242,11 @@ class Points:
         return np.broadcast_to(value, extents)
 
     def _reduced(self, name: str, value: np.ndarray, dtype: DType) -> np.ndarray:
-        function: Any = {"sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min}[name]
+        function: Any = {
+            "sum": np.sum, "prod": np.prod, "max": np.max, "min": np.min, "mean": np.mean, "variance": np.var,
+        }[name]  # fmt: skip
         options: dict[str, Any] = {"axis": tuple(self.spec.reduced), "keepdims": True}
-        if name in ("sum", "prod"):
+        if name not in ("max", "min"):
             options["dtype"] = dtype.computed.numpy
         return np.asarray(function(self._whole(value), **options))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping
 
-from engine import dtypes, scalar
+from engine import dims, dtypes, scalar
 from engine.dims import Size
 from engine.dtypes import DType
 from engine.graph import Node, Value
@@ -123,6 +123,9 @@ class Body:
             self.names[node.output] = self._gather(node)
             return
         args = [self.load(v, self.space.input_axes(node, i)) for i, v in enumerate(node.inputs)]
+        if node.op.name == "moments":
+            self._twice(node, args[0])
+            return
         match node.op.kind:
             case "elementwise":
                 name = self._elementwise(node, args)
@@ -159,6 +162,22 @@ class Body:
         inside = dtypes.u8 if out == dtypes.bool_ else out
         value = self.cast(value, inside)
         return self.emit(f"reduce_{node.op.name}", (value,), inside) if axes else value
+
+    def measure(self, node: Node) -> None:
+        """The mean and the variance of what a convolution makes, which its kernel takes."""
+        value = self.load(node.inputs[0], self.space.input_axes(node, 0))
+        for out, op in zip(node.outputs, ("reduce_mean", "reduce_variance"), strict=True):
+            self.names[out] = self.emit(op, (value,), out.dtype)
+
+    def _twice(self, node: Node, value: str) -> None:
+        """The mean, then the variance, by two sums."""
+        dtype = node.outputs[0].dtype.computed
+        size = dims.product(node.inputs[0].shape[a] for a in reduced_axes(node))
+        count = self.cast(self.emit("size", (), dtypes.i64, (size,)), dtype)
+        mean, variance = node.outputs
+        self.names[mean] = self.emit("div", (self.emit("reduce_sum", (value,), dtype), count), dtype)
+        squares = self.emit("square", (self.emit("sub", (value, self.names[mean]), dtype),), dtype)
+        self.names[variance] = self.emit("div", (self.emit("reduce_sum", (squares,), dtype), count), dtype)
 
     def _gather(self, node: Node) -> str:
         x = node.inputs[0]

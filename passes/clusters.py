@@ -174,15 +174,31 @@ def _window_refusal(cluster: Cluster, stored: Callable[[Value], bool], links: Li
 
 
 def _epilogue_refusal(cluster: Cluster, stored: Callable[[Value], bool], links: LinksOf) -> str:
-    """What follows a core: elementwise at each point of its output."""
+    """What follows a core: elementwise at each point of its output, or behind the moments of its channels at each."""
     assert cluster.core is not None
     if any(look_through(v)[0].node in cluster.outer for v in cluster.core.inputs):
         return "operand"
-    if any(n.op.kind == "reduce" for n in cluster.outer):
+    measured = [n for n in cluster.outer if n.op.kind == "reduce"]
+    if any(not _measures(n, cluster) for n in measured):
         return "reduction"
     space = Space(cluster.outer, links)
     if not space.valid:
         return "spaces"
     every = space.axes_of(cluster.core.outputs[0])
-    fits = all(space.axes_of(v) == every or not (space.axes_of(v) or stored(v)) for v in space.members)
+    allowed = {every}
+    if measured:
+        kept = space.axes_of(measured[0].outputs[0])
+        allowed.add(kept)
+        after = set(measured)
+        for node in cluster.outer:
+            if any(look_through(v)[0].node in after for v in node.inputs):
+                after.add(node)
+                if space.axes_of(node.outputs[0]) - kept:
+                    return "reduction"
+    fits = all(space.axes_of(v) in allowed or not (space.axes_of(v) or stored(v)) for v in space.members)
     return "" if fits else "shape"
+
+
+def _measures(node: Node, cluster: Cluster) -> bool:
+    """Whether ``node`` takes mean and variance of what the cluster's convolution makes."""
+    return node.op.name == "moments" and cluster.source is None and node.inputs[0].node is cluster.core

@@ -130,7 +130,9 @@ class _Fusion:
     def _behind_core(self, value: Value, node: Node) -> bool:
         """Whether ``value`` is made with a core, and read by ``node`` in a kernel without, into no fewer bytes."""
         made, read = (self.members[self.owner[n]] for n in (value.node, node))
-        return _has_core(made) and not _has_core(read) and node.output.dtype.itemsize >= value.dtype.itemsize
+        if not _has_core(made) or _has_core(read) or node.op.kind == "reduce":
+            return False
+        return node.output.dtype.itemsize >= value.dtype.itemsize
 
     def _lies_in_memory(self, value: Value) -> bool:
         """Whether somebody reads ``value`` who can never be of one kernel with the core that made it."""

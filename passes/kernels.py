@@ -39,6 +39,9 @@ LEAST_COLUMNS = 8
 LONG_ROW = 64
 """The known part of a symbolic reduction from which on the whole is taken to be long."""
 
+ALL_BUT_CHANNELS = (0, 1, 2)
+"""The axes of a convolution's kernel over which the statistics of its channels are taken."""
+
 Stores = dict[Value, View]
 
 
@@ -125,11 +128,11 @@ class KernelWriter:
         return wide and not any(n.op.name in ("argmax", "argmin") for n in self.cluster.nodes)
 
     def _one_round(self, space: Space) -> bool:
-        """Whether nothing over the reduced loops follows a reduction, and none looks for a position."""
+        """Whether nothing over the reduced loops follows a reduction, and none looks for a position or goes twice."""
         assert space.reduced is not None
         after: set[Value] = set()
         for node in self.cluster.nodes:
-            if node.op.name in ("argmax", "argmin"):
+            if node.op.name in ("argmax", "argmin", "moments"):
                 return False
             later = any(v in after for v in _roots(node))
             if later and (node.op.kind == "reduce" or space.axes_of(node.output) & space.reduced):
@@ -156,11 +159,14 @@ class KernelWriter:
                 for k, value in enumerate(core.outputs):
                     if value in self.stores or any(value in _roots(n) for n in self.cluster.outer):
                         body.names[value] = body.emit("core", (k,), value.dtype.computed)
+            elif node.op.name == "moments":
+                body.measure(node)
             else:
                 body.compute(node)
         for value, view in self.stores.items():
             body.store(value, view)
-        return self._spec(axes, body, core=record)
+        measures = any(n.op.name == "moments" for n in self.cluster.outer)
+        return self._spec(axes, body, core=record, reduced=ALL_BUT_CHANNELS if measures else ())
 
     def _core(self, core: Node) -> Core:
         match core.op.name:

@@ -47,7 +47,9 @@ def graph_passes(target: Target, options: Options = DEFAULT, lower: Lower | None
     yield "autodiff", expand_gradients
     if level >= 1:
         yield "simplify", inside_out(simplify)
-    yield "decompose", inside_out(lambda graph: decompose(graph, target))
+    # What rounds otherwise may not multiply tile by tile, and without fusion nothing follows a convolution.
+    whole = replace(target, measures=target.measures and target.fuses and level == 2)
+    yield "decompose", inside_out(lambda graph: decompose(graph, whole))
     yield "legalise", inside_out(lambda graph: legalise(graph, target))
     yield ("simplify", inside_out(simplify)) if level >= 1 else ("dead code", inside_out(remove_dead))
     if level >= 3:

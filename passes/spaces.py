@@ -67,7 +67,7 @@ def _input_keys(node: Node, position: int) -> list[Axis | None]:
         gone, kept = reduced_axes(node), iter(range(len(out.shape)))
         keys: list[Axis | None] = []
         for i, size in enumerate(value.shape):
-            if i not in gone or node.attrs["keepdims"]:
+            if i not in gone or node.attrs.get("keepdims", True):
                 j = next(kept)
             key = ("reduced", node, i) if i in gone else (out, j)
             keys.append(key if size != 1 else None)

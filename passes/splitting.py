@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 
 from engine import dims
+from engine.bodies import compact, following, needed
 from engine.dims import Size
 from engine.dtypes import DType
-from engine.schedule import LOADS, Access, KernelSpec, Stmt
+from engine.schedule import Access, KernelSpec, Stmt
 from passes.views import dense
 
 Partial = Callable[[str, DType, Size], str]
@@ -26,7 +27,7 @@ def split_reduction(spec: KernelSpec, chunk: Size, partial: Partial) -> list[Ker
     layout = dense("", sizes).strides
     rounds = [s for s in spec.body if s.op.startswith("reduce_")]
     results = {s.name for s in rounds}
-    after = _following(results, spec.body)
+    after = following(results, spec.body)
     first = [s for s in spec.body if s.name not in after]
     second: list[Stmt] = []
     writes = list(spec.writes)
@@ -41,8 +42,8 @@ def split_reduction(spec: KernelSpec, chunk: Size, partial: Partial) -> list[Ker
         second.append(Stmt(f"{s.name}_part", "load", (len(reads),), s.dtype))
         second.append(replace(s, args=(f"{s.name}_part",)))
         reads.append(Access(buffer, s.dtype, layout))
-    needed = after | _needed(after, spec.body, results)
-    second += [_index_of_kept(s, kept) for s in spec.body if s.name in needed]
+    wanted = after | needed(after, spec.body, results)
+    second += [_index_of_kept(s, kept) for s in spec.body if s.name in wanted]
     chunks = replace(spec, name=f"{spec.name}_partial", writes=tuple(writes), body=tuple(first), split=chunk)
     combine = replace(
         spec,
@@ -62,44 +63,3 @@ def _of_kept(access: Access, kept: list[int]) -> Access:
 
 def _index_of_kept(s: Stmt, kept: list[int]) -> Stmt:
     return replace(s, sizes=(0, *(s.sizes[i] for i in kept))) if s.op == "index" else s
-
-
-def _following(names: set[str], body: Sequence[Stmt]) -> set[str]:
-    """The statements that depend on ``names``."""
-    found: set[str] = set()
-    for s in body:
-        if any(a in names or a in found for a in s.args if isinstance(a, str)):
-            found.add(s.name)
-    return found
-
-
-def _needed(wanted: set[str], body: Sequence[Stmt], given: set[str]) -> set[str]:
-    """The statements, not given nor wanted themselves, that ``wanted`` depend on."""
-    found: set[str] = set()
-    for s in reversed(body):
-        if s.name in wanted or s.name in found:
-            found.update(a for a in s.args if isinstance(a, str) and a not in given and a not in wanted)
-    return found
-
-
-def compact(spec: KernelSpec) -> KernelSpec:
-    """Drop the reads and writes that no statement names, and statements that nothing needs."""
-    stores = [s for s in spec.body if s.op in ("store", "check_index")]
-    alive = {s.name for s in stores} | _needed({s.name for s in stores}, spec.body, set())
-    body = [s for s in spec.body if s.name in alive]
-    reads = sorted({s.args[0] for s in body if s.op in LOADS})
-    writes = sorted({s.args[0] for s in body if s.op == "store"})
-    renumbered = tuple(
-        replace(s, args=(reads.index(s.args[0]), *s.args[1:]))
-        if s.op in LOADS
-        else replace(s, args=(writes.index(s.args[0]), *s.args[1:]))
-        if s.op == "store"
-        else s
-        for s in body
-    )
-    return replace(
-        spec,
-        reads=tuple(spec.reads[i] for i in reads),  # type: ignore[index]
-        writes=tuple(spec.writes[i] for i in writes),  # type: ignore[index]
-        body=renumbered,
-    )

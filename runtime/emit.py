@@ -501,7 +501,7 @@ def indent(lines: Iterable[str], depth: int = 1) -> list[str]:
 def loop(variable: str, start: str, stop: str, body: list[str]) -> list[str]:
     """``for variable in range(start, stop)`` around ``body``."""
     bounds = stop if start == "0" else f"{start}, {stop}"
-    return [f"for {variable} in range({bounds}):", *indent(body)]
+    return [f"for {variable} in range({bounds}):", *indent(body or ["pass"])]
 
 
 def function_source(name: str, parameters: str, lines: Sequence[str], package: str, comment: str = "",

@@ -56,13 +56,14 @@ def _moments_gradient(node: Node, of_mean: Value | None, of_variance: Value | No
 register(
     Op(
         "moments",
-        "composite",
+        "reduce",
         ("x",),
         _moments_rule,
         _moments,
         _moments_gradient,
         _moments_parts,
         attrs={"axes": REQUIRED},
+        flops=lambda node: 4 * node.inputs[0].type.size,
         doc="Mean and biased variance over axes, which are kept with size 1. The mean is taken off before squaring, so "
         "nothing cancels.",
     )

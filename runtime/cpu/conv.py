@@ -296,6 +296,30 @@ def product_lines(plan: ConvTile, tag: str = "", across: int = 1, rows: tuple[st
     ], names
 
 
+def whole_tiles(plan: ConvTile, table: ArgTable, images: Size, tile: list[str]) -> tuple[Size, list[str]]:
+    """As :func:`tile_tasks`, where a task is a tile with all channels of a block: whatever threads there are, the tiles
+    are the same."""
+    (down, across), (tall, wide) = plan.core.out_size, plan.points
+    space: dict[str, Size] = {
+        "channel_block": plan.channel_blocks, "n": images, "group": plan.core.groups,
+        "tile_column": ceil_div(across, wide), "tile_row": ceil_div(down, tall),
+    }  # fmt: skip
+    table.declare(tall=tall, wide=wide, points_h=down, points_w=across, strips=plan.strips)
+    return product(space.values()), [
+        *plan.patch.start_lines,
+        *loop("task", "lo", "hi", [
+            *coordinates(table, "task", space),
+            "tile_x = tile_column * wide",
+            "tile_y = tile_row * tall",
+            "tile_columns = minimum(wide, points_w - tile_x)",
+            "tile_rows = minimum(tall, points_h - tile_y)",
+            "first_strip = 0",
+            "strip_count = strips",
+            *tile,
+        ]),
+    ]  # fmt: skip
+
+
 def tile_tasks(plan: ConvTile, table: ArgTable, images: Size, points: tuple[Size, Size],
                tile: list[str]) -> tuple[Size, list[str]]:  # fmt: skip
     """How many tasks a convolution has that makes ``points`` rows and columns of every image, and the loop that does

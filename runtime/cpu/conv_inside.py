@@ -20,7 +20,8 @@ from engine.schedule import Conv2d, KernelSpec
 from runtime.conv_taps import Run, is_known, runs_of
 from runtime.cpu.contraction import ENOUGH_TASKS, block_height, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv import PANELS, computed_dtype
-from runtime.cpu.conv_direct import lower_conv2d
+from runtime.cpu.conv_direct import lower_tiles
+from runtime.cpu.conv_moments import Moments, pointwise, with_moments
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
@@ -111,14 +112,15 @@ def lower_inside(spec: KernelSpec) -> Lowered:
     convolve one has tasks, which of them depends on the number of images."""
     core, images = spec.core, spec.axes[0]
     assert isinstance(core, Conv2d)
-    few = lower_conv2d(spec)
+    few, tiles = lower_tiles(spec)
     pack, by_tiles = few.calls
-    main, code = _multiply(spec, core, few.buffers[0].name)
+    main, code, parts = _multiply(spec, core, few.buffers[0].name)
     if isinstance(images, int):
-        return Lowered((pack, main), (few.kernels[0], code), few.buffers)
+        return with_moments(spec, Lowered((pack, main), (few.kernels[0], code), few.buffers), parts)
     enough = many(images)
     calls = replace(main, tasks=main.tasks * enough), replace(by_tiles, tasks=by_tiles.tasks * (1 - enough))
-    return Lowered((pack, *calls), (*few.kernels, code), few.buffers)
+    leaving = parts * enough + tiles * (1 - enough)
+    return with_moments(spec, Lowered((pack, *calls), (*few.kernels, code), few.buffers), leaving)
 
 
 _FIELDS = ("first_h", "count_h", "tap_h", "run_h", "first_w", "count_w", "tap_w", "run_w")
@@ -127,13 +129,16 @@ _NEXT_POINT = ["ow += 1", "if ow == end_w:", "    ow = first_w", "    oh += 1",
                "    if oh == end_h:", "        oh = first_h", "        n += 1"]  # fmt: skip
 
 
-def _multiply(spec: KernelSpec, core: Conv2d, weights: str) -> tuple[Call, Kernel]:
-    """The call that multiplies and runs the body, on ``weights`` as :func:`pack_weights` packs them."""
+def _multiply(spec: KernelSpec, core: Conv2d, weights: str) -> tuple[Call, Kernel, Size]:
+    """The call that multiplies and runs the body, on ``weights`` as :func:`pack_weights` packs them, and how many parts
+    leave moments."""
     dtype, images = computed_dtype(core), spec.axes[0]
     plan = plan_inside(core, images, fitting(host_tile(dtype), core.out_channels))
     tile, size = plan.tile, dtype.itemsize
     table = ArgTable()
     scope = table.scope(SCRATCH)
+    moments = Moments(spec, dtype, plan.channels, table) if spec.reduced else None
+    spec = pointwise(spec)
     space = plan.space(images)
     table.declare(
         x=Pointer(core.x.buffer, core.x.offset * size), weights=Pointer(weights), x_n=core.x.strides[0],
@@ -146,7 +151,10 @@ def _multiply(spec: KernelSpec, core: Conv2d, weights: str) -> tuple[Call, Kerne
     parts = table.block(tuple(number for run in runs_told for number in run))
     offsets = scratch_parts({
         "block": ROWS * plan.channels * size, "bases": (ROWS + tile.rows) * 8, "table": ROWS * core.kernel[0] * 8,
+        **(moments.parts if moments else {}),
     })  # fmt: skip
+    begin, measure, finish = ([], [], []) if moments is None else (
+        moments.start, moments.block("block", "here"), moments.finish("chunk * part_count + part"))  # fmt: skip
     names = [tile.name(dtype, height, True, True, "jumps") for height in tile.heights]
     call = (
         f"{{tile}}(run_h, run_w * inputs, {size}, table + r * run_h * 8, panel, tap_row, "
@@ -177,6 +185,7 @@ def _multiply(spec: KernelSpec, core: Conv2d, weights: str) -> tuple[Call, Kerne
         "from_h = first_h",
         "from_w = first_w",
         f"rows = minimum({IMAGES}, images - from_n) * count_h * count_w",
+        *begin,
         f"for first in range(0, rows, {ROWS}):",
         *indent([
             f"here = minimum(rows - first, {ROWS})",
@@ -194,6 +203,7 @@ def _multiply(spec: KernelSpec, core: Conv2d, weights: str) -> tuple[Call, Kerne
             f"for c in range(0, columns, {tile.columns}):",
             *indent(row_blocks(names, tile.heights, call, "0", "here")),
             "    panel += panel_bytes",
+            *measure,
             *start,
             *loop("r", "0", "here", [
                 f"values = block + r * block_channels * {size}",
@@ -205,11 +215,12 @@ def _multiply(spec: KernelSpec, core: Conv2d, weights: str) -> tuple[Call, Kerne
             "from_h = oh",
             "from_w = ow",
         ]),
+        *finish,
     ]  # fmt: skip
     code = kernel(f"conv2d_inside_{dtype}", [*lines, *loop("task", "lo", "hi", task)], table,
                   modules={"runtime.cpu.microkernel": names})  # fmt: skip
     reads = dict.fromkeys([core.x.buffer, weights, *(access.buffer for access in spec.reads)])
-    writes = dict.fromkeys(access.buffer for access in spec.writes)
+    writes = dict.fromkeys([*(access.buffer for access in spec.writes), *(moments.names if moments else ())])
     made = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), tuple(writes), offsets["end"],
                 spec.nodes)  # fmt: skip
-    return made, code
+    return made, code, space["chunk"] * space["part"]

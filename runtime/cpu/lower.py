@@ -24,13 +24,11 @@ from engine.schedule import (
     Scatter,
     Sort,
 )
-from runtime.axes import collapse
 from runtime.choices import pick
 from runtime.conv_phases import has_phases, phases
 from runtime.conv_taps import has_idle_taps, trimmed
 from runtime.cpu.attention import lower_attention
 from runtime.cpu.bundle import lower_bundle
-from runtime.cpu.columns import lower_columns
 from runtime.cpu.contraction import lower_contraction
 from runtime.cpu.conv import computed_dtype
 from runtime.cpu.conv_chain import lower_conv_chain
@@ -54,7 +52,7 @@ from runtime.cpu.depthwise_weight_grad import is_depthwise_gradient, lower_depth
 from runtime.cpu.loops import lower_loops
 from runtime.cpu.pool import lower_pool
 from runtime.cpu.recurrence import lower_recurrence
-from runtime.cpu.rows import lower_rows
+from runtime.cpu.reduce import lower_reduction
 from runtime.cpu.scan import lower_running, lower_scan
 from runtime.cpu.scatter import lower_scatter
 from runtime.cpu.sort import lower_sort
@@ -85,6 +83,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return joined([lower(phase, lasting) for phase in phases(item)])
         case Conv2d() as core if has_idle_taps(core):
             return lower(trimmed(item), lasting)
+        case Conv2d() as core if item.reduced:
+            return lower_inside(item) if reads_inside(core, item.axes[0]) else lower_conv2d(item)
         case Conv2d() if is_by_rows(item):
             return lower_depthwise_rows(item)
         case Conv2d() as core if is_depthwise(core):
@@ -136,10 +136,3 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         case Custom() as core:
             return lower_custom(item, core)
     raise UnsupportedError(f"the CPU has no kernel for the core {type(item.core).__name__} of {item.name}")
-
-
-def lower_reduction(spec: KernelSpec) -> Lowered:
-    """A kernel for ``spec``, which has reduced axes and no core."""
-    flat = collapse(spec)
-    columns = flat.reduced and flat.reduced[0] == 0 and len(flat.reduced) < len(flat.axes)
-    return lower_columns(flat) if columns else lower_rows(flat)
