@@ -32,6 +32,8 @@ _IMAGE_INPUTS = {
 
 LEAST_ROW = 16
 """The shortest row of an image that is turned over."""
+LEAST_SUMMED = 8
+"""The same where each row is summed up as it is: in the weight gradient of a depthwise convolution."""
 
 
 def assign_layouts(graph: Graph, target: Target) -> Graph:
@@ -107,9 +109,13 @@ def _turns(node: Node, value: Value) -> bool:
     width = value.shape[-1]
     if node.op.name not in ("conv2d", "conv2d_input_grad", "conv2d_weight_grad"):
         return False
-    if node.op.name == "conv2d_weight_grad" and _meets_pixels(node):
-        width *= value.shape[-2]  # rows follow on one another as one
-    return isinstance(width, int) and width >= LEAST_ROW
+    least = LEAST_ROW
+    if node.op.name == "conv2d_weight_grad":
+        if _meets_pixels(node):
+            width *= value.shape[-2]  # rows follow on one another as one
+        elif all(v.shape[1] == node.attrs["groups"] for v in node.inputs):
+            least = LEAST_SUMMED
+    return isinstance(width, int) and width >= least
 
 
 def _is_pointwise(node: Node) -> bool:

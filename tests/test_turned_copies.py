@@ -70,3 +70,22 @@ def test_the_gradient_of_a_strided_convolution_hands_out_rows(channels, groups):
     assert not any("copy" in call.label for call in exe.program.main)
     given = y.astype(np.float32), w.astype(np.float32)
     np.testing.assert_allclose(exe(*given), tn.compile(gradient, *shapes, level=0)(*given), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width, stride", [(14, 1), (16, 1), (39, 2)])
+def test_the_gradient_of_depthwise_weights_sums_rows_up(width, stride):
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(3, 20, 33, width)).astype(np.float32)
+    y = rng.normal(size=(3, 20, -(-33 // stride), -(-width // stride))).astype(np.float32)
+
+    def gradient(x, y):
+        def convolved(w):
+            return (F.conv2d(x, w, stride=stride, padding=1, groups=20) * y).sum()
+
+        return tn.grad(convolved)(tn.zeros(20, 1, 3, 3))
+
+    shapes = tn.spec(*x.shape), tn.spec(*y.shape)
+    exe = tn.compile(gradient, *shapes)
+    assert [call.label for call in exe.program.main] == ["conv2d_weight_grad_20x3x3"]
+    np.testing.assert_allclose(exe(x, y), tn.compile(gradient, *shapes, level=0)(x, y), rtol=1e-4, atol=1e-4)

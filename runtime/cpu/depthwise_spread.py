@@ -15,7 +15,7 @@ from runtime.conv_phases import phases, whole_window
 from runtime.cpu.conv import computed_dtype, tap_axes
 from runtime.cpu.conv_direct import writes_rows
 from runtime.cpu.depthwise import is_depthwise
-from runtime.cpu.depthwise_rows import rows_patch
+from runtime.cpu.depthwise_rows import RowsPatch
 from runtime.cpu.emit import kernel
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile
@@ -39,7 +39,7 @@ def lower_spread_depthwise(spec: KernelSpec) -> Lowered:
     assert isinstance(core, Conv2d)
     whole, dtype = whole_window(spec), computed_dtype(core)
     spread_h, spread_w = core.x_dilation
-    patch = rows_patch(whole, dtype)
+    patch = RowsPatch(whole, dtype).patch
     tall, width = patch.tile
     size, lanes = dtype.itemsize, host_tile(dtype).lanes
     table = ArgTable()

@@ -47,6 +47,7 @@ from runtime.cpu.conv_winograd import is_winograd, lower_winograd
 from runtime.cpu.custom import lower_custom
 from runtime.cpu.depthwise import is_depthwise, lower_depthwise
 from runtime.cpu.depthwise_rows import is_by_rows, lower_depthwise_rows
+from runtime.cpu.depthwise_rows_grad import is_gradient_by_rows, lower_gradient_by_rows
 from runtime.cpu.depthwise_spread import is_spread_depthwise, lower_spread_depthwise
 from runtime.cpu.depthwise_weight_grad import is_depthwise_gradient, lower_depthwise_weight_grad
 from runtime.cpu.loops import lower_loops
@@ -109,6 +110,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_conv_chain(item, core)
         case ConvWeightGrad() as core if is_pointwise_gradient(core) and not core.x.dtype.storage_only:
             return lower_contraction(gradient_as_contraction(item), lasting)
+        case ConvWeightGrad() as core if is_gradient_by_rows(core):
+            return lower_gradient_by_rows(item)
         case ConvWeightGrad() as core if is_depthwise_gradient(core):
             return lower_depthwise_weight_grad(item)
         case ConvWeightGrad() as core if taken := small_gradient(core):

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from llvmlite import ir
 from numba.core import types
+from numba.core.cgutils import get_or_insert_function
 from numba.core.datamodel import models
 from numba.extending import intrinsic, register_model
 
@@ -62,13 +63,21 @@ def elementwise(builder: ir.IRBuilder, kinds: Sequence[types.Type], values: Sequ
 def _registers(builder: ir.IRBuilder, kind: types.Type, value: ir.Value, like: RegisterTile) -> list[ir.Value]:
     if isinstance(kind, RegisterTile):
         return [builder.extract_value(value, i) for i in range(kind.rows * kind.vectors)]
-    undefined = ir.Constant(like.vector, ir.Undefined)
+    return [_splat(builder, value, like.vector)]
+
+
+def _splat(builder: ir.IRBuilder, value: ir.Value, vector: ir.VectorType) -> ir.Value:
+    """A vector whose every element is ``value``."""
+    undefined = ir.Constant(vector, ir.Undefined)
     first = builder.insert_element(undefined, value, _LANE(0))
-    return [builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_LANE, like.lanes), [0] * like.lanes))]
+    return builder.shuffle_vector(first, undefined, ir.Constant(ir.VectorType(_LANE, vector.count), [0] * vector.count))
 
 
 def __getattr__(name: str) -> Callable[..., object]:
     """``load_row_f32_2x16(pointer, index)``: the row of two vectors of 16 elements from element ``index`` on.
+
+    ``load_part_f32_1x16(pointer, index, first, end)`` reads its elements ``first .. end - 1`` alone, and no memory
+    beside them; the others are zero. ``store_row_f32_1x16(pointer, index, tile)`` writes a row.
 
     ``store_rows_f32_8x2x16(table, offset, tile)`` writes the rows of a tile, each ``offset`` bytes behind the address
     that ``table`` holds for it. ``own_rows_f32_8x2x16(table, offset)`` writes a zero where each of its vectors will be:
@@ -77,6 +86,10 @@ def __getattr__(name: str) -> Callable[..., object]:
     """
     if found := re.fullmatch(r"load_row_(f32|f64)_(\d+)x(\d+)", name):
         return _load_row(RegisterTile(found[1], 1, int(found[2]), int(found[3])))
+    if found := re.fullmatch(r"load_part_(f32|f64)_1x(\d+)", name):
+        return _load_part(RegisterTile(found[1], 1, 1, int(found[2])))
+    if found := re.fullmatch(r"store_row_(f32|f64)_(\d+)x(\d+)", name):
+        return _store_row(RegisterTile(found[1], 1, int(found[2]), int(found[3])))
     if found := re.fullmatch(r"(store|own)_rows_(f32|f64)_(\d+)x(\d+)x(\d+)", name):
         make = _store_rows if found[1] == "store" else _own_rows
         return make(RegisterTile(found[2], *map(int, found.groups()[2:])))
@@ -94,6 +107,43 @@ def _load_row(kind: RegisterTile) -> Callable[..., object]:
         return kind(types.int64, types.int64), generate
 
     return load_row
+
+
+def _load_part(kind: RegisterTile) -> Callable[..., object]:
+    numbers = ir.VectorType(_LANE, kind.lanes)
+    name = f"llvm.masked.load.v{kind.lanes}f{8 * kind.size}.p0"
+    takes = [_POINTER, _LANE, ir.VectorType(ir.IntType(1), kind.lanes), kind.vector]
+
+    @intrinsic
+    def load_part(typing, pointer, index, first, end):
+        def generate(context, builder, signature, args):
+            start = builder.gep(builder.inttoptr(args[0], _POINTER), [args[1]], source_etype=kind.element)
+            bounds = (builder.trunc(bound, _LANE) for bound in args[2:])
+            low, high = (_splat(builder, bound, numbers) for bound in bounds)
+            lane = ir.Constant(numbers, list(range(kind.lanes)))
+            inside = builder.and_(builder.icmp_signed(">=", lane, low), builder.icmp_signed("<", lane, high))
+            load = get_or_insert_function(builder.module, ir.FunctionType(kind.vector, takes), name)
+            zeros = ir.Constant(kind.vector, [0.0] * kind.lanes)
+            return packed_tile(builder, [builder.call(load, [start, _LANE(kind.size), inside, zeros])])
+
+        return kind(*[types.int64] * 4), generate
+
+    return load_part
+
+
+def _store_row(kind: RegisterTile) -> Callable[..., object]:
+    @intrinsic
+    def store_row(typing, pointer, index, tile):
+        def generate(context, builder, signature, args):
+            first = builder.gep(builder.inttoptr(args[0], _POINTER), [args[1]], source_etype=kind.element)
+            registers = _registers(builder, kind, args[2], kind)
+            for place, register in zip(_places(builder, kind, first), registers, strict=True):
+                builder.store(register, place, align=kind.size)
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, kind), generate
+
+    return store_row
 
 
 def _store_rows(kind: RegisterTile) -> Callable[..., object]:

@@ -58,7 +58,7 @@ class _Words:
             rows, columns = int(found[2]), int(found[3]) * int(found[4])
             sums = self._sums(_STORED[found[1]], rows, columns, bool(found[5]), found[6] or "")
             return sums if found[7] else self._tile(_STORED[found[1]], rows, columns, sums)
-        if found := re.fullmatch(r"(load_row|store_rows|own_rows)_(f32|f64)_([\dx]+)", name):
+        if found := re.fullmatch(r"(load_row|load_part|store_row|store_rows|own_rows)_(f32|f64)_([\dx]+)", name):
             return self._rows(found[1], _STORED[found[2]], [int(n) for n in found[3].split("x")])
         if found := re.fullmatch(r"dot_(f32|f64)_(\d+)x(\d+)", name):
             return self._dot(_STORED[found[1]], int(found[2]))
@@ -137,6 +137,15 @@ class _Words:
         def load_row(pointer: int, index: int) -> np.ndarray:
             return np.array(view(int(pointer) + int(index) * dtype.itemsize, columns, step, dtype, "reads"))
 
+        def load_part(pointer: int, index: int, first: int, end: int) -> np.ndarray:
+            row = np.zeros(columns, dtype)
+            for j in range(max(first, 0), min(end, columns[0])):
+                row[j] = load(int(pointer) + (int(index) + j) * dtype.itemsize, dtype)
+            return row
+
+        def store_row(pointer: int, index: int, tile: np.ndarray) -> None:
+            view(int(pointer) + int(index) * dtype.itemsize, columns, step, dtype, "writes")[...] = tile
+
         def store_rows(table: int, offset: int, tile: np.ndarray) -> None:
             for i in range(sizes[0]):
                 start = int(load(int(table) + 8 * i, _I64)) + int(offset)
@@ -146,7 +155,8 @@ class _Words:
             store_rows(table, offset, np.zeros((sizes[0], *columns), dtype))
 
         words: dict[str, Callable[..., Any]] = {
-            "load_row": load_row, "store_rows": store_rows, "own_rows": own_rows,
+            "load_row": load_row, "load_part": load_part, "store_row": store_row, "store_rows": store_rows,
+            "own_rows": own_rows,
         }  # fmt: skip
         return words[word]
 
