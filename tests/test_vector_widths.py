@@ -10,6 +10,7 @@ from engine import dtypes
 from engine.program import Lowered
 from engine.schedule import Access, Contraction, Conv2d, KernelSpec
 from runtime.cpu import tiles
+from runtime.cpu.conv_groups import small_groups
 from runtime.cpu.lower import lower
 
 F32 = dtypes.f32
@@ -61,3 +62,14 @@ def test_convolution(narrow: tuple[int, int], groups: int, monkeypatch: pytest.M
     windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (3, 3), (1, 2))
     rule = "nhwcij,ocij->nhwo" if groups == 1 else "nhwcij,coij->nhwc"
     np.testing.assert_allclose(found, np.einsum(rule, windows, w), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("inputs, outputs", [(1, 8), (2, 8), (4, 4)])
+def test_small_groups_have_rows(narrow: tuple[int, int], inputs: int, outputs: int) -> None:
+    groups = 20
+    core = Conv2d(
+        Access("x", F32, elements((1, 7, 9, groups * inputs))), Access("w", F32, elements((outputs, inputs, 3, 3))),
+        (7, 9), (5, 7), groups * inputs, groups * outputs, (3, 3), groups=groups, w_group=outputs * inputs * 9,
+    )  # fmt: skip
+    taken = small_groups(core, F32)
+    assert taken is None or taken.tile.rows >= 1

@@ -55,7 +55,8 @@ class SmallGroups:
     def tile(self) -> Tile:
         """The sums that are made at a time, of so many points."""
         outputs = self.lanes.outputs  # registers for them, for a row of weights, and for what meets it
-        return Tile(min((host_registers() - outputs) // (outputs + 1), MOST_ROWS), outputs, self.lanes.lanes)
+        rows = min((host_registers() - outputs) // (outputs + 1), MOST_ROWS)
+        return Tile(max(rows, 1), outputs, self.lanes.lanes)  # with few registers weights are read where they lie
 
 
 def small_groups(core: Conv2d | ConvWeightGrad, dtype: DType) -> SmallGroups | None:
