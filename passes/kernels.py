@@ -33,6 +33,9 @@ CHUNK_ELEMENTS = 4096
 LONG_REDUCTION = 4 * CHUNK_ELEMENTS
 """A reduction over fewer elements is not worth a second kernel."""
 
+MANY_ROWS, ROW_CHUNKS = 512, 16
+"""Sums of columns over so many rows are cut in so many chunks of rows."""
+
 LEAST_COLUMNS = 8
 """So many neighbours in memory are worth a vector each: below, reductions of several rounds go by rows."""
 
@@ -98,7 +101,7 @@ class KernelWriter:
             body.store(value, view)
         inside = tuple(range(len(reduced))) if columns else tuple(range(len(kept), len(axes)))
         spec = self._spec([space.size(a) for a in axes], body, reduced=inside)
-        chunk = _chunk([space.size(a) for a in reduced]) if one_round else None
+        chunk = _chunk([space.size(a) for a in reduced], columns) if one_round else None
         return [spec] if chunk is None or self.partial is None else split_reduction(spec, chunk, self.partial)
 
     def _memory_order(self, space: Space) -> list[Axis]:
@@ -285,13 +288,23 @@ def _roots(node: Node) -> list[Value]:
     return [look_through(v)[0] for v in node.inputs]
 
 
-def _chunk(reduced: Sequence[Size]) -> Size | None:
+def _chunk(reduced: Sequence[Size], columns: bool) -> Size | None:
     """The length of a chunk of the first of the reduced loops, or None where the reduction is short. What is known of
-    their sizes decides: where the first is symbolic, it is taken to be long if there is much inside it."""
+    their sizes decides: where the first is symbolic, it is taken to be long if there is much inside it.
+
+    Sums of ``columns`` are cut far earlier. Else each thread would sum up columns of its own over all rows, of which
+    others have written a part.
+    """
     first, *rest = reduced
     inside = math.prod(s for s in rest if isinstance(s, int))
-    long = first * inside >= LONG_REDUCTION if isinstance(first, int) else inside >= LONG_ROW
-    return max(1, CHUNK_ELEMENTS // max(inside, 1)) if long else None
+    elements = CHUNK_ELEMENTS
+    if not isinstance(first, int):
+        long = inside >= LONG_ROW
+    elif columns and MANY_ROWS <= first * inside < LONG_REDUCTION:
+        long, elements = True, first * inside // ROW_CHUNKS
+    else:
+        long = first * inside >= LONG_REDUCTION
+    return max(1, elements // max(inside, 1)) if long else None
 
 
 def _image_size(core: Node) -> tuple[Size, Size]:

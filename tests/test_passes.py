@@ -543,3 +543,15 @@ def test_a_detour_is_any_path_but_the_edge():
             else:
                 nx.contracted_nodes(dag, a, b, self_loops=False, copy=False)
                 order.contract(a, b)
+
+
+@pytest.mark.parametrize(("rows", "cut"), [((2000,), True), ((8, 250), True), ((400,), False)], ids=str)
+def test_sums_of_columns_leave_rows_with_who_wrote_them(rows: tuple[int, ...], cut: bool) -> None:
+    """Chunks of rows are added up, then what has come of them; sums along rows are not cut before they are long."""
+    shape, axes = (*rows, 24), tuple(range(len(rows)))
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    columns = trace(lambda x: apply("sum", x * x, axes=axes), TensorType(shape, dtypes.f32))
+    assert kernels(columns) == (["square_sum_partial", "square_sum"] if cut else ["square_sum"])
+    check(columns, {"x0": x}, levels=[2])
+    along = trace(lambda x: apply("sum", x, axes=(0,)), TensorType((2000,), dtypes.f32))
+    assert kernels(along) == ["sum"]
