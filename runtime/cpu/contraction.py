@@ -22,7 +22,7 @@ from runtime.cpu.contraction_scalar import lower_scalar_contraction
 from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack, panel_lines
 from runtime.cpu.scratch import scratch_lines, scratch_parts
-from runtime.cpu.tiles import Tile, host_tile, multiplies_halves
+from runtime.cpu.tiles import LINE, Tile, host_tile, multiplies_halves
 from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note, times, total
 from runtime.tasks import coordinates, typical
 
@@ -41,6 +41,8 @@ SHORT = 128
 STRIP = 24
 """Rows that are computed before the body runs on them where k is short: few, so that its stores drain while the next
 are multiplied."""
+BY_TILE = 128
+"""From so many products in a sum on the body runs on every tile as soon as it is multiplied, where it only writes."""
 TASK_OVERHEAD = 400
 """What a task costs besides its products and its body, in vector multiply-adds."""
 THREADS = (2, 8)
@@ -309,6 +311,29 @@ def share_lines(axis: str, tiles: str, size: int, length: str) -> list[str]:
     return [f"{axis}0 = {first}", f"{length} = minimum({end}, {axis}) - {axis}0"]
 
 
+def _by_tile(spec: KernelSpec, core: Contraction, plan: Plan) -> bool:
+    """Whether the body runs on every tile as soon as it is multiplied: what it writes is drained while the next is. One
+    that reads what it writes (an optimizer's) would have to wait for that tile by tile."""
+    whole, k = isinstance(plan.columns.size, int) and plan.columns.size % plan.tile.columns == 0, core.k
+    only_writes = not {access.buffer for access in spec.reads} & {access.buffer for access in spec.writes}
+    neighbours = all(access.strides[plan.columns.axis] == 1 for access in spec.writes)
+    return whole and isinstance(k, int) and k >= BY_TILE and only_writes and neighbours
+
+
+def _claims(emitter: BodyEmitter, spec: KernelSpec, plan: Plan) -> list[str]:
+    """Lines that have what the body writes of a tile on its way while that is multiplied: its stores would wait for
+    their lines, and what is read next for stores to the same place of another page."""
+    place = emitter.fork(only=())
+    lines = place.enter(plan.rows.axis, "(m0 + r0 + q)")
+    place.enter(plan.columns.axis, "n0 + c", inline=True)
+    for number, access in enumerate(spec.writes):
+        pointer, index, _ = place.written(number)
+        size = access.dtype.itemsize
+        lines += [f"claim({pointer} + ({total(index, str(at))}) * {size})"
+                  for at in range(0, plan.tile.columns, LINE // size)]  # fmt: skip
+    return loop("q", "r", "below", lines)
+
+
 def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | None) -> tuple[Call, Kernel]:
     """The call that multiplies and runs the body."""
     dtype, tile, rows, columns = core.a.dtype, plan.tile, plan.rows, plan.columns
@@ -372,12 +397,7 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         f"{{tile}}(1, deep, left_k * {size}, row_table + r * 8, panel, {right_row}, "
         f"block + (r * block_columns + c) * {size}, block_columns * {size}, k0)"
     )
-    multiply = row_blocks(names, sizes, call, "0", "here")
-    if ends_narrow(columns.size, tile):
-        narrow = [tile.narrow.name(dtype, height, unit_k, False) for height in sizes]
-        multiply = [f"if columns - c > {tile.lanes}:", *indent(multiply), "else:",
-                    *indent(row_blocks(narrow, sizes, call, "0", "here"))]  # fmt: skip
-        names += narrow
+    by_tile = _by_tile(spec, core, plan)
     address = f"left_first + (minimum(r0 + r, rows - 1) * left_m + k0 * left_k) * {size}"
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, len(spec.axes), table,
                           core={0: load(dtype, "values", "j", scope)})  # fmt: skip
@@ -391,8 +411,34 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         f"left_first = left + ({total(*(f'{name} * left_{name}' for name in batch), 'm0 * left_m')}) * {size}",
         f"right_first = right + {right_first}",
     ]
+    claims = _claims(emitter, spec, plan) if by_tile else []
     by_row = emitter.enter(rows.axis, "i")
     inside = emitter.enter(columns.axis, "n0 + j", inline=True)
+
+    def finished(first: str, stop: str, columns: tuple[str, str]) -> list[str]:
+        """Lines that run the body on these rows and columns of the block."""
+        return loop("q", first, stop, [
+            "i = m0 + r0 + q",
+            f"values = block + q * block_columns * {size}",
+            *by_row,
+            *loop("j", *columns, inside),
+        ])  # fmt: skip
+
+    multiply = row_blocks(names, sizes, call, "0", "here")
+    if by_tile:
+        first, *products = multiply
+        finish = finished("r", "below", ("c", f"c + {width}"))
+        multiply = [
+            first,
+            *indent([f"below = minimum(r + {tile.rows}, here)", "if k0 + deep >= k:", *indent(claims)]),
+            *products,
+            *indent(["if k0 + deep >= k:", *indent(finish)]),
+        ]
+    elif ends_narrow(columns.size, tile):
+        narrow = [tile.narrow.name(dtype, height, unit_k, False) for height in sizes]
+        multiply = [f"if columns - c > {tile.lanes}:", *indent(multiply), "else:",
+                    *indent(row_blocks(narrow, sizes, call, "0", "here"))]  # fmt: skip
+        names += narrow
     task += loop("part", "0", "quotient(rows + strip - 1, strip)", [
         "r0 = part * strip",
         "here = minimum(strip, rows - r0)",
@@ -407,12 +453,7 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         f"    k0 += {depth}",
         "    if k0 >= k:",
         "        break",
-        *loop("r", "0", "here", [
-            "i = m0 + r0 + r",
-            f"values = block + r * block_columns * {size}",
-            *by_row,
-            *loop("j", "0", "columns", inside),
-        ]),
+        *([] if by_tile else finished("0", "here", ("0", "columns"))),
     ])  # fmt: skip
     offsets = scratch_parts(parts)
     lines = [*scratch_lines(offsets, table), *lines, *loop("task", "lo", "hi", task)]
