@@ -41,7 +41,7 @@ SHORT = 128
 STRIP = 24
 """Rows that are computed before the body runs on them where k is short: few, so that its stores drain while the next
 are multiplied."""
-BY_TILE = 128
+BY_TILE = 16
 """From so many products in a sum on the body runs on every tile as soon as it is multiplied, where it only writes."""
 TASK_OVERHEAD = 400
 """What a task costs besides its products and its body, in vector multiply-adds."""
@@ -313,11 +313,13 @@ def share_lines(axis: str, tiles: str, size: int, length: str) -> list[str]:
 
 def _by_tile(spec: KernelSpec, core: Contraction, plan: Plan) -> bool:
     """Whether the body runs on every tile as soon as it is multiplied: what it writes is drained while the next is. One
-    that reads what it writes (an optimizer's) would have to wait for that tile by tile."""
+    that reads what it writes (an optimizer's) would have to wait for that tile by tile, and where there is nothing but
+    to store, long rows are faster."""
     whole, k = isinstance(plan.columns.size, int) and plan.columns.size % plan.tile.columns == 0, core.k
     only_writes = not {access.buffer for access in spec.reads} & {access.buffer for access in spec.writes}
     neighbours = all(access.strides[plan.columns.axis] == 1 for access in spec.writes)
-    return whole and isinstance(k, int) and k >= BY_TILE and only_writes and neighbours
+    works = any(stmt.op not in ("core", "store") for stmt in spec.body)
+    return whole and isinstance(k, int) and k >= BY_TILE and works and only_writes and neighbours
 
 
 def _claims(emitter: BodyEmitter, spec: KernelSpec, plan: Plan) -> list[str]:
