@@ -58,9 +58,25 @@ def assemble(graph: Graph, schedule: Schedule, lower: Lower) -> Program:
 
 
 def lasting_buffers(graph: Graph, schedule: Schedule) -> set[str]:
-    """The buffers whose contents stay from call to call: constants, and state that the program only reads."""
+    """The buffers whose contents stay from call to call: constants, state that the program only reads, and what kernels
+    make of these alone."""
     updated = {state_buffer(name) for name in graph.updates}
-    return {b.name for b in schedule.buffers if b.kind == "const" or (b.kind == "state" and b.name not in updated)}
+    kinds = {b.name: b.kind for b in schedule.buffers}
+    found = {name for name, kind in kinds.items() if kind == "const" or (kind == "state" and name not in updated)}
+    writers = Counter(access.buffer for spec in schedule.specs for part in _parts(spec) for access in part.writes)
+    for spec in schedule.kernels:
+        if not isinstance(spec, KernelSpec) or spec.core is not None or not spec.reads:
+            continue
+        fixed = spec.guard is None and all(isinstance(n, int) for n in spec.axes)
+        plain = all(s.op not in ("load_at", "check_index") for s in spec.body)
+        own = all(kinds.get(a.buffer) == "temp" and writers[a.buffer] == 1 for a in spec.writes)
+        if fixed and plain and own and all(a.buffer in found for a in spec.reads):
+            found.update(a.buffer for a in spec.writes)
+    return found
+
+
+def _parts(item: KernelSpec | Bundle) -> tuple[KernelSpec, ...]:
+    return item.parts if isinstance(item, Bundle) else (item,)
 
 
 def constants(graph: Graph, prefix: str = "") -> Iterator[tuple[str, Node]]:

@@ -44,6 +44,9 @@ class Case:
         return h, w
 
 
+WEIGHTS = {"mix", "windows", "residual", "bias"}
+"""What stays from call to call: factors are taken into the weights then."""
+
 CASES = {
     "small": Case((7, 7), 10, 64),
     "channels that fill no vector": Case((5, 9), 3, 20),
@@ -62,7 +65,8 @@ CASES = {
 
 
 def chain(case: Case) -> KernelSpec:
-    """A residual is added between the convolutions, and a bias after them; both go through a relu."""
+    """A residual is added between the convolutions, and a bias after them; both go through a relu. With a norm both
+    are factors."""
     dtype, (h, w), c = case.dtype, case.size, case.channels
     strides = elements((1, h, w, case.inputs))
     if not case.channels_last:
@@ -79,10 +83,11 @@ def chain(case: Case) -> KernelSpec:
     )  # fmt: skip
 
     def body(name: str, read: int) -> tuple[Stmt, ...]:
+        joins = "mul" if case.norm else "add"
         return (
             Stmt(name, "core", (0,), dtype), Stmt(f"{name}_more", "load", (read,), dtype),
-            Stmt(f"{name}_sum", "add", (name, f"{name}_more"), dtype), Stmt(f"{name}_zero", "const", (0.0,), dtype),
-            Stmt(f"{name}_relu", "maximum", (f"{name}_sum", f"{name}_zero"), dtype),
+            Stmt(f"{name}_both", joins, (name, f"{name}_more"), dtype), Stmt(f"{name}_zero", "const", (0.0,), dtype),
+            Stmt(f"{name}_relu", "maximum", (f"{name}_both", f"{name}_zero"), dtype),
         )  # fmt: skip
 
     residual = Access("residual", dtype, (0, 0, 0, 1) if case.norm else elements((1, h, w, c)))
@@ -99,7 +104,8 @@ def chain(case: Case) -> KernelSpec:
 def test_chain(name: str) -> None:
     case = CASES[name]
     spec, rng = chain(case), np.random.default_rng(0)
-    lowered = lower(spec)
+    lowered = lower(spec, WEIGHTS)
+    assert sum(len(call.reads) for call in lowered.calls[:2]) == (4 if case.norm else 2)
     (made,) = (k.source for k in lowered.kernels if k.name.startswith("conv_chain"))
     assert ("_sums(" in made) == case.norm
     for n in (1, 3, 0):
@@ -154,7 +160,7 @@ def separable(case: Case) -> KernelSpec:
 def test_separable(name: str) -> None:
     case = replace(SEPARABLE[name], norm=True)
     spec, rng = separable(case), np.random.default_rng(0)
-    lowered = lower(spec)
+    lowered = lower(spec, WEIGHTS if case.padding == (1, 1) else ())
     assert any(k.name.startswith("conv_separable") for k in lowered.kernels)
     for n in (1, 3, 0):
         shapes = {
@@ -168,7 +174,7 @@ def test_separable(name: str) -> None:
 class Block(nn.Module):
     def __init__(self, groups: int = 12, kernel: int = 3, dilation: int = 1, keep: bool = False) -> None:
         super().__init__()
-        self.widen = nn.Conv2d(4, 12, 1)
+        self.widen = nn.Conv2d(4, 12, 1, bias=False)
         self.norm = nn.BatchNorm2d(12)
         self.window = nn.Conv2d(12, 12, kernel, padding="same", dilation=dilation, groups=groups)
         self.keep = keep
@@ -191,6 +197,8 @@ def test_pointwise_and_depthwise_are_one_kernel() -> None:
     plain = tn.compile(module.eval(), tn.spec("B", 4, 9, 8), level=0)
     np.testing.assert_allclose(exe(x), plain(x), rtol=1e-4, atol=1e-5)
     assert chains(module) == 1
+    packs = [call for call in exe.program.prepare if call.label.startswith("pack")]
+    assert sorted(len(call.reads) for call in packs) == [1, 2]
 
 
 @pytest.mark.parametrize(

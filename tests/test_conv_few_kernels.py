@@ -70,7 +70,8 @@ def convolution(case: Case) -> KernelSpec:
 def test_few_channels(name: str) -> None:
     case = CASES[name]
     spec, rng, (inputs, outputs) = convolution(case), np.random.default_rng(0), case.channels
-    lowered = lower(spec)
+    lowered = lower(spec, {"w", "scale"})
+    assert lowered.calls[0].reads == ("w", "scale")
     assert any(k.name.startswith("conv2d_few") for k in lowered.kernels)
     for n in (1, 3, 0):
         shapes = {

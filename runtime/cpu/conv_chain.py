@@ -9,18 +9,21 @@ stay, the others give way. Only pixels at the edge of two tiles are computed twi
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
 from itertools import product as pairs
 
 from engine import dims
 from engine.dims import Size, product
 from engine.program import Call, Lowered
 from engine.records import dataclass
-from engine.schedule import ConvChain, KernelSpec
+from engine.schedule import Access, ConvChain, KernelSpec
 from runtime.cpu.contraction import TASK_OVERHEAD, THREADS, fitting
 from runtime.cpu.conv import computed_dtype
 from runtime.cpu.conv_chain_pixels import ChainPixels
 from runtime.cpu.depthwise import DepthwiseTile, pack_windows, place_lines, points_together, row_lines
 from runtime.cpu.emit import kernel
+from runtime.cpu.factors import take_factor
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
@@ -101,12 +104,23 @@ def plan_chain(core: ConvChain, images: Size) -> ChainTile:
     return chain_tile(min(near or found[:1], key=time))
 
 
-def lower_conv_chain(spec: KernelSpec, core: ConvChain) -> Lowered:
-    """The calls for ``spec``: two pack the weights of the two convolutions, one does the rest."""
+def without_factors(
+    spec: KernelSpec, core: ConvChain, lasting: Collection[str]
+) -> tuple[KernelSpec, ConvChain, Access | None, Access | None]:
+    """``spec`` and its ``core`` without the factors, if they have such, that the weights of its convolutions take."""
+    inner, first = take_factor(core.inner, spec.reads, core.source.w, lasting)
+    body, last = take_factor(spec.body, spec.reads, core.last.w, lasting)
+    return replace(spec, body=body), replace(core, inner=inner), first, last
+
+
+def lower_conv_chain(spec: KernelSpec, core: ConvChain, lasting: Collection[str] = ()) -> Lowered:
+    """The calls for ``spec``: two pack the weights of the two convolutions, one does the rest. ``lasting`` names the
+    buffers that stay from call to call."""
+    spec, core, first, last = without_factors(spec, core, lasting)
     chain = plan_chain(core, spec.axes[0])
     plan, source = chain.tile, core.source
     tile = fitting(host_tile(plan.dtype), plan.channels)
-    windows, packed = pack_windows(spec, plan), _pack_weights(spec, core, plan, tile)
+    windows, packed = pack_windows(spec, plan, last), _pack_weights(spec, core, plan, tile, first)
     table = ArgTable()
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table)
     value = load(plan.dtype, "values", "j", table.scope(SCRATCH))
@@ -142,12 +156,14 @@ def lower_conv_chain(spec: KernelSpec, core: ConvChain) -> Lowered:
     return Lowered((packed.call, windows.call, main), tuple(kernels.values()), (packed.buffer, windows.buffer))
 
 
-def _pack_weights(spec: KernelSpec, core: ConvChain, plan: DepthwiseTile, tile: Tile) -> Packed:
-    """The call that packs the first convolution's weights: ``[block][panel][inputs][columns]``."""
+def _pack_weights(spec: KernelSpec, core: ConvChain, plan: DepthwiseTile, tile: Tile,
+                  factor: Access | None) -> Packed:  # fmt: skip
+    """The call that packs the first convolution's weights, times ``factor``: ``[block][panel][inputs][columns]``."""
     w, each = core.source.w, plan.channels
     outputs, inputs = w.strides[:2]
     panels = Panels(
         w.buffer, w.offset, w.dtype, [Axis(core.last.groups // each, each * outputs)],
         [Axis(core.source.in_channels, inputs)], Axis(each, outputs), tile.columns, plan.dtype,
+        factor and replace(factor, strides=(each, 1)),
     )  # fmt: skip
     return pack(panels, f"{spec.name}.weights", spec.name, spec.nodes)

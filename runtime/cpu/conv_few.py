@@ -8,16 +8,19 @@ all pixels. The body runs on the sums while they are in registers.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
+from dataclasses import replace
 
 from engine import dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Lowered, Pointer
-from engine.schedule import Conv2d, KernelSpec
+from engine.schedule import Access, Conv2d, KernelSpec
 from runtime.cpu.contraction import by_width, fitting
 from runtime.cpu.conv import tap_axes
 from runtime.cpu.conv_patch import FEW_CHANNELS, Patch
 from runtime.cpu.emit import kernel
+from runtime.cpu.factors import take_factor
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.register_bodies import RegisterBody, is_arithmetic
 from runtime.cpu.scratch import scratch_lines, scratch_parts
@@ -66,13 +69,16 @@ def _patch(core: Conv2d) -> Patch:
     return patch(piece(core.out_size[0], rows))
 
 
-def lower_few_channels(spec: KernelSpec) -> Lowered:
-    """The calls for ``spec``, which :func:`has_few_channels`: one packs the weights, one convolves."""
+def lower_few_channels(spec: KernelSpec, lasting: Collection[str] = ()) -> Lowered:
+    """The calls for ``spec``, which :func:`has_few_channels`: one packs the weights, one convolves. ``lasting`` names
+    the buffers that stay from call to call."""
     core = spec.core
     assert isinstance(core, Conv2d)
+    left, factor = take_factor(spec.body, spec.reads, core.w, lasting)
+    spec = replace(spec, body=left)
     x, y, dtype, size = core.x, spec.writes[0], core.x.dtype, core.x.dtype.itemsize
     tile = _tile(core, dtype)
-    packed = _pack_weights(spec, core, tile)
+    packed = _pack_weights(spec, core, tile, factor)
     patch = _patch(core)
     tall, wide = patch.tile
     pixels = tall * wide + tile.rows
@@ -131,12 +137,13 @@ def lower_few_channels(spec: KernelSpec) -> Lowered:
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def _pack_weights(spec: KernelSpec, core: Conv2d, tile: Tile) -> Packed:
-    """The call that packs the weights: ``[panel][kh, kw, ic][columns]``."""
+def _pack_weights(spec: KernelSpec, core: Conv2d, tile: Tile, factor: Access | None) -> Packed:
+    """The call that packs the weights, times ``factor``: ``[panel][kh, kw, ic][columns]``."""
     offset, taps = tap_axes(core)
     outputs, inputs = core.w.strides[:2]
     panels = Panels(core.w.buffer, offset, core.w.dtype, [], [*taps, Axis(core.in_channels, inputs)],
-                    Axis(core.out_channels, outputs), tile.columns, core.x.dtype)  # fmt: skip
+                    Axis(core.out_channels, outputs), tile.columns, core.x.dtype,
+                    factor and replace(factor, strides=(1,)))  # fmt: skip
     return pack(panels, f"{spec.name}.weights", spec.name, spec.nodes)
 
 

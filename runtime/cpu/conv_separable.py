@@ -8,12 +8,15 @@ the body on what this makes. No pixel is computed twice.
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from engine.dims import product
 from engine.program import Call, Lowered, Pointer
-from engine.schedule import ConvChain, KernelSpec
+from engine.schedule import Access, ConvChain, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS, ends_narrow, fitting, row_blocks
 from runtime.cpu.conv import computed_dtype
-from runtime.cpu.conv_chain import ChainTile, chain_tile
+from runtime.cpu.conv_chain import ChainTile, chain_tile, without_factors
 from runtime.cpu.depthwise import DepthwiseTile, pack_windows, place_lines, points_together, row_lines
 from runtime.cpu.emit import kernel
 from runtime.cpu.packing import Axis, Packed, Panels, pack
@@ -39,12 +42,14 @@ def plan_separable(core: ConvChain) -> ChainTile:
     return chain_tile(tile, PIXELS)
 
 
-def lower_separable(spec: KernelSpec, core: ConvChain) -> Lowered:
-    """The calls for ``spec``: two pack the weights of the two convolutions, one does the rest."""
+def lower_separable(spec: KernelSpec, core: ConvChain, lasting: Collection[str] = ()) -> Lowered:
+    """The calls for ``spec``: two pack the weights of the two convolutions, one does the rest. ``lasting`` names the
+    buffers that stay from call to call."""
+    spec, core, by_window, by_output = without_factors(spec, core, lasting)
     chain = plan_separable(core)
     plan, last = chain.tile, core.last
     tile = fitting(host_tile(plan.dtype), last.out_channels)
-    windows, packed = pack_windows(spec, plan), _pack_weights(spec, core, plan, tile)
+    windows, packed = pack_windows(spec, plan, by_window), _pack_weights(spec, core, plan, tile, by_output)
     table = ArgTable()
     inner = BodyEmitter(core.inner, spec.reads, (), 4, table, tag="_inner_")
     emitter = BodyEmitter(spec.body, spec.reads, spec.writes, 4, table,
@@ -94,12 +99,14 @@ def lower_separable(spec: KernelSpec, core: ConvChain) -> Lowered:
     return Lowered((packed.call, windows.call, main), tuple(kernels.values()), (packed.buffer, windows.buffer))
 
 
-def _pack_weights(spec: KernelSpec, core: ConvChain, plan: DepthwiseTile, tile: Tile) -> Packed:
-    """The call that packs the last convolution's weights: ``[panel][inputs][columns]``."""
+def _pack_weights(spec: KernelSpec, core: ConvChain, plan: DepthwiseTile, tile: Tile,
+                  factor: Access | None) -> Packed:  # fmt: skip
+    """The call that packs the last convolution's weights, times ``factor``: ``[panel][inputs][columns]``."""
     w, last = core.last.w, core.last
     outputs, inputs = w.strides[:2]
     panels = Panels(w.buffer, w.offset, w.dtype, [], [Axis(last.in_channels, inputs)],
-                    Axis(last.out_channels, outputs), tile.columns, plan.dtype)  # fmt: skip
+                    Axis(last.out_channels, outputs), tile.columns, plan.dtype,
+                    factor and replace(factor, strides=(1,)))  # fmt: skip
     return pack(panels, f"{spec.name}.weights", spec.name, spec.nodes)
 
 

@@ -7,17 +7,19 @@ input that several of them read is loaded once, and their sums go from registers
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from dataclasses import replace
 
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Lowered, Pointer
 from engine.records import dataclass
-from engine.schedule import Conv2d, KernelSpec
+from engine.schedule import Access, Conv2d, KernelSpec
 from runtime.cpu.contraction import ENOUGH_TASKS
 from runtime.cpu.conv import computed_dtype, tap_axes
 from runtime.cpu.conv_patch import Patch
 from runtime.cpu.emit import kernel
+from runtime.cpu.factors import take_factor
 from runtime.cpu.packing import Axis, Packed, Panels, pack
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import host_tile
@@ -102,13 +104,14 @@ def plan_depthwise(core: Conv2d, images: Size) -> DepthwiseTile:
     return sized(piece(core.out_size[0], height))
 
 
-def lower_depthwise(spec: KernelSpec) -> Lowered:
+def lower_depthwise(spec: KernelSpec, lasting: Collection[str] = ()) -> Lowered:
     """The calls for ``spec``, whose core is a depthwise Conv2d: one packs the weights, one convolves and runs the
-    body."""
+    body. ``lasting`` names the buffers that stay from call to call."""
     core = spec.core
     assert isinstance(core, Conv2d)
     plan = plan_depthwise(core, spec.axes[0])
-    packed = pack_windows(spec, plan)
+    body, factor = take_factor(spec.body, spec.reads, core.w, lasting)
+    spec, packed = replace(spec, body=body), pack_windows(spec, plan, factor)
     patch = plan.patch
     table = ArgTable()
     table.declare(
@@ -136,13 +139,15 @@ def lower_depthwise(spec: KernelSpec) -> Lowered:
     return Lowered((packed.call, main), (packed.kernel, code), (packed.buffer,))
 
 
-def pack_windows(spec: KernelSpec, plan: DepthwiseTile) -> Packed:
-    """The call that packs the windows of every block of channels: ``[block][kh, kw][channels]``."""
+def pack_windows(spec: KernelSpec, plan: DepthwiseTile, factor: Access | None = None) -> Packed:
+    """The call that packs the windows of every block of channels, ``[block][kh, kw][channels]``, times the ``factor``
+    of each channel."""
     core = plan.core
     offset, taps = tap_axes(core)
     blocks = Axis(core.groups // plan.channels, plan.channels * core.w_group)
     channels = Axis(plan.channels, core.w_group)
-    panels = Panels(core.w.buffer, offset, core.w.dtype, [blocks], taps, channels, plan.panel, plan.dtype)
+    factor = factor and replace(factor, strides=(plan.channels, 1))
+    panels = Panels(core.w.buffer, offset, core.w.dtype, [blocks], taps, channels, plan.panel, plan.dtype, factor)
     return pack(panels, f"{spec.name}.windows", spec.name, spec.nodes)
 
 

@@ -89,7 +89,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         case Conv2d() if is_by_rows(item):
             return lower_depthwise_rows(item)
         case Conv2d() as core if is_depthwise(core):
-            return lower_depthwise(item)
+            return lower_depthwise(item, lasting)
         case Conv2d() as core if core.groups > 1 and small_groups(core, computed_dtype(core)):
             return lower_conv2d(item)
         case Conv2d() if goes_by_planes(item):
@@ -97,7 +97,7 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         case Conv2d() as core if is_pointwise(core) and not core.x.dtype.storage_only:
             return lower_contraction(as_contraction(item), lasting)
         case Conv2d() if has_few_channels(item):
-            return lower_few_channels(item)
+            return lower_few_channels(item, lasting)
         case Conv2d() as core if is_winograd(core, lasting) and pick("algorithm", WINOGRAD):
             return lower_winograd(item)
         case Conv2d() as core if reads_inside(core, item.axes[0]) and pick("image", IN_PLACE):
@@ -105,9 +105,9 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
         case Conv2d():
             return lower_conv2d(item)
         case ConvChain() as core if is_depthwise(core.source):
-            return lower_separable(item, core)
+            return lower_separable(item, core, lasting)
         case ConvChain() as core:
-            return lower_conv_chain(item, core)
+            return lower_conv_chain(item, core, lasting)
         case ConvWeightGrad() as core if is_pointwise_gradient(core) and not core.x.dtype.storage_only:
             return lower_contraction(gradient_as_contraction(item), lasting)
         case ConvWeightGrad() as core if is_gradient_by_rows(core):

@@ -16,6 +16,7 @@ from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Kernel, Pointer
 from engine.records import dataclass
+from engine.schedule import Access
 from runtime.cpu.emit import kernel
 from runtime.cpu.tiles import LINE, host_tile, transpose_name
 from runtime.emit import SCRATCH, ArgTable, cast, constant, indent, load, loop, store, times, total
@@ -40,7 +41,8 @@ class Axis:
 @dataclass(frozen=True)
 class Panels:
     """The operand ``[batch..., k..., n]`` at element ``offset`` of ``buffer``, to be packed ``columns`` wide
-    as ``packed_dtype``."""
+    as ``packed_dtype``. Where there is a ``factor``, every column is multiplied by an element of that, whose
+    strides run over the batch and the columns."""
 
     buffer: str
     offset: Size
@@ -50,6 +52,12 @@ class Panels:
     n: Axis
     columns: int
     packed_dtype: DType
+    factor: Access | None = None
+
+    @property
+    def buffers(self) -> tuple[str, ...]:
+        """What packing reads."""
+        return (self.buffer,) if self.factor is None else (self.buffer, self.factor.buffer)
 
     @property
     def depth(self) -> Size:
@@ -140,11 +148,30 @@ def pack(panels: Panels, target: str, label: str, nodes: tuple[str, ...] = ()) -
         f"out = packed + (quotient(task, chunk_count) * depth + first * inner_rows) * {width}",
         f"stop = minimum(first + {ROWS_PER_TASK}, k0_size)",
         *body,
+        *_scale_lines(panels, table, target, "(stop - first) * inner_rows"),
     ]
     code = kernel(f"pack_{panels.dtype}", loop("task", "lo", "hi", task), table, modules=modules)
     tasks = product(space.values())
-    call = Call(code.key, f"pack {label}", table.args, tasks, (panels.buffer,), (target,), nodes=nodes)
+    call = Call(code.key, f"pack {label}", table.args, tasks, panels.buffers, (target,), nodes=nodes)
     return Packed(call, code, Buffer(target, "temp", dtype, panels.size))
+
+
+def _scale_lines(panels: Panels, table: ArgTable, target: str, rows: str) -> list[str]:
+    """Lines that multiply the last ``rows`` rows before ``out`` by the factor, if there is one."""
+    factor, dtype = panels.factor, panels.packed_dtype
+    if factor is None:
+        return []
+    width, scope = panels.columns * dtype.itemsize, table.scope(target)
+    batch = {f"factor_{i}": stride for i, stride in enumerate(factor.strides[:-1])}
+    table.declare(
+        factor=Pointer(factor.buffer, factor.offset * factor.dtype.itemsize), factor_n=factor.strides[-1], **batch,
+    )  # fmt: skip
+    first = total(*(f"b{i} * {name}" for i, name in enumerate(batch)), f"(panel * {panels.columns} + j) * factor_n")
+    scaled = f"{load(dtype, 'line', 'j', scope)} * {load(dtype, 'factor', first, table.scope(factor.buffer))}"
+    return loop("row", "0", rows, [
+        f"line = out - (row + 1) * {width}",
+        *loop("j", "0", "width", [store(dtype, "line", "j", scaled, scope)]),
+    ])  # fmt: skip
 
 
 def panel_lines(dtype: DType, columns: int, n_stride: str, k_stride: str, read: int,
@@ -228,7 +255,7 @@ def _pack_taps(panels: Panels, target: str, label: str, nodes: tuple[str, ...]) 
         at = total(*(f"{name} * {name}_stride" for name in rows), "j * n_stride")
         value = cast(load(panels.dtype, "start", at, table.scope(panels.buffer)), panels.dtype.computed, dtype)
         before, fill = [], _row_lines(panels, table.scope(target), "out", value)
-    body = loop(last, "first", "stop", [*fill, f"out += {width}"])
+    body = loop(last, "first", "stop", [*fill, f"out += {width}", *_scale_lines(panels, table, target, "1")])
     body = [f"out = begin + (({place}) * {last}_size + first) * {width}", *body]
     for name in reversed(outer):
         body = loop(name, "0", f"{name}_size", body)
@@ -244,7 +271,7 @@ def _pack_taps(panels: Panels, target: str, label: str, nodes: tuple[str, ...]) 
         *body,
     ]
     code = kernel(f"pack_{panels.dtype}", loop("task", "lo", "hi", task), table, modules=modules)
-    call = Call(code.key, f"pack {label}", table.args, product(space.values()), (panels.buffer,), (target,), scratch,
+    call = Call(code.key, f"pack {label}", table.args, product(space.values()), panels.buffers, (target,), scratch,
                 nodes)  # fmt: skip
     return Packed(call, code, Buffer(target, "temp", dtype, panels.size))
 
