@@ -26,7 +26,7 @@ def counted(graph: Graph, sizes: dict[str, int]) -> tuple[int, int]:
     for node in reversed(graph.nodes):
         if needed.intersection(node.outputs):  # autodiff leaves gradients that nobody asked for
             needed.update(node.inputs)
-            if node.op.flops is not None:
+            if node.op.flops is not None and node.op.kind != "reduce":
                 operations += dims.evaluate(node.op.flops(node), sizes)
     moved = [*graph.inputs, *graph.state, *graph.results]
     return operations, sum(dims.evaluate(costs.nbytes(v), sizes) for v in moved)
