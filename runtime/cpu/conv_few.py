@@ -2,7 +2,8 @@
 
 A task makes some rows of outputs. It copies the lines of input that they read as they lie, with their padding, channel
 by channel; the microkernel finds its taps by a table of their distances from a pixel's first one, which is the same for
-all pixels. The body runs on the sums while they are in registers.
+all pixels. The body runs on the sums while they are in registers. Where windows of the results are pooled, the pixels
+of a window are neighbours in the registers: the largest are found there too, and nothing else is stored.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ import math
 from collections.abc import Collection
 from dataclasses import replace
 
-from engine import dtypes
+from engine import dims, dtypes
 from engine.dims import Size, ceil_div, product
 from engine.dtypes import DType
 from engine.program import Call, Lowered, Pointer
-from engine.schedule import Access, Conv2d, KernelSpec
-from runtime.cpu.contraction import by_width, fitting
+from engine.records import dataclass
+from engine.schedule import Access, Conv2d, KernelSpec, MaxPool2d, Stmt
+from runtime.cpu.contraction import TASK_OVERHEAD, THREADS, by_width, fitting
 from runtime.cpu.conv import tap_axes
 from runtime.cpu.conv_patch import FEW_CHANNELS, Patch
 from runtime.cpu.emit import kernel
 from runtime.cpu.factors import take_factor
 from runtime.cpu.packing import Axis, Packed, Panels, pack
-from runtime.cpu.register_bodies import RegisterBody, is_arithmetic
+from runtime.cpu.register_bodies import Pooled, RegisterBody, is_arithmetic
 from runtime.cpu.scratch import scratch_lines, scratch_parts
 from runtime.cpu.tiles import Tile, host_tile
-from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note
+from runtime.emit import SCRATCH, ArgTable, BodyEmitter, indent, load, loop, note, times
 from runtime.tasks import coordinates, piece, typical
+from runtime.windows import always_inside
 
 PATCH_BYTES = 24576
 """The most that the copy of a task's input should take: it stays in the first-level cache, beside the weights."""
@@ -34,54 +37,94 @@ WIDEST = 128
 """The most output columns of a task."""
 
 
+@dataclass(frozen=True)
+class _Few:
+    """A convolution, the ``window`` of its results of which the largest is taken, and the body ``inner`` before that;
+    where results are not pooled, a window is one of them."""
+
+    core: Conv2d
+    window: tuple[int, int] = (1, 1)
+    inner: tuple[Stmt, ...] = ()
+
+    @property
+    def each(self) -> int:
+        """How many results a window has."""
+        return math.prod(self.window)
+
+    @property
+    def tile(self) -> Tile:
+        return fitting(host_tile(self.core.x.dtype), self.core.out_channels)
+
+
+def _few(spec: KernelSpec) -> _Few | None:
+    """What ``spec`` is, or None where it is no convolution, or a pool whose windows overlap, reach over the border or
+    tell where they found the largest."""
+    match spec.core:
+        case Conv2d() as core:
+            return _Few(core)
+        case MaxPool2d(source=Conv2d() as core) as pool:
+            sizes = pool.in_size, spec.axes[1:3], pool.kernel, pool.stride, pool.padding, pool.dilation
+            apart = pool.kernel == pool.stride and pool.dilation == (1, 1) and always_inside(*sizes)
+            if apart and not any(s.op == "core" and s.args[0] != 0 for s in spec.body):
+                return _Few(core, pool.kernel, pool.inner)
+    return None
+
+
 def has_few_channels(spec: KernelSpec) -> bool:
-    """Whether this kernel serves ``spec``: lines of known size in the image, whole vectors of results, and a body that
-    runs in registers and ends in one store of these."""
-    core = spec.core
-    if not isinstance(core, Conv2d) or core.groups != 1 or core.flip or core.x_dilation != (1, 1):
+    """Whether this kernel serves ``spec``: lines of known size in the image, whole vectors of results, windows that fit
+    in registers, and a body that runs in these and ends in one store of them."""
+    few = _few(spec)
+    if few is None or few.core.groups != 1 or few.core.flip or few.core.x_dilation != (1, 1):
         return False
-    x, dtype, (*body, last) = core.x, core.x.dtype, spec.body
+    core, tile, x, dtype, (*body, last) = few.core, few.tile, few.core.x, few.core.x.dtype, spec.body
     return (
-        core.in_channels <= FEW_CHANNELS and x.strides[2] == 1 != x.strides[3]
+        core.in_channels <= FEW_CHANNELS and x.strides[2] == 1 and (x.strides[3] != 1 or core.in_channels == 1)
         and dtype == core.w.dtype and dtype.is_float and not dtype.storage_only
-        and all(isinstance(n, int) and n > 0 for n in (*core.in_size, *core.out_size))
-        and core.out_channels % (tile := _tile(core, dtype)).columns in (0, tile.lanes)
-        and is_arithmetic(body, spec.reads, dtype) and last.op == "store"
+        and all(isinstance(n, int) and n > 0 for n in (*core.in_size, *spec.axes[1:3]))
+        and few.each <= tile.rows and core.out_channels % tile.columns in (0, tile.lanes)
+        and is_arithmetic([*few.inner, *body], spec.reads, dtype) and last.op == "store"
         and spec.writes[0].dtype == dtype and spec.writes[0].strides[3] == 1
         and not {access.buffer for access in spec.reads} & {access.buffer for access in spec.writes}
     )  # fmt: skip
 
 
-def _tile(core: Conv2d, dtype: DType) -> Tile:
-    return fitting(host_tile(dtype), core.out_channels)
-
-
-def _patch(core: Conv2d) -> Patch:
-    """What a task copies of each channel: for as many rows as stay near."""
-    wide = piece(core.out_size[1], WIDEST)
+def _patch(few: _Few, images: Size, points: tuple[int, int]) -> tuple[Patch, int, int]:
+    """What a task copies of each channel, and how many of the ``points`` of the result it makes down and across: of what
+    stays near the rows with which two threads and eight are expected to be done soonest."""
+    core, (down, across) = few.core, few.window
+    wide = piece(points[1], max(WIDEST // across, 1))
+    row = wide * few.each * math.prod(core.kernel) * core.in_channels * ceil_div(core.out_channels, few.tile.lanes)
+    cases = [typical(images, value) for value in ((1, 64) if dims.names(images) else (1,))]
 
     def patch(rows: int) -> Patch:
-        return Patch(core, (rows, wide), 1, core.x.dtype)
+        return Patch(core, (rows * down, wide * across), 1, core.x.dtype)
 
-    rows = 1
-    while core.in_channels * patch(rows + 1).bytes <= PATCH_BYTES and rows < typical(core.out_size[0]):
-        rows += 1
-    return patch(piece(core.out_size[0], rows))
+    def time(rows: int) -> float:
+        tasks = -(-points[0] // rows) * -(-points[1] // wide)
+        return sum(-(-n * tasks // t) * t * (rows * row + TASK_OVERHEAD) / n for n in cases for t in THREADS)
+
+    heights = dict.fromkeys(piece(points[0], rows) for rows in range(1, points[0] + 1))
+    near = [rows for rows in heights if core.in_channels * patch(rows).bytes <= PATCH_BYTES]
+    tall = min(near or [1], key=time)
+    return patch(tall), tall, wide
 
 
 def lower_few_channels(spec: KernelSpec, lasting: Collection[str] = ()) -> Lowered:
     """The calls for ``spec``, which :func:`has_few_channels`: one packs the weights, one convolves. ``lasting`` names
     the buffers that stay from call to call."""
-    core = spec.core
-    assert isinstance(core, Conv2d)
-    left, factor = take_factor(spec.body, spec.reads, core.w, lasting)
-    spec = replace(spec, body=left)
+    few = _few(spec)
+    assert few is not None
+    core, each = few.core, few.each
+    body, factor = take_factor(few.inner or spec.body, spec.reads, core.w, lasting)
+    if few.inner:
+        few = replace(few, inner=body)
+    else:
+        spec = replace(spec, body=body)
     x, y, dtype, size = core.x, spec.writes[0], core.x.dtype, core.x.dtype.itemsize
-    tile = _tile(core, dtype)
+    tile = few.tile
     packed = _pack_weights(spec, core, tile, factor)
-    patch = _patch(core)
-    tall, wide = patch.tile
-    pixels = tall * wide + tile.rows
+    points = typical(spec.axes[1]), typical(spec.axes[2])
+    patch, tall, wide = _patch(few, spec.axes[0], points)
     depth = math.prod(core.kernel) * core.in_channels
     table = ArgTable()
     scope = table.scope(SCRATCH)
@@ -91,24 +134,31 @@ def lower_few_channels(spec: KernelSpec, lasting: Collection[str] = ()) -> Lower
         y=Pointer(y.buffer, y.offset * size), y_n=y.strides[0], y_h=y.strides[1], y_w=y.strides[2],
         weights=Pointer(packed.buffer.name), weights_panel=depth * tile.columns * size, depth=depth,
         inputs=core.in_channels, outputs=core.out_channels, taps_h=core.kernel[0], taps_w=core.kernel[1],
-        dilation_h=core.dilation[0], dilation_w=core.dilation[1], out_h=core.out_size[0], out_w=core.out_size[1],
+        dilation_h=core.dilation[0], dilation_w=core.dilation[1], out_h=points[0], out_w=points[1],
         tall=tall, wide=wide,
     )  # fmt: skip
     emitter = BodyEmitter(spec.body[:-1], spec.reads, (), 4, table)
     start = [*emitter.start(), *emitter.enter(0, "0")]
-    body = RegisterBody(emitter, str(spec.body[-1].args[1]), dtype)
+    pooled = None
+    if few.inner:
+        inner = BodyEmitter(few.inner, spec.reads, (), 4, table, tag="_inner_")
+        start += [*inner.start(), *inner.enter(0, "0")]
+        pooled = Pooled(inner, few.inner[-1].name, each)
+    body_of_tiles = RegisterBody(emitter, str(spec.body[-1].args[1]), dtype, pooled=pooled)
     call = f"1, depth, taps, pixels + r * 8, column, {tile.columns * size}"
-    finish = f"store_rows_{{shape}}(targets + r * 8, corner + c * {size}, {{value}})"
+    target = "r" if each == 1 else f"quotient(r, {each})"
+    finish = f"store_rows_{{shape}}(targets + {target} * 8, corner + c * {size}, {{value}})"
 
     def panel(tile: Tile, packed: bool) -> list[str]:
-        return body.lines(tile, (False, True, "taps"), call, "c", "rows", finish)
+        return body_of_tiles.lines(tile, (False, True, "taps"), call, "c", "rows", finish)
 
+    made = tall * wide + tile.rows
     parts = scratch_parts({
-        "patch": core.in_channels * patch.bytes, "taps": depth * 8, "pixels": pixels * 8, "targets": pixels * 8,
+        "patch": core.in_channels * patch.bytes, "taps": depth * 8, "pixels": made * each * 8, "targets": made * 8,
     })  # fmt: skip
     space: dict[str, Size] = {
-        "n": spec.axes[0], "tile_y": ceil_div(core.out_size[0], tall), "tile_x": ceil_div(core.out_size[1], wide)
-    }  # fmt: skip
+        "n": spec.axes[0], "tile_y": ceil_div(points[0], tall), "tile_x": ceil_div(points[1], wide)
+    }
     lines = [
         *scratch_lines(parts, table),
         *start,
@@ -121,16 +171,16 @@ def lower_few_channels(spec: KernelSpec, lasting: Collection[str] = ()) -> Lower
             "ow0 = tile_x * wide",
             "tile_h = minimum(tall, out_h - oh0)",
             "tile_w = minimum(wide, out_w - ow0)",
-            "rows = tile_h * tile_w",
-            *_pixel_lines(size, tile.rows, scope),
-            *_copy_lines(core, patch, table, scope),
+            f"rows = {times('tile_h * tile_w', str(each))}",
+            *_pixel_lines(few, scope),
+            *_copy_lines(few, patch, table, scope),
             f"corner = (n * y_n + oh0 * y_h + ow0 * y_w) * {size}",
             "column = weights",
             f"for c in range(0, outputs, {tile.columns}):",
             *indent([*by_width(core.out_channels, tile, "outputs - c", panel), "column += weights_panel"]),
         ]),
     ]  # fmt: skip
-    code = kernel(f"conv2d_few_{dtype}", lines, table, modules=body.modules)
+    code = kernel(f"conv2d_few_{dtype}", lines, table, modules=body_of_tiles.modules)
     reads = dict.fromkeys([x.buffer, packed.buffer.name, *(access.buffer for access in spec.reads)])
     main = Call(code.key, spec.name, table.args, product(space.values()), tuple(reads), (y.buffer,), parts["end"],
                 spec.nodes)  # fmt: skip
@@ -155,36 +205,48 @@ def _tap_lines(size: int, scope: int) -> list[str]:
     ])))  # fmt: skip
 
 
-def _pixel_lines(size: int, height: int, scope: int) -> list[str]:
-    """Lines that note where each of ``rows`` outputs has its first tap, and where the results are that far from the
-    corner of a task; the last is noted again for a whole microkernel. It is the same for all tasks of a size."""
-    repeated = [note(name, "r", load(dtypes.i64, name, "rows - 1", scope), scope) for name in ("pixels", "targets")]
+def _pixel_lines(few: _Few, scope: int) -> list[str]:
+    """Lines that note where each of ``rows`` results of the convolution has its first tap, window by window, and where
+    what each window comes to is, that far from the corner of a task; the last window is noted again for a whole
+    microkernel. It is the same for all tasks of a size."""
+    size, height, each, (down, across) = few.core.x.dtype.itemsize, few.tile.rows, few.each, few.window
+    place = "r * tile_w + s"
+    window = [
+        note("pixels", f"({place}) * {each} + {i * across + j}",
+             f"patch + ((r * {down} + {i}) * stride_h * inputs * pitch + (s * {across} + {j}) * stride_w) * {size}",
+             scope)
+        for i in range(down) for j in range(across)
+    ]  # fmt: skip
+
+    def again(name: str, apart: int) -> str:
+        return note(name, "r", load(dtypes.i64, name, f"r - {apart}", scope), scope)
+
     return [
         "if tile_w != known_w or rows != known_rows:",
         *indent([
             *loop("r", "0", "tile_h", loop("s", "0", "tile_w", [
-                note("pixels", "r * tile_w + s", f"patch + (r * stride_h * inputs * pitch + s * stride_w) * {size}",
-                     scope),
-                note("targets", "r * tile_w + s", f"y + (r * y_h + s * y_w) * {size}", scope),
+                *window,
+                note("targets", place, f"y + (r * y_h + s * y_w) * {size}", scope),
             ])),
-            *loop("r", "rows", f"rows + {height - 1}", repeated),
+            *loop("r", "rows", f"rows + {height - 1}", [again("pixels", each)]),
+            *loop("r", "tile_h * tile_w", f"tile_h * tile_w + {height - 1}", [again("targets", 1)]),
             "known_w = tile_w",
             "known_rows = rows",
         ]),
     ]  # fmt: skip
 
 
-def _copy_lines(core: Conv2d, patch: Patch, table: ArgTable, scope: int) -> list[str]:
+def _copy_lines(few: _Few, patch: Patch, table: ArgTable, scope: int) -> list[str]:
     """Lines that fill ``patch``, ``[row][channel][column]``."""
-    size = patch.dtype.itemsize
+    size, (down, across) = patch.dtype.itemsize, few.window
     return [
-        "start_h = oh0 * stride_h - pad_h",
-        "start_w = ow0 * stride_w - pad_w",
+        f"start_h = {times('oh0', str(down))} * stride_h - pad_h",
+        f"start_w = {times('ow0', str(across))} * stride_w - pad_w",
         "first = maximum(start_w, 0)",
         "last = maximum(first, minimum(in_w, start_w + patch_w))",
         "left = minimum(first - start_w, patch_w)",
         "right = minimum(last - start_w, patch_w)",
-        *loop("row", "0", "(tile_h - 1) * stride_h + reach_h", [
+        *loop("row", "0", f"({times('tile_h', str(down))} - 1) * stride_h + reach_h", [
             "ih = start_h + row",
             *loop("c", "0", "inputs", [
                 f"line = patch + (row * inputs + c) * pitch * {size}",

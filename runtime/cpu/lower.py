@@ -120,6 +120,8 @@ def lower(item: KernelSpec | Bundle, lasting: Collection[str] = ()) -> Lowered:
             return lower_inside_grad(item)
         case ConvWeightGrad():
             return lower_conv_weight_grad(item)
+        case MaxPool2d(source=Conv2d()) if has_few_channels(item):
+            return lower_few_channels(item, lasting)
         case MaxPool2d(source=Conv2d()):
             return lower_conv2d_pool(item)
         case MaxPool2d() | MaxPool2dGrad() | MaxPool2dGather():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from functools import reduce
 
 from llvmlite import ir
 from numba.core import types
@@ -26,7 +27,7 @@ class RegisterTile(types.Type):
 
     def __init__(self, dtype: str, rows: int, vectors: int, lanes: int):
         super().__init__(f"tile_{dtype}_{rows}x{vectors}x{lanes}")
-        self.rows, self.vectors, self.lanes = rows, vectors, lanes
+        self.dtype, self.rows, self.vectors, self.lanes = dtype, rows, vectors, lanes
         self.element, self.number, self.size = _ELEMENT[dtype]
         self.vector = ir.VectorType(self.element, lanes)
 
@@ -83,6 +84,9 @@ def __getattr__(name: str) -> Callable[..., object]:
     that ``table`` holds for it. ``own_rows_f32_8x2x16(table, offset)`` writes a zero where each of its vectors will be:
     a line that another core has read takes longer to come than the sums to this one take, and a prefetch does not
     fetch it away from there.
+
+    ``largest_rows_f32_8x2x16_of_4(tile)`` is the tile of the largest elements of each four rows, of equal ones the
+    first; NaN is larger than all.
     """
     if found := re.fullmatch(r"load_row_(f32|f64)_(\d+)x(\d+)", name):
         return _load_row(RegisterTile(found[1], 1, int(found[2]), int(found[3])))
@@ -93,6 +97,9 @@ def __getattr__(name: str) -> Callable[..., object]:
     if found := re.fullmatch(r"(store|own)_rows_(f32|f64)_(\d+)x(\d+)x(\d+)", name):
         make = _store_rows if found[1] == "store" else _own_rows
         return make(RegisterTile(found[2], *map(int, found.groups()[2:])))
+    if found := re.fullmatch(r"largest_rows_(f32|f64)_(\d+)x(\d+)x(\d+)_of_(\d+)", name):
+        dtype, *sizes, window = found.groups()
+        return _largest_rows(RegisterTile(dtype, *map(int, sizes)), int(window))
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
@@ -171,6 +178,28 @@ def _own_rows(kind: RegisterTile) -> Callable[..., object]:
         return types.void(types.int64, types.int64), generate
 
     return own_rows
+
+
+def _largest_rows(kind: RegisterTile, window: int) -> Callable[..., object]:
+    result = RegisterTile(kind.dtype, kind.rows // window, kind.vectors, kind.lanes)
+
+    @intrinsic
+    def largest_rows(typing, tile):
+        def generate(context, builder, signature, args):
+            registers = _registers(builder, kind, args[0], kind)
+
+            def larger(best: ir.Value, value: ir.Value) -> ir.Value:
+                wins = builder.fcmp_unordered(">", value, best)
+                return builder.select(builder.and_(wins, builder.fcmp_ordered("ord", best, best)), value, best)
+
+            rows = [registers[at : at + kind.vectors] for at in range(0, len(registers), kind.vectors)]
+            windows = [rows[at : at + window] for at in range(0, len(rows), window)]
+            found = [reduce(larger, column) for rows in windows for column in zip(*rows, strict=True)]
+            return packed_tile(builder, found)
+
+        return result(kind), generate
+
+    return largest_rows
 
 
 def _places(builder: ir.IRBuilder, kind: RegisterTile, first: ir.Value) -> list[ir.Value]:

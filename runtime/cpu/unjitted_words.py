@@ -37,6 +37,11 @@ def importer(memory: CheckedMemory) -> Callable[..., Any]:
     return find
 
 
+def _largest_rows(tile: np.ndarray, window: int) -> np.ndarray:
+    """The largest elements of each ``window`` rows of ``tile``; NaN is larger than all."""
+    return tile.reshape(-1, window, tile.shape[-1]).max(1)
+
+
 class _Words:
     """Every word as an attribute; those that have sizes in their names are made when they are asked for."""
 
@@ -54,12 +59,14 @@ class _Words:
         """Nothing: there are no caches here."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near)?(_sums)?", name):
+        if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near|_taps)?(_sums)?", name):
             rows, columns = int(found[2]), int(found[3]) * int(found[4])
             sums = self._sums(_STORED[found[1]], rows, columns, bool(found[5]), found[6] or "")
             return sums if found[7] else self._tile(_STORED[found[1]], rows, columns, sums)
         if found := re.fullmatch(r"(load_row|load_part|store_row|store_rows|own_rows)_(f32|f64)_([\dx]+)", name):
             return self._rows(found[1], _STORED[found[2]], [int(n) for n in found[3].split("x")])
+        if found := re.fullmatch(r"largest_rows_(?:f32|f64)_[\dx]+_of_(\d+)", name):
+            return lambda tile: _largest_rows(tile, int(found[1]))
         if found := re.fullmatch(r"dot_(f32|f64)_(\d+)x(\d+)", name):
             return self._dot(_STORED[found[1]], int(found[2]))
         if found := re.fullmatch(r"transpose_(f32|f64)_(\d+)", name):
@@ -106,7 +113,7 @@ class _Words:
 
         def sums(outer: int, inner: int, a_step: int, table: int, b: int, b_step: int) -> np.ndarray:
             a_step = size if unit_k else a_step
-            b_step, given = columns * size if packed else b_step, b_step
+            b_step, given = columns * size if packed in ("_packed", "_jumps", "_near") else b_step, b_step
             total = np.zeros((rows, columns), dtype)
             if outer > 0 and inner > 0:
                 entries = view(table, (outer, entry), (8 * entry, 8), _I64, "reads")
@@ -114,7 +121,11 @@ class _Words:
                     first = b + t * (given if packed == "_jumps" else inner * b_step)
                     if packed == "_near":
                         words, first = [given + words[0] + i * size for i in range(rows)], b + words[1]
-                    a = np.stack([view(base, (inner,), (a_step,), dtype, "reads") for base in words])
+                    if packed == "_taps":
+                        distances = view(a_step, (inner,), (8,), _I64, "reads").tolist()
+                        a = np.array([[self.memory.load(base + d, dtype) for d in distances] for base in words])
+                    else:
+                        a = np.stack([view(base, (inner,), (a_step,), dtype, "reads") for base in words])
                     panel = view(first, (inner, columns), (b_step, size), dtype, "reads")
                     total += a @ panel
             return total
