@@ -20,12 +20,12 @@ _MASK = (1 << _BITS) - 1
 
 
 class Region:
-    """``nbytes`` bytes of memory, called ``name``: an array's, or ``size`` elements of it."""
+    """``nbytes`` bytes of memory, called ``name``: those of an array, whose axes may lie in any order."""
 
     def __init__(self, name: str, array: np.ndarray):
         self.name = name
         self.array = array
-        flat = array.reshape(-1)
+        flat = array.transpose(sorted(range(array.ndim), key=lambda axis: -array.strides[axis])).reshape(-1)
         assert flat.size == 0 or np.shares_memory(flat, array), "a region is contiguous"
         self.bytes = flat.view(np.uint8)
         self.nbytes = flat.nbytes

@@ -11,7 +11,7 @@ from kernel_harness import elements, run
 from engine import dims, dtypes, scheduled
 from engine.buffers import Buffer
 from engine.dtypes import DType
-from engine.schedule import Access, Conv2d, KernelSpec, Stmt
+from engine.schedule import Access, Conv2d, KernelSpec, MaxPool2d, Stmt
 from engine.scheduled import Memory
 from runtime.cpu.conv_few import has_few_channels
 from runtime.cpu.lower import lower
@@ -30,12 +30,18 @@ class Case:
     padding: tuple[int, int] = (1, 1)
     dilation: tuple[int, int] = (1, 1)
     dtype: DType = dtypes.f32
+    pool: tuple[int, int] | None = None
 
     @property
     def out_size(self) -> tuple[int, int]:
         sizes = zip(self.size, self.kernel, self.stride, self.padding, self.dilation, strict=True)
         h, w = ((n + 2 * p - d * (k - 1) - 1) // s + 1 for n, k, s, p, d in sizes)
         return h, w
+
+    @property
+    def result(self) -> tuple[int, int]:
+        (h, w), (down, across) = self.out_size, self.pool or (1, 1)
+        return h // down, w // across
 
 
 CASES = {
@@ -44,6 +50,9 @@ CASES = {
     "wider than a task": Case((7, 300), (4, 16), padding=(3, 2)),
     "patches": Case((32, 32), (3, 64), kernel=(8, 8), stride=(8, 8), padding=(0, 0)),
     "f64": Case((9, 12), (2, 8), stride=(1, 1), dtype=dtypes.f64),
+    "pooled": Case((28, 28), (1, 32), stride=(1, 1), pool=(2, 2)),
+    "pooled, with pixels left": Case((15, 140), (3, 48), stride=(1, 1), pool=(1, 3)),
+    "pooled in f64": Case((12, 9), (2, 8), stride=(1, 1), dtype=dtypes.f64, pool=(2, 1)),
 }
 
 
@@ -61,8 +70,13 @@ def convolution(case: Case) -> KernelSpec:
         Stmt("stored", "store", (0, "value"), dtype),
     )  # fmt: skip
     numbers = Access("scale", dtype, (0, 0, 0, 1)), Access("bias", dtype, (0, 0, 0, 1))
-    y = Access("y", dtype, elements((1, *case.out_size, outputs)))
-    return KernelSpec("conv", (B, *case.out_size, outputs), numbers, (y,), body, core)
+    y = Access("y", dtype, elements((1, *case.result, outputs)))
+    spec = KernelSpec("conv", (B, *case.result, outputs), numbers, (y,), body, core)
+    if case.pool is None:
+        return spec
+    pool = MaxPool2d(body[:5], case.out_size, case.pool, case.pool, source=core)
+    rest = Stmt("moved", "core", (0,), dtype), *body[5:]
+    return replace(spec, body=rest, core=pool)
 
 
 @pytest.mark.slow
@@ -76,9 +90,10 @@ def test_few_channels(name: str) -> None:
     for n in (1, 3, 0):
         shapes = {
             "x": (n, inputs, *case.size), "w": (outputs, inputs, *case.kernel), "scale": (outputs,),
-            "bias": (outputs,), "y": (n, *case.out_size, outputs),
+            "bias": (outputs,), "y": (n, *case.result, outputs),
         }  # fmt: skip
         arrays = {k: rng.standard_normal(s).astype(case.dtype.numpy) for k, s in shapes.items()}
+        arrays["x"][:1, 0, 3, 5] = np.nan  # takes part in all windows that it is in
         buffers = [Buffer(k, "temp", case.dtype, a.size) for k, a in arrays.items()]
         memory = Memory(buffers, {"B": n}, {k: a.copy() for k, a in arrays.items()})
         scheduled.execute(spec, memory)
@@ -88,6 +103,19 @@ def test_few_channels(name: str) -> None:
             wanted = memory.arrays["y"].reshape(arrays["y"].shape)
             tolerance = 1e-12 if case.dtype == dtypes.f64 else 1e-4
             np.testing.assert_allclose(arrays["y"], wanted, rtol=tolerance, atol=tolerance)
+
+
+def test_which_pools_it_takes() -> None:
+    spec = convolution(CASES["pooled"])
+    pool = spec.core
+    assert isinstance(pool, MaxPool2d)
+    assert has_few_channels(spec)
+    assert not has_few_channels(replace(spec, core=replace(pool, stride=(1, 1))))
+    assert not has_few_channels(replace(spec, core=replace(pool, padding=(1, 1))))
+    assert not has_few_channels(replace(spec, core=replace(pool, in_size=(27, 28))))
+    position = (*spec.body[:-1], Stmt("where", "core", (1,), dtypes.u8), spec.body[-1])
+    assert not has_few_channels(replace(spec, body=position))
+    assert not has_few_channels(convolution(replace(CASES["pooled"], pool=(5, 5))))
 
 
 def test_which_convolutions_it_takes() -> None:

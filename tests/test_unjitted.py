@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import traceback
 
 import numpy as np
@@ -11,11 +12,14 @@ from op_samples import SAMPLES
 from test_compiled_ops import OTHERS, together
 
 import tenon as tn
+from benchmarks.engines import tenon_program
+from benchmarks.models import CASES
 from engine import dtypes, interpreter
 from engine.errors import BoundsError
 from passes.autodiff import expand_gradients
 from runtime.checked_memory import CheckedMemory
 from runtime.cpu.unjitted import UnjittedExecutor
+from runtime.cpu.unjitted_words import importer
 from tenon import F, nn, optim
 
 RNG = np.random.default_rng(0)
@@ -106,6 +110,42 @@ def test_a_body_in_registers():
     exe = tn.compile(chain, tn.spec("B", 3, 3, 4))
     assert any("own_rows" in k.source for k in exe.program.kernels)
     check_step(exe, normal(1, 3, 3, 4))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("layers", "word"),
+    [
+        ((nn.Conv2d(3, 16, 3, stride=2), nn.ReLU()), "_taps_sums"),
+        ((nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)), "largest_rows"),
+        ((nn.Conv2d(8, 8, 3, padding=1, groups=2),), "_fold4"),
+        ((nn.Conv2d(16, 32, 3, padding=1), nn.BatchNorm2d(32), nn.ReLU()), "tile_"),
+    ],
+    ids=["few channels", "pooled", "groups", "ordered state"],
+)
+def test_convolutions(layers, word):
+    net, channels = nn.Sequential(*layers), layers[0].in_channels
+    exe = tn.compile(net.eval(), tn.spec("B", channels, 6, 17))
+    assert any(word in k.source for k in exe.program.kernels)
+    check_step(exe, normal(2, channels, 6, 17))
+    net.train()
+    optimizer = optim.SGD(net.parameters(), 0.1)
+
+    def step(x):
+        loss = (net(x) ** 2).mean()
+        optimizer.minimize(loss)
+        return loss
+
+    check_step(tn.compile(step, tn.spec("B", channels, 6, 17)), normal(2, channels, 6, 17))
+
+
+@pytest.mark.parametrize("case", ["gpt:train", "seq2seq:train", "resnet18:train", "mobile:infer1"])
+def test_every_word_of_a_model(case):
+    exe, words = tenon_program(CASES[case]), importer(CheckedMemory())
+    for kernel in exe.program.kernels:
+        for module, names in re.findall(r"^from (runtime\.cpu\.\w+) import (.+)$", kernel.source, re.M):
+            found = words(module, fromlist=names.split(", "))
+            assert all(callable(getattr(found, name)) for name in names.split(", "))
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ from dataclasses import replace
 
 from engine import dims, dtypes
 from engine.dims import Size, ceil_div, product
-from engine.dtypes import DType
 from engine.program import Call, Lowered, Pointer
 from engine.records import dataclass
 from engine.schedule import Access, Conv2d, KernelSpec, MaxPool2d, Stmt
@@ -89,8 +88,8 @@ def has_few_channels(spec: KernelSpec) -> bool:
 
 
 def _patch(few: _Few, images: Size, points: tuple[int, int]) -> tuple[Patch, int, int]:
-    """What a task copies of each channel, and how many of the ``points`` of the result it makes down and across: of what
-    stays near the rows with which two threads and eight are expected to be done soonest."""
+    """What a task copies of each channel, and how many of the ``points`` of the result it makes down and across. These
+    are, of what stays near, the rows with which two threads and eight are expected to be done soonest."""
     core, (down, across) = few.core, few.window
     wide = piece(points[1], max(WIDEST // across, 1))
     row = wide * few.each * math.prod(core.kernel) * core.in_channels * ceil_div(core.out_channels, few.tile.lanes)
@@ -157,7 +156,9 @@ def lower_few_channels(spec: KernelSpec, lasting: Collection[str] = ()) -> Lower
         "patch": core.in_channels * patch.bytes, "taps": depth * 8, "pixels": made * each * 8, "targets": made * 8,
     })  # fmt: skip
     space: dict[str, Size] = {
-        "n": spec.axes[0], "tile_y": ceil_div(points[0], tall), "tile_x": ceil_div(points[1], wide)
+        "n": spec.axes[0],
+        "tile_y": ceil_div(points[0], tall),
+        "tile_x": ceil_div(points[1], wide),
     }
     lines = [
         *scratch_lines(parts, table),

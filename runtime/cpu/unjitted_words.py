@@ -16,6 +16,7 @@ import numpy as np
 
 from engine import dtypes
 from runtime.checked_memory import CheckedMemory
+from runtime.cpu.group_lanes import GroupLanes
 from runtime.scalar_words import WORDS
 
 _STORED = {d.name: np.dtype(d.numpy) for d in dtypes.ALL}
@@ -42,6 +43,12 @@ def _largest_rows(tile: np.ndarray, window: int) -> np.ndarray:
     return tile.reshape(-1, window, tile.shape[-1]).max(1)
 
 
+def _folded(sums: np.ndarray, groups: GroupLanes) -> np.ndarray:
+    """The outputs of all groups, one group after the other, of each row of vectors of ``sums``."""
+    parts = [sum(sums[:, q, chosen] for q, chosen in terms) for terms in groups.fold()]
+    return np.concatenate([np.reshape(p, (len(sums), groups.count, -1)) for p in parts], -1).reshape(len(sums), -1)
+
+
 class _Words:
     """Every word as an attribute; those that have sizes in their names are made when they are asked for."""
 
@@ -59,10 +66,15 @@ class _Words:
         """Nothing: there are no caches here."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near|_taps)?(_sums)?", name):
+        if found := re.fullmatch(
+            r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?(_packed|_jumps|_near|_taps)?(_sums)?", name
+        ):
             rows, columns = int(found[2]), int(found[3]) * int(found[4])
             sums = self._sums(_STORED[found[1]], rows, columns, bool(found[5]), found[6] or "")
             return sums if found[7] else self._tile(_STORED[found[1]], rows, columns, sums)
+        if found := re.fullmatch(r"tile_(f32|f64)_(\d+)x(\d+)x(\d+)(_unit)?_(fold|spread)(\d+)", name):
+            groups = GroupLanes(int(found[7]), int(found[3]), int(found[4]))
+            return self._groups(_STORED[found[1]], int(found[2]), groups, bool(found[5]), found[6] == "fold")
         if found := re.fullmatch(r"(load_row|load_part|store_row|store_rows|own_rows)_(f32|f64)_([\dx]+)", name):
             return self._rows(found[1], _STORED[found[2]], [int(n) for n in found[3].split("x")])
         if found := re.fullmatch(r"largest_rows_(?:f32|f64)_[\dx]+_of_(\d+)", name):
@@ -137,6 +149,28 @@ class _Words:
             *operands, c, c_step, accumulate = operands_and_result
             target = self.memory.view(c, (rows, columns), (c_step, dtype.itemsize), dtype, "writes")
             target[...] = sums(*operands) + target if accumulate else sums(*operands)
+
+        return tile
+
+    def _groups(self, dtype: np.dtype, rows: int, groups: GroupLanes, unit_k: bool, folds: bool) -> Callable[..., None]:
+        size, lanes, outputs, view = dtype.itemsize, groups.lanes, groups.outputs, self.memory.view
+        width = outputs * (lanes if folds else groups.count)
+
+        def tile(outer: int, inner: int, a_step: int, table: int, b: int, b_step: int, *result: int) -> None:
+            c, c_step, accumulate = result
+            step, origin = (width * size, b_step) if folds else (b_step, 0)
+            total = np.zeros((rows, outputs, lanes), dtype)
+            if outer > 0 and inner > 0:
+                strides = size if unit_k else a_step, size
+                for t, bases in enumerate(view(table, (outer, rows), (8 * rows, 8), _I64, "reads").tolist()):
+                    a = np.stack([view(base + origin, (inner, lanes), strides, dtype, "reads") for base in bases])
+                    panel = view(b + t * inner * step, (inner, width), (step, size), dtype, "reads")
+                    spread = [panel[:, groups.spread(j)] for j in range(0 if folds else outputs)]
+                    panel = panel.reshape(inner, outputs, lanes) if folds else np.stack(spread, 1)
+                    total += np.einsum("rkl,kol->rol", a, panel)
+            found = _folded(total, groups) if folds else total.reshape(rows, -1)
+            target = view(c, found.shape, (c_step, size), dtype, "writes")
+            target[...] = found + target if accumulate and not folds else found
 
         return tile
 
