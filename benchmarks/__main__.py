@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks import machine, report, work
 from benchmarks.engines import ENGINES
 from benchmarks.models import CASES, Case, chosen
-from benchmarks.paired import Worker, answer, check_equal, compare
+from benchmarks.paired import Worker, answer, check_equal, compare, write_bytecode
 from runtime import ceilings
 
 
@@ -100,6 +100,7 @@ def main() -> None:
         answer(ENGINES[args.worker].start(cases[0]))
         return
     engines = available([report.OURS, *args.peers.split(",")])
+    write_bytecode()
     path = args.out.with_suffix(".json")
     found = json.loads(path.read_text("utf-8")) if path.exists() else {"machine": {}, "cases": {}}
     found["machine"] = machine.describe()

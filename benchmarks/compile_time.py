@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.engines import ENGINES
 from benchmarks.models import CASES, Case, chosen
-from benchmarks.paired import Worker
+from benchmarks.paired import Worker, write_bytecode
 
 PEER = "torch.compile"
 WIDTH = 8
@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--nodes", default="1000,4000,16000", help="sizes of graphs (%(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="of each engine (%(default)s)")
     args = parser.parse_args()
+    write_bytecode()
     if args.workloads:
         against_torch(chosen(args.workloads), args.threads)
     if args.nodes:
