@@ -92,7 +92,7 @@ def _patch(few: _Few, images: Size, points: tuple[int, int]) -> tuple[Patch, int
     are, of what stays near, the rows with which two threads and eight are expected to be done soonest."""
     core, (down, across) = few.core, few.window
     wide = piece(points[1], max(WIDEST // across, 1))
-    row = wide * few.each * math.prod(core.kernel) * core.in_channels * ceil_div(core.out_channels, few.tile.lanes)
+    row = wide * few.each * math.prod(core.kernel) * core.in_channels * -(-core.out_channels // few.tile.lanes)
     cases = [typical(images, value) for value in ((1, 64) if dims.names(images) else (1,))]
 
     def patch(rows: int) -> Patch:

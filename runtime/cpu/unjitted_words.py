@@ -9,6 +9,7 @@ from __future__ import annotations
 import builtins
 import re
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -78,7 +79,7 @@ class _Words:
         if found := re.fullmatch(r"(load_row|load_part|store_row|store_rows|own_rows)_(f32|f64)_([\dx]+)", name):
             return self._rows(found[1], _STORED[found[2]], [int(n) for n in found[3].split("x")])
         if found := re.fullmatch(r"largest_rows_(?:f32|f64)_[\dx]+_of_(\d+)", name):
-            return lambda tile: _largest_rows(tile, int(found[1]))
+            return partial(_largest_rows, window=int(found[1]))
         if found := re.fullmatch(r"dot_(f32|f64)_(\d+)x(\d+)", name):
             return self._dot(_STORED[found[1]], int(found[2]))
         if found := re.fullmatch(r"transpose_(f32|f64)_(\d+)", name):
