@@ -347,6 +347,7 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
     blocks = {"n_block": ceil_div(columns.size, plan.block_columns), "m_block": ceil_div(rows.size, plan.block_rows)}
     space |= reversed(blocks.items()) if _rows_first(columns, core.k) else blocks
     depth = max(PANEL_BYTES // (width * size), 1)
+    deep = str(depth) if plan.near else f"({depth} if rows > 1 else k)"  # a single row meets a panel only once
     strip = plan.block_rows
     if isinstance(core.k, int) and core.k <= SHORT and not plan.near:
         strip = min(strip, -(-STRIP // tile.rows) * tile.rows)
@@ -446,13 +447,13 @@ def _multiply(spec: KernelSpec, core: Contraction, plan: Plan, packed: Packed | 
         "here = minimum(strip, rows - r0)",
         "k0 = 0",
         "while True:",
-        f"    deep = minimum({depth}, k - k0)",
+        f"    deep = minimum({deep}, k - k0)",
         *indent(loop("r", "0", f"here + {tile.rows - 1}", [note("row_table", "r", address, scope)])),
         f"    panel = {panel}",
         f"    for c in range(0, columns, {width}):",
         *indent([*fetch, *multiply], 2),
         f"        panel += {next_panel}",
-        f"    k0 += {depth}",
+        "    k0 += deep",
         "    if k0 >= k:",
         "        break",
         *([] if by_tile else finished("0", "here", ("0", "columns"))),
