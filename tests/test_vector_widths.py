@@ -8,7 +8,7 @@ from kernel_harness import elements, finish, run
 
 from engine import dtypes
 from engine.program import Lowered
-from engine.schedule import Access, Contraction, Conv2d, KernelSpec
+from engine.schedule import Access, Contraction, Conv2d, KernelSpec, MaxPool2d, Stmt
 from runtime.cpu import tiles
 from runtime.cpu.conv_groups import small_groups
 from runtime.cpu.lower import lower
@@ -62,6 +62,28 @@ def test_convolution(narrow: tuple[int, int], groups: int, monkeypatch: pytest.M
     windows = np.lib.stride_tricks.sliding_window_view(x.astype(np.float64), (3, 3), (1, 2))
     rule = "nhwcij,ocij->nhwo" if groups == 1 else "nhwcij,coij->nhwc"
     np.testing.assert_allclose(found, np.einsum(rule, windows, w), rtol=1e-4, atol=1e-4)
+
+
+def test_pooled_first_layer(narrow: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tiles have as many rows as whole windows have pixels."""
+    core = Conv2d(
+        Access("x", F32, (17 * 20, 20, 1, 17 * 20)), Access("w", F32, elements((24, 1, 3, 3))), (17, 20), (15, 18),
+        1, 24, (3, 3),
+    )  # fmt: skip
+    pool = MaxPool2d((Stmt("sum", "core", (0,), F32),), (15, 18), (2, 2), (2, 2), source=core)
+    y = Access("y", F32, elements((1, 7, 9, 24)))
+    lowered = lower(KernelSpec("conv", (1, 7, 9, 24), (), (y,), finish(F32), pool))
+    assert any(k.name.startswith("conv2d_few") for k in lowered.kernels)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((1, 1, 17, 20)).astype(np.float32)
+    w = rng.standard_normal((24, 1, 3, 3)).astype(np.float32)
+    found = np.full((1, 7, 9, 24), np.nan, np.float32)
+    compiled(lowered, monkeypatch, x=x, w=w, y=found)
+    sums = np.einsum(
+        "hwij,oij->hwo", np.lib.stride_tricks.sliding_window_view(x[0, 0].astype(np.float64), (3, 3)), w[:, 0]
+    )
+    wanted = sums[:14].reshape(7, 2, 9, 2, 24).max((1, 3))
+    np.testing.assert_allclose(found[0], wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("inputs, outputs", [(1, 8), (2, 8), (4, 4)])
