@@ -97,18 +97,27 @@ def chart(report: dict[str, Any], path: Path) -> bool:
     except ImportError:
         return False
     cases, others = report["cases"], peers(report)
-    figure = Figure(figsize=(8, 1 + 0.16 * len(cases) * (len(others) + 1)), layout="constrained")
+    bars: dict[str, list[tuple[float, float]]] = {name: [] for name in others}
+    ticks = []
+    place = 0.0
+    for case in cases.values():
+        present = [name for name in others if name in case["engines"]]
+        ticks.append(place + (len(present) - 1) / 2)
+        for name in present:
+            bars[name].append((place, slower(case, name) - 1))
+            place += 1
+        place += 1  # the gap before the next workload
+    figure = Figure(figsize=(8, 1 + 0.1 * place), layout="constrained")
     axes = figure.subplots()
-    height = 0.8 / max(len(others), 1)
-    for number, engine in enumerate(others):
-        places = [(i, case) for i, case in enumerate(cases.values()) if engine in case["engines"]]
-        beyond = [slower(case, engine) - 1 for _, case in places]
-        axes.barh([i + number * height for i, _ in places], beyond, height, left=1, label=engine, align="edge")
+    for name, found in bars.items():
+        axes.barh([at for at, _ in found], [beyond for _, beyond in found], 1, left=1, label=name)
     axes.axvline(1, color="black", linewidth=1)
-    axes.set_xscale("log")
-    axes.set_yticks([i + 0.4 for i in range(len(cases))], list(cases))
-    axes.invert_yaxis()
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:g}x")
+    axes.grid(axis="x", alpha=0.3)
+    axes.set_yticks(ticks, list(cases), fontsize=8)
+    axes.set_ylim(place - 1, -1)
     axes.set_xlabel("time of a step, in multiples of Tenon's (to the right: slower than Tenon)")
-    axes.legend()
+    figure.legend(loc="outside upper center", ncols=len(others), frameon=False)
     figure.savefig(path, format="svg", metadata={"Date": None})
     return True
