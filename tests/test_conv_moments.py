@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from compiled import check, program
 from conv_cases import CASES, F32, B, Case, convolution
 from graph_tools import trace
@@ -139,6 +138,7 @@ class Net(nn.Module):
 )
 def test_running_statistics_are_those_of_pytorch(size, channels, kernel, stride, bias, mean):  # type: ignore[no-untyped-def]
     """Where results lie far from zero too: the mean of all is ``mean``, their deviation 1."""
+    torch = pytest.importorskip("torch")
     rng = np.random.default_rng(0)
     net = Net(*channels, kernel, stride, bias)
     ours = tn.compile(net.train(), tn.spec("B", channels[0], size, size))
