@@ -48,15 +48,6 @@ def test_every_folder_is_a_package_and_gets_installed(package):
     assert (ROOT / package / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("test_*.py")), ids=lambda path: path.stem)
-def test_tests_are_collected_without_pytorch(path):
-    """They compare with it where it is installed, by ``importorskip``, and are found where it is not."""
-    for statement in ast.parse(path.read_text(encoding="utf-8")).body:
-        if isinstance(statement, ast.Import | ast.ImportFrom):
-            names = {alias.name for alias in statement.names} | {getattr(statement, "module", None)}
-            assert not names & {"torch", "pytorch_oracle"}, f"{path.name}:{statement.lineno}"
-
-
 def test_importing_tenon_is_light(python):
     assert python("-c", f"import tenon; {LOADED}").stdout.strip() == "[]"
 
