@@ -166,9 +166,11 @@ class _Words:
                 for t, bases in enumerate(view(table, (outer, rows), (8 * rows, 8), _I64, "reads").tolist()):
                     a = np.stack([view(base + origin, (inner, lanes), strides, dtype, "reads") for base in bases])
                     panel = view(b + t * inner * step, (inner, width), (step, size), dtype, "reads")
-                    spread = [panel[:, groups.spread(j)] for j in range(0 if folds else outputs)]
-                    panel = panel.reshape(inner, outputs, lanes) if folds else np.stack(spread, 1)
-                    total += np.einsum("rkl,kol->rol", a, panel)
+                    if folds:
+                        weights = panel.reshape(inner, outputs, lanes)
+                    else:
+                        weights = np.stack([panel[:, groups.spread(j)] for j in range(outputs)], 1)
+                    total += np.einsum("rkl,kol->rol", a, weights)
             found = _folded(total, groups) if folds else total.reshape(rows, -1)
             target = view(c, found.shape, (c_step, size), dtype, "writes")
             target[...] = found + target if accumulate and not folds else found
